@@ -7,11 +7,20 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 
+#[rustfmt::skip] // The order is the reading order.
 pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
-    pub mod freshness;
-    pub mod key;
     pub mod route;
+    pub mod key;
+    pub mod ledger;
+    pub mod freshness;
+    pub mod representation;
+    pub mod headers;
+
+    /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
+    mod atomic {
+        pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    }
 }
 
 pub mod engine {

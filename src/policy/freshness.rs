@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-/// How long an answer may be used, counted from the moment its fetch began.
+/// How long an answer may be used, counted from the moment its fetch began: so the age of anything served is bounded
+/// by construction, however long the fetch took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// `cache.ttl`: served without asking anybody.
@@ -13,4 +14,102 @@ pub struct Lifetimes {
     pub stale_if_error: Duration,
     /// `cache.negative_ttl`: the TTL of a 404; zero keeps none.
     pub negative_ttl: Duration,
+}
+
+/// What a current answer is good for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Freshness {
+    /// Served as it is.
+    Fresh,
+    /// Served as it is, and refreshed behind.
+    Stale,
+    /// Only instead of an error.
+    OnlyOnError,
+    /// Not at all.
+    TooOld,
+}
+
+/// What time and circumstance say of an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aging {
+    /// Since its fetch began.
+    pub age: Duration,
+    /// It is a 404.
+    pub negative: bool,
+    /// The age at which it expires whatever the TTL, because it was fetched while its scopes were unsettled.
+    pub unsettled_expiry: Option<Duration>,
+}
+
+/// Judges a **current** answer by its age.
+pub fn judge(aging: Aging, lifetimes: &Lifetimes) -> Freshness {
+    let Aging { age, negative, unsettled_expiry } = aging;
+    if negative {
+        // A 404 is an answer, but never a stand-in: clients wipe their storage on it.
+        return if age < lifetimes.negative_ttl { Freshness::Fresh } else { Freshness::TooOld };
+    }
+    let ttl = unsettled_expiry.map_or(lifetimes.ttl, |expiry| expiry.min(lifetimes.ttl));
+    let stale_for = if unsettled_expiry.is_some() { Duration::ZERO } else { lifetimes.stale_while_revalidate };
+    if age < ttl {
+        Freshness::Fresh
+    } else if age < ttl.saturating_add(stale_for) {
+        Freshness::Stale
+    } else if age < lifetimes.stale_if_error {
+        Freshness::OnlyOnError
+    } else {
+        Freshness::TooOld
+    }
+}
+
+/// The age at which an answer expires that was fetched before its scopes had settled: as long after landing as the
+/// fetch itself took, at least a second, so that a slow upstream is not asked without a pause.
+pub fn unsettled_expiry(fetch_took: Duration) -> Duration {
+    fetch_took.saturating_add(fetch_took.max(Duration::from_secs(1)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    const LIFETIMES: Lifetimes = Lifetimes {
+        ttl: seconds(15),
+        stale_while_revalidate: seconds(10),
+        stale_if_error: seconds(600),
+        negative_ttl: seconds(3),
+    };
+
+    #[test]
+    fn an_answer_passes_through_its_ages() {
+        let judge = |age, negative, unsettled_expiry| judge(Aging { age, negative, unsettled_expiry }, &LIFETIMES);
+        for (age, negative, unsettled, expected) in [
+            (seconds(0), false, None, Freshness::Fresh),
+            (Duration::from_millis(14_999), false, None, Freshness::Fresh),
+            (seconds(15), false, None, Freshness::Stale),
+            (seconds(25), false, None, Freshness::OnlyOnError),
+            (seconds(600), false, None, Freshness::TooOld),
+            (seconds(2), true, None, Freshness::Fresh),
+            (seconds(3), true, None, Freshness::TooOld),
+            (seconds(1), false, Some(seconds(2)), Freshness::Fresh),
+            (seconds(2), false, Some(seconds(2)), Freshness::OnlyOnError),
+            (seconds(15), false, Some(seconds(40)), Freshness::OnlyOnError),
+        ] {
+            assert_eq!(judge(age, negative, unsettled), expected, "{age:?} {negative} {unsettled:?}");
+        }
+    }
+
+    #[test]
+    fn endless_lifetimes_do_not_overflow() {
+        let forever = Lifetimes { ttl: Duration::MAX, stale_while_revalidate: Duration::MAX, ..LIFETIMES };
+        let aging = Aging { age: seconds(u64::MAX / 2), negative: false, unsettled_expiry: None };
+        assert_eq!(judge(aging, &forever), Freshness::Fresh);
+    }
+
+    #[test]
+    fn an_unsettled_answer_lives_a_second_or_as_long_as_its_fetch_took() {
+        assert_eq!(unsettled_expiry(Duration::from_millis(40)), Duration::from_millis(1040));
+        assert_eq!(unsettled_expiry(seconds(4)), seconds(8));
+    }
 }

@@ -1,4 +1,12 @@
-//! What a request is.
+//! What a request is: a list to share, a write and what it touches, or not ours.
+//!
+//! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
+//! is recognised in every spelling that some server on the way might take for it.
+
+use http::{HeaderMap, Method, Uri, header};
+use percent_encoding::percent_decode_str;
+
+use super::key::{Key, QueryRule, decode_segment};
 
 /// `cache.credentials`: what a list request with credentials is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -7,4 +15,371 @@ pub enum CredentialsRule {
     Bypass,
     /// The upstream reads none on this route (`api.md` section 9): shared, and the credentials are not sent.
     Ignore,
+}
+
+/// What a request is.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Route {
+    /// The conversation list in its canonical spelling: looked up and shared.
+    List(Key),
+    /// A conversation list that may not be shared, and why. The key is the one it would have had.
+    Bypass(Key, BypassReason),
+    /// A request that may change lists; never empty.
+    Write(Vec<Target>),
+    /// A WebSocket handshake.
+    Tunnel,
+    /// Anything else: passed on untouched. If its answer shows a contact of this source, its id is learned.
+    Pass(Option<Source>),
+    /// A request that is not passed on.
+    Refuse(Refusal),
+}
+
+/// Why a list may not be shared. A closed set: these are metric labels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BypassReason {
+    /// `Authorization`.
+    Authorization,
+    /// `Cookie`.
+    Cookie,
+    /// `Api-Access-Token` or `api_access_token`, as a header or in the query.
+    AccessToken,
+    /// Another spelling of the route.
+    Alias,
+    /// The upstream answers readers of different origins differently.
+    Origin,
+}
+
+impl BypassReason {
+    /// All of them, for metrics that exist before they count.
+    pub const ALL: [Self; 5] = [Self::Authorization, Self::Cookie, Self::AccessToken, Self::Alias, Self::Origin];
+
+    /// The metric label and the `detail` of `Cache-Status`.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Authorization => "authorization",
+            Self::Cookie => "cookie",
+            Self::AccessToken => "api_access_token",
+            Self::Alias => "alias",
+            Self::Origin => "origin",
+        }
+    }
+}
+
+/// Why a request is not passed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// CONNECT and TRACE: 405.
+    Method,
+    /// No `Host`, or more than one (RFC 9112 section 3.2): 400.
+    Host,
+}
+
+/// A contact as one inbox knows it. `Debug` is for tests; nothing logs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Source {
+    /// The inbox identifier, decoded.
+    pub inbox: String,
+    /// The contact identifier, decoded: a credential.
+    pub contact: String,
+}
+
+/// What a write may change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// Something under a contact.
+    Contact(Source),
+    /// A contact is created in this inbox: who it is, its request and its answer tell.
+    Creation {
+        /// The inbox identifier, decoded.
+        inbox: String,
+    },
+    /// A CSAT answer, by the conversation's uuid.
+    Csat {
+        /// The conversation's uuid.
+        uuid: String,
+    },
+    /// A conversation, by account and display id, through the account API.
+    AccountConversation {
+        /// The account's id.
+        account: u64,
+        /// The conversation's display id.
+        display: u64,
+    },
+    /// A contact, by its id, through the account API.
+    AccountContact {
+        /// The contact's id.
+        id: u64,
+    },
+}
+
+/// What a request is, by its head alone.
+pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, query: QueryRule, credentials: CredentialsRule) -> Route {
+    if *method == Method::CONNECT || *method == Method::TRACE {
+        return Route::Refuse(Refusal::Method);
+    }
+    let overridden = headers.contains_key("x-http-method-override");
+    let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
+    let safe = (reads || *method == Method::OPTIONS) && !overridden;
+    if *method == Method::GET && wants_websocket(headers) {
+        return Route::Tunnel;
+    }
+    if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
+        let key = Key::new(&inbox, &contact, uri.query().filter(|_| query == QueryRule::Key));
+        return match credential(headers, uri.query()) {
+            Some(reason) if credentials == CredentialsRule::Bypass => Route::Bypass(key, reason),
+            _ => Route::List(key),
+        };
+    }
+    let mut targets = Vec::new();
+    let mut source = None;
+    for segments in readings(uri.path()) {
+        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        if !safe {
+            targets.extend(write_target(&segments));
+        } else if let ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] = &segments[..] {
+            let found = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
+            if reads && matches!(rest, ["conversations"]) && !contact.contains('\0') && !inbox.contains('\0') {
+                let reason = credential(headers, uri.query()).unwrap_or(BypassReason::Alias);
+                let key = Key::new(inbox, contact, uri.query().filter(|_| query == QueryRule::Key));
+                return Route::Bypass(key, reason);
+            }
+            if reads && rest.is_empty() && (has_identifier_hash(uri.query()) || has_body(headers)) {
+                targets.push(Target::Contact(found));
+            } else if *method == Method::GET {
+                source = source.or(Some(found));
+            }
+        }
+    }
+    targets.dedup();
+    if targets.is_empty() { Route::Pass(source) } else { Route::Write(targets) }
+}
+
+/// Inbox and contact, if the path is the list route exactly as published.
+fn canonical_list(path: &str) -> Option<(String, String)> {
+    let rest = path.strip_prefix("/public/api/v1/inboxes/")?;
+    let (inbox, rest) = rest.split_once('/')?;
+    let rest = rest.strip_prefix("contacts/")?;
+    let (contact, rest) = rest.split_once('/')?;
+    if rest != "conversations" {
+        return None;
+    }
+    Some((decode_segment(inbox)?, decode_segment(contact)?))
+}
+
+/// Whether the client asks for a WebSocket: the only upgrade that is tunnelled.
+pub fn wants_websocket(headers: &HeaderMap) -> bool {
+    let has = |name, token: &str| {
+        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+    };
+    has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
+}
+
+fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> {
+    if headers.contains_key(header::AUTHORIZATION) {
+        Some(BypassReason::Authorization)
+    } else if headers.contains_key(header::COOKIE) {
+        Some(BypassReason::Cookie)
+    } else if headers.contains_key("api-access-token")
+        || headers.contains_key("api_access_token")
+        || has_parameter(query, "api_access_token")
+    {
+        Some(BypassReason::AccessToken)
+    } else {
+        None
+    }
+}
+
+fn has_identifier_hash(query: Option<&str>) -> bool {
+    has_parameter(query, "identifier_hash")
+}
+
+fn has_parameter(query: Option<&str>, name: &str) -> bool {
+    query.is_some_and(|query| {
+        query.split(['&', ';']).any(|pair| {
+            let found = pair.split('=').next().unwrap_or_default();
+            // `name[]` and `name[x]` reach the same parameter in Rack.
+            percent_decode_str(found).decode_utf8_lossy().trim_start_matches('+').split('[').next() == Some(name)
+        })
+    })
+}
+
+/// Whether a request announces a body (RFC 9112 section 6.3).
+pub fn has_body(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::TRANSFER_ENCODING)
+        || headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() != b"0")
+}
+
+/// What a write on this path may change. `toggle_typing` changes no list (`api.md` section 2).
+fn write_target(segments: &[&str]) -> Option<Target> {
+    match segments {
+        ["public", "api", "v1", "inboxes", inbox, "contacts"] => Some(Target::Creation { inbox: (*inbox).to_owned() }),
+        ["public", "api", "v1", "inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => None,
+        ["public", "api", "v1", "inboxes", inbox, "contacts", contact, ..] => {
+            Some(Target::Contact(Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() }))
+        }
+        ["public", "api", "v1", "csat_survey", uuid] => Some(Target::Csat { uuid: uuid.to_ascii_lowercase() }),
+        ["api", "v1", "accounts", account, "conversations", display, ..] => {
+            Some(Target::AccountConversation { account: account.parse().ok()?, display: display.parse().ok()? })
+        }
+        ["api", "v1", "accounts", _, "contacts", id, ..] => Some(Target::AccountContact { id: id.parse().ok()? }),
+        _ => None,
+    }
+}
+
+/// The ways in which a server may read a path: segments parted before or after decoding, slashes collapsed, dot
+/// segments resolved, a format suffix kept or dropped. What one of them takes for a write is a write.
+fn readings(path: &str) -> Vec<Vec<String>> {
+    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let parted_first: Vec<String> = path.split('/').map(decode).collect();
+    let decoded_first: Vec<String> = decode(path).split('/').map(str::to_owned).collect();
+    let mut readings = Vec::with_capacity(4);
+    for segments in [parted_first, decoded_first] {
+        let mut resolved: Vec<String> = Vec::with_capacity(segments.len());
+        for segment in segments {
+            match segment.as_str() {
+                "" | "." => {}
+                ".." => drop(resolved.pop()),
+                _ => resolved.push(segment),
+            }
+        }
+        let bare = resolved.last().and_then(|last| last.rsplit_once('.')).map(|(stem, _)| stem.to_owned());
+        let without_suffix = bare.filter(|stem| !stem.is_empty()).map(|stem| {
+            let mut segments = resolved.clone();
+            segments.pop();
+            segments.push(stem);
+            segments
+        });
+        for reading in [Some(resolved), without_suffix].into_iter().flatten() {
+            if !readings.contains(&reading) {
+                readings.push(reading);
+            }
+        }
+    }
+    readings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIST: &str = "/public/api/v1/inboxes/in/contacts/co/conversations";
+
+    fn route(method: &str, target: &str, headers: &[(&str, &str)]) -> Route {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        }
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        classify(&method, &target.parse().unwrap(), &map, QueryRule::Key, CredentialsRule::Bypass)
+    }
+
+    fn contact(contact: &str) -> Target {
+        Target::Contact(Source { inbox: "in".into(), contact: contact.into() })
+    }
+
+    #[test]
+    fn only_the_canonical_route_is_shared() {
+        assert_eq!(route("GET", LIST, &[]), Route::List(Key::new("in", "co", None)));
+        assert_eq!(route("HEAD", LIST, &[]), Route::List(Key::new("in", "co", None)));
+        let spelt = LIST.replace("co/", "c%6F/");
+        assert_eq!(route("GET", &spelt, &[]), Route::List(Key::new("in", "co", None)));
+        let query = format!("{LIST}?a=1");
+        assert_eq!(route("GET", &query, &[]), Route::List(Key::new("in", "co", Some("a=1"))));
+        for alias in [
+            "/public/api/v1/inboxes/in/contacts/co/conversations/",
+            "/public/api/v1/inboxes/in/contacts/co/conversations.json",
+            "/public/api/v1//inboxes/in/contacts/co/conversations",
+            "/public/api/v1/./inboxes/in/contacts/co/conversations",
+            "/x/../public/api/v1/inboxes/in/contacts/co/conversations",
+            "/public/%61pi/v1/inboxes/in/contacts/co/conversations",
+        ] {
+            let expected = Route::Bypass(Key::new("in", "co", None), BypassReason::Alias);
+            assert_eq!(route("GET", alias, &[]), expected, "{alias}");
+        }
+        for raw in ["a.b", "a%2Fb", "a%", "%2E%2E", "a%00b", "a%FF"] {
+            let found = route("GET", &LIST.replace("co/", &format!("{raw}/")), &[]);
+            assert!(!matches!(found, Route::List(_)), "{raw}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn credentials_bypass_unless_ignored() {
+        for (name, reason) in [
+            ("authorization", BypassReason::Authorization),
+            ("cookie", BypassReason::Cookie),
+            ("api-access-token", BypassReason::AccessToken),
+            ("api_access_token", BypassReason::AccessToken),
+        ] {
+            assert_eq!(route("GET", LIST, &[(name, "x")]), Route::Bypass(Key::new("in", "co", None), reason), "{name}");
+        }
+        let query = format!("{LIST}?api%5Faccess_token=x");
+        assert!(matches!(route("GET", &query, &[]), Route::Bypass(_, BypassReason::AccessToken)));
+        let headers = HeaderMap::from_iter([(header::COOKIE, "a=b".parse().unwrap())]);
+        let ignored = classify(&Method::GET, &LIST.parse().unwrap(), &headers, QueryRule::Key, CredentialsRule::Ignore);
+        assert!(matches!(ignored, Route::List(_)));
+    }
+
+    #[test]
+    fn a_write_is_recognised_in_every_spelling() {
+        for (method, path) in [
+            ("POST", "/public/api/v1/inboxes/in/contacts/co/conversations"),
+            ("POST", "/public/api/v1/inboxes/in/contacts/co/conversations/7/messages"),
+            ("POST", "//public/api//v1/inboxes/in/contacts/co/conversations/7/messages/"),
+            ("POST", "/public/api/v1/inboxes/in/contacts/co/conversations/7/update_last_seen.json"),
+            ("POST", "/a/../public/api/v1/inboxes/in/contacts/%63o/conversations/7/toggle_status"),
+            ("PATCH", "/public/api/v1/inboxes/in/contacts/co"),
+            ("PUT", "/public%2Fapi%2Fv1%2Finboxes%2Fin%2Fcontacts%2Fco"),
+            ("DELETE", "/public/api/v1/inboxes/in/contacts/co"),
+            ("PURGE", "/public/api/v1/inboxes/in/contacts/co"),
+            ("GET", "/public/api/v1/inboxes/in/contacts/co?identifier_hash=1"),
+            ("HEAD", "/public/api/v1/inboxes/in/contacts/co?a=b&identifier%5Fhash=1"),
+        ] {
+            let Route::Write(targets) = route(method, path, &[]) else { panic!("{method} {path}") };
+            assert!(targets.contains(&contact("co")), "{method} {path}: {targets:?}");
+        }
+        assert!(matches!(route("GET", LIST, &[("x-http-method-override", "POST")]), Route::Write(_)));
+        let path = "/public/api/v1/inboxes/in/contacts/co";
+        assert!(matches!(route("GET", path, &[("content-length", "20")]), Route::Write(_)));
+    }
+
+    #[test]
+    fn doubtful_identifiers_touch_every_reading() {
+        let Route::Write(targets) = route("PATCH", "/public/api/v1/inboxes/in/contacts/a%2Eb", &[]) else { panic!() };
+        assert_eq!(targets, [contact("a.b"), contact("a")]);
+        let path = "/public/api/v1/inboxes/in/contacts/a%2Fb/conversations";
+        let Route::Write(targets) = route("POST", path, &[]) else { panic!() };
+        assert_eq!(targets, [contact("a/b"), contact("a")]);
+    }
+
+    #[test]
+    fn other_writes_name_what_they_touch() {
+        let write = |path| match route("POST", path, &[]) {
+            Route::Write(targets) => targets,
+            other => panic!("{path}: {other:?}"),
+        };
+        assert_eq!(write("/public/api/v1/inboxes/in/contacts.json"), [Target::Creation { inbox: "in".into() }]);
+        assert_eq!(write("/public/api/v1/csat_survey/AB-C"), [Target::Csat { uuid: "ab-c".into() }]);
+        let conversation = [Target::AccountConversation { account: 7, display: 131 }];
+        assert_eq!(write("/api/v1/accounts/7/conversations/131/messages"), conversation);
+        assert_eq!(write("/api/v1/accounts/7/contacts/42"), [Target::AccountContact { id: 42 }]);
+    }
+
+    #[test]
+    fn the_rest_passes() {
+        for (method, path) in [
+            ("GET", "/"),
+            ("GET", "/public/api/v1/inboxes/in"),
+            ("POST", "/rails/active_storage/direct_uploads"),
+            ("POST", "/public/api/v1/inboxes/in/contacts/co/conversations/7/toggle_typing"),
+            ("OPTIONS", LIST),
+            ("POST", "/api/v1/accounts/x/conversations/131/messages"),
+        ] {
+            assert_eq!(route(method, path, &[]), Route::Pass(None), "{method} {path}");
+        }
+        let learning = Route::Pass(Some(Source { inbox: "in".into(), contact: "co".into() }));
+        assert_eq!(route("GET", "/public/api/v1/inboxes/in/contacts/co/conversations/7/messages", &[]), learning);
+        assert_eq!(route("GET", "/cable", &[("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")]), Route::Tunnel);
+        assert_eq!(route("GET", "/", &[("upgrade", "h2c"), ("connection", "upgrade")]), Route::Pass(None));
+        assert_eq!(route("TRACE", "/", &[]), Route::Refuse(Refusal::Method));
+    }
 }

@@ -1,0 +1,188 @@
+//! What may cross the proxy, and what it adds.
+
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use http::header::{self, HeaderName, HeaderValue};
+use http::uri::Authority;
+use http::{HeaderMap, Version};
+
+/// The name of a request in logs on both sides.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// RFC 9211.
+pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Fields that mean one connection only (RFC 9110 section 7.6.1, and those for proxies of section 11.7).
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes the fields that mean one connection only, and those that `Connection` names.
+pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    if headers.contains_key(header::CONNECTION) {
+        let named: Vec<HeaderName> = headers
+            .get_all(header::CONNECTION)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .filter_map(|token| HeaderName::try_from(token.trim()).ok())
+            // These frame or address the message: no sender may have them removed.
+            .filter(|name| *name != header::HOST && *name != header::CONTENT_LENGTH)
+            .collect();
+        for name in named {
+            headers.remove(name);
+        }
+    }
+    for name in &HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+/// What the upstream is told of the client's side.
+#[derive(Clone, Debug)]
+pub struct ClientSide<'a> {
+    /// The peer of the client's connection.
+    pub peer: IpAddr,
+    /// `Host` as the client sent it.
+    pub host: Option<HeaderValue>,
+    /// The version the client spoke.
+    pub version: Version,
+    /// The request's id.
+    pub request_id: &'a HeaderValue,
+}
+
+/// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`
+/// (RFC 9110 section 7.6.3) and the request's id.
+///
+/// The public listener is plain HTTP, so the protocol is `http`, whatever the client claims.
+pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSide<'_>) {
+    let host = HeaderValue::try_from(upstream.as_str()).expect("an authority is a header value");
+    headers.insert(header::HOST, host);
+    append_to_list(headers, &X_FORWARDED_FOR, &client.peer.to_string());
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    let mut forwarded = match client.peer {
+        IpAddr::V4(peer) => format!("for={peer}"),
+        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
+    };
+    headers.remove(X_FORWARDED_HOST);
+    if let Some(host) = &client.host {
+        headers.insert(X_FORWARDED_HOST, host.clone());
+        if let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) {
+            let _ = write!(forwarded, ";host=\"{host}\"");
+        }
+    }
+    forwarded.push_str(";proto=http");
+    append_to_list(headers, &header::FORWARDED, &forwarded);
+    append_via(headers, client.version);
+    headers.insert(X_REQUEST_ID, client.request_id.clone());
+}
+
+/// Adds this proxy to `Via`, with the version in which the message was received.
+pub fn append_via(headers: &mut HeaderMap, version: Version) {
+    let via = if version == Version::HTTP_10 { "1.0 anteroom" } else { "1.1 anteroom" };
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+    let before: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    let list = if before.is_empty() { value.to_owned() } else { format!("{}, {value}", before.join(", ")) };
+    headers.insert(name, HeaderValue::try_from(list).expect("addresses and hosts are header values"));
+}
+
+/// The client's request id if it is one that the upstream would echo unchanged (`api.md` 6.1).
+pub fn usable_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    let value = headers.get(X_REQUEST_ID)?;
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'@');
+    let fits = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(plain);
+    fits.then(|| value.clone())
+}
+
+/// Whether the upstream takes a request for one of another origin (rack-cors reads both fields, `api.md` 6.6).
+pub fn has_origin(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) || headers.contains_key("x-origin")
+}
+
+/// The CORS fields that the upstream's stock configuration gives to every answer (`api.md` 6.6): for errors of our
+/// own, which a browser could not read without them.
+pub fn stock_cors(headers: &mut HeaderMap) {
+    headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+    headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(""));
+    headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut map = HeaderMap::new();
+        for (name, value) in fields {
+            map.append(*name, HeaderValue::from_static(value));
+        }
+        map
+    }
+
+    /// RFC 9110 section 7.6.1.
+    #[test]
+    fn connection_fields_and_those_they_name_stay_here() {
+        let mut headers = map(&[
+            ("connection", "close, X-Secret"),
+            ("connection", "content-length, host"),
+            ("keep-alive", "timeout=5"),
+            ("proxy-connection", "keep-alive"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("x-secret", "1"),
+            ("x-kept", "1"),
+            ("host", "h"),
+            ("content-length", "3"),
+        ]);
+        remove_hop_by_hop(&mut headers);
+        assert_eq!(headers, map(&[("x-kept", "1"), ("host", "h"), ("content-length", "3")]));
+    }
+
+    #[test]
+    fn the_upstream_learns_whom_a_request_is_for() {
+        let mut headers = map(&[("host", "front.test"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")]);
+        let id = HeaderValue::from_static("abc");
+        let client = ClientSide {
+            peer: "2001:db8::1".parse().unwrap(),
+            host: headers.get("host").cloned(),
+            version: Version::HTTP_11,
+            request_id: &id,
+        };
+        forward(&mut headers, &Authority::from_static("up.test:3000"), &client);
+        let expected = map(&[
+            ("host", "up.test:3000"),
+            ("x-forwarded-for", "10.0.0.1, 2001:db8::1"),
+            ("x-forwarded-proto", "http"),
+            ("x-forwarded-host", "front.test"),
+            ("forwarded", "for=\"[2001:db8::1]\";host=\"front.test\";proto=http"),
+            ("via", "1.1 anteroom"),
+            ("x-request-id", "abc"),
+        ]);
+        assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn a_request_id_that_the_upstream_would_change_is_not_taken() {
+        assert!(usable_request_id(&map(&[("x-request-id", "aZ0_-@")])).is_some());
+        for bad in ["", "a b", "a/b", "a\"b"] {
+            assert!(usable_request_id(&map(&[("x-request-id", bad)])).is_none(), "{bad:?}");
+        }
+    }
+}

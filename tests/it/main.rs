@@ -1,0 +1,3 @@
+//! Promises, each held by a module, over real sockets.
+
+mod ledger;
