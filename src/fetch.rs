@@ -1,6 +1,25 @@
 //! A shared fetch: one request to the upstream whose answer may be kept and given to anyone who asks for its key.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderValue, Response, StatusCode, header};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
+
+use crate::engine::body::{Body, BodyError, Guard, Read, Resumed, read_at_most};
+use crate::engine::clock;
+use crate::engine::store::Entry;
+use crate::engine::upstream::{Exchange, UpstreamError};
+use crate::policy::freshness::unsettled_expiry;
+use crate::policy::key::Key;
+use crate::policy::ledger::{Place, Scope, Tick};
+use crate::policy::representation::{Prepared, is_made_from_body};
+use crate::policy::scopes;
+use crate::room::{Live, Room, since};
 
 /// What a shared fetch obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,4 +32,343 @@ pub struct FetchSettings {
     pub max_body: u64,
     /// `cache.fetch_memory`, in bytes: bodies being collected, all together.
     pub memory: u64,
+}
+
+/// A list longer than this is not worked on by a thread that serves others.
+const WORK_ASIDE: usize = 256 * 1024;
+/// The most of an error's body that is kept to be shared.
+const ERROR_BODY: usize = 64 * 1024;
+/// How long the look-up of an unknown contact may take.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
+/// What a flight brings.
+#[derive(Clone)]
+pub enum Landed {
+    /// An answer for whoever it is current for.
+    Answer {
+        /// The answer, and what it was made from.
+        entry: Arc<Entry>,
+        /// It was put into the store.
+        kept: bool,
+        /// Not everything it was made from is known: only for readers who had arrived when its fetch began.
+        only_early: bool,
+    },
+    /// An answer for one reader, as it comes; everyone else asks alone.
+    Private(Private),
+    /// No answer.
+    Failed(Failure),
+}
+
+/// An answer that cannot be shared, and why.
+#[derive(Clone)]
+pub struct Private {
+    /// Whoever takes it first has it.
+    response: Arc<Mutex<Option<Response<Body>>>>,
+    /// `too_large` or `not_storable`.
+    pub why: &'static str,
+}
+
+impl Private {
+    fn new(head: Parts, body: Body, why: &'static str) -> Self {
+        Self { response: Arc::new(Mutex::new(Some(Response::from_parts(head, body)))), why }
+    }
+
+    /// The answer, if nobody has taken it.
+    pub fn take(&self) -> Option<Response<Body>> {
+        self.response.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
+    }
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug)]
+pub enum Failure {
+    /// The upstream gave none.
+    Upstream(UpstreamError),
+    /// It answered that it cannot: 5xx or 429.
+    Answered(Arc<Prepared>),
+}
+
+impl Landed {
+    /// The metric label of the flight's end.
+    pub fn label(&self) -> &'static str {
+        match self {
+            Self::Answer { .. } => "answered",
+            Self::Private(private) => private.why,
+            Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
+            Self::Failed(_) => "upstream_error",
+        }
+    }
+}
+
+/// One fetch of one key, and what was known when it was decided on.
+pub struct Fetch {
+    /// Everything.
+    pub room: Arc<Room>,
+    /// The settings it is made under.
+    pub live: Arc<Live>,
+    /// What is fetched.
+    pub key: Key,
+    /// The tick noted before anything is sent.
+    pub noted: Tick,
+    /// What was kept then: revalidated, if it has a validator that may be trusted.
+    pub captured: Option<Arc<Entry>>,
+    /// The address of the reader who led; the upstream may limit rates by it.
+    pub peer: HeaderValue,
+}
+
+/// An exchange under way, with its place among the fetches at once: both end with the answer's body.
+struct UnderWay {
+    exchange: Exchange,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Guard for UnderWay {
+    fn passed(&mut self, bytes: usize) {
+        self.exchange.passed(bytes);
+    }
+
+    fn whole(&mut self) {
+        self.exchange.whole();
+    }
+}
+
+impl Fetch {
+    /// Fetches, within the deadline. Stores what may be stored.
+    pub async fn run(self) -> Landed {
+        match tokio::time::timeout(self.live.config.fetch.timeout, self.run_without_deadline()).await {
+            Ok(Ok(landed)) => landed,
+            Ok(Err(error)) => Landed::Failed(Failure::Upstream(error)),
+            Err(_) => Landed::Failed(Failure::Upstream(UpstreamError::Timeout)),
+        }
+    }
+
+    async fn run_without_deadline(&self) -> Result<Landed, UpstreamError> {
+        let permit = self.room.in_flight.clone().acquire_owned().await.expect("never closed");
+        let began = clock::now();
+        let request_id = self.room.request_id();
+        let mut request =
+            self.live.own_request(&self.key.path_and_query(), &request_id).ok_or(UpstreamError::Malformed)?;
+        // An origin, so that the answer shows what readers with one may get; our own side's, so that it tells nothing.
+        let base = self.live.upstream.base();
+        let origin = HeaderValue::try_from(format!("{}://{}", base.scheme, base.authority));
+        request.headers_mut().insert(header::ORIGIN, origin.map_err(|_| UpstreamError::Malformed)?);
+        request.headers_mut().insert("x-forwarded-for", self.peer.clone());
+        let asked_if = self.condition();
+        if let Some(etag) = &asked_if {
+            request.headers_mut().insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        let under_way = UnderWay { exchange: self.live.upstream.exchange(), _permit: permit };
+        let response = self.live.upstream.send(request).await?;
+        let (head, body) = response.into_parts();
+        match head.status {
+            StatusCode::NOT_MODIFIED if asked_if.is_some() => {
+                self.captured.as_ref().map(|captured| self.refreshed(captured, began)).ok_or(UpstreamError::Malformed)
+            }
+            status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                self.failed(head, self.live.upstream.watch(body, under_way)).await
+            }
+            _ => self.answered(head, body, under_way, began).await,
+        }
+    }
+
+    /// The validator to ask with. An outdated answer is only revalidated with one made from its body: with another,
+    /// the upstream might not know that it has changed.
+    fn condition(&self) -> Option<HeaderValue> {
+        let captured = self.captured.as_ref().filter(|captured| {
+            captured.answer.status == StatusCode::OK && captured.fingerprint == self.live.fingerprint
+        })?;
+        let etag = captured.answer.etag()?;
+        (self.room.is_current(captured) || is_made_from_body(etag)).then(|| etag.clone())
+    }
+
+    /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
+    /// captured one, not of whatever is stored by now.
+    fn refreshed(&self, captured: &Entry, began: Instant) -> Landed {
+        let mut places = captured.places.to_vec();
+        places.extend(self.room.path_places(&self.key));
+        let entry = self.entry(captured.answer.clone(), places, began, captured.initial_age);
+        self.room.store.put(self.key.clone(), entry.clone());
+        Landed::Answer { entry, kept: true, only_early: false }
+    }
+
+    async fn failed(&self, head: Parts, body: Body) -> Result<Landed, UpstreamError> {
+        let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
+            Read::Whole(body) => body,
+            Read::Longer(_) => Bytes::new(),
+        };
+        let prepared = Prepared::new(head.status, head.headers, body, head.version);
+        Ok(Landed::Failed(Failure::Answered(Arc::new(prepared))))
+    }
+
+    async fn answered(
+        &self,
+        head: Parts,
+        body: Incoming,
+        under_way: UnderWay,
+        began: Instant,
+    ) -> Result<Landed, UpstreamError> {
+        let upstream = &self.live.upstream;
+        if !is_shareable(&head) {
+            let body = upstream.watch(body, under_way);
+            return Ok(self.private(head, body, "not_storable"));
+        }
+        let body = match self.collect(upstream.watch(body, under_way)).await? {
+            Collected::Whole(body) => body,
+            Collected::TooLarge(body) => return Ok(self.private(head, body, "too_large")),
+        };
+        self.room.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
+        let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+        let wants_no_store = has_directive(&head.headers, "no-store");
+        let initial_age = initial_age(&head.headers);
+        let answer = Prepared::new(head.status, head.headers, body.clone(), head.version);
+        let mut places = self.room.path_places(&self.key).to_vec();
+        match head.status {
+            StatusCode::OK => {
+                let found = if is_json { read_scopes(body).await } else { None };
+                let Some(mut found) = found else {
+                    // A maintenance page says nothing of the list: what is kept stays.
+                    let entry = self.entry(answer, places, began, initial_age);
+                    return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                };
+                let (inbox, contact) = (self.key.inbox(), self.key.contact());
+                match found.contacts[..] {
+                    [] => found.contacts.extend(self.room.contact_of(&self.live, inbox, contact, &self.peer).await),
+                    [only] => self.room.learned.learn(inbox, contact, only),
+                    _ => {}
+                }
+                places.extend(found.scopes().map(|scope| self.room.ledger.place(&scope)));
+                let entry = self.entry(answer, places, began, initial_age);
+                let known = !found.contacts.is_empty();
+                Ok(self.keep_or_forget(entry, known && !wants_no_store, !known))
+            }
+            StatusCode::NOT_FOUND => {
+                places.push(self.room.ledger.place(&Scope::Missing(self.key.inbox())));
+                let keep = !self.live.config.lifetimes.negative_ttl.is_zero() && !wants_no_store;
+                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), keep, false))
+            }
+            _ => Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true)),
+        }
+    }
+
+    fn entry(&self, answer: Prepared, places: Vec<Place>, began: Instant, initial_age: Duration) -> Arc<Entry> {
+        let mut places = places;
+        places.sort_unstable();
+        places.dedup();
+        let unsettled_until = self.room.ledger.unsettled_until(&places);
+        let mut entry = Entry::new(answer, began, self.noted, places.into(), self.live.fingerprint);
+        entry.initial_age = initial_age;
+        if self.room.epoch.moment(began) < unsettled_until {
+            entry.unsettled_expiry = Some(unsettled_expiry(since(began)));
+        }
+        Arc::new(entry)
+    }
+
+    /// An authoritative answer that is not kept removes the older one.
+    fn keep_or_forget(&self, entry: Arc<Entry>, keep: bool, only_early: bool) -> Landed {
+        if keep {
+            let kept = entry.answer.body.len() as u64;
+            self.room.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(kept);
+            self.room.store.put(self.key.clone(), entry.clone());
+        } else {
+            self.room.store.forget(&self.key, self.noted);
+        }
+        Landed::Answer { entry, kept: keep, only_early }
+    }
+
+    fn private(&self, head: Parts, body: Body, why: &'static str) -> Landed {
+        self.room.store.forget(&self.key, self.noted);
+        self.room.unshareable.insert(self.key.clone(), why);
+        Landed::Private(Private::new(head, body, why))
+    }
+
+    /// Collects a body, counted before it is read.
+    async fn collect(&self, mut body: Body) -> Result<Collected, UpstreamError> {
+        let max = self.live.config.fetch.max_body;
+        let length = http_body::Body::size_hint(&body).exact();
+        if length.is_some_and(|length| length > max) {
+            return Ok(Collected::TooLarge(body));
+        }
+        let mut collecting = self.room.memory.room(length).await;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| body_error(&error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            if collecting.push(&data, max).is_err() {
+                let read = Resumed::new(collecting.finish(), Resumed::new(data, body));
+                return Ok(Collected::TooLarge(Body::stream(read)));
+            }
+        }
+        Ok(Collected::Whole(collecting.finish()))
+    }
+}
+
+enum Collected {
+    Whole(Bytes),
+    TooLarge(Body),
+}
+
+impl Room {
+    /// The contact behind a source: learned, or asked for once.
+    pub async fn contact_of(&self, live: &Live, inbox: &str, source: &str, peer: &HeaderValue) -> Option<u64> {
+        if let Some(contact) = self.learned.contact(inbox, source) {
+            return Some(contact);
+        }
+        let path = crate::policy::key::contact_path(inbox, source);
+        let mut request = live.own_request(&path, &self.request_id())?;
+        request.headers_mut().insert("x-forwarded-for", peer.clone());
+        let exchange = live.upstream.exchange();
+        let look_up = async {
+            let response = live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
+            match read_at_most(live.upstream.watch(response.into_body(), exchange), ERROR_BODY).await {
+                Ok(Read::Whole(body)) => scopes::of_answer(&body).contact,
+                _ => None,
+            }
+        };
+        let contact = tokio::time::timeout(LOOK_UP, look_up).await.ok()??;
+        self.learned.learn(inbox, source, contact);
+        Some(contact)
+    }
+}
+
+async fn read_scopes(body: Bytes) -> Option<scopes::ListScopes> {
+    if body.len() < WORK_ASIDE {
+        return scopes::of_list(&body);
+    }
+    tokio::task::spawn_blocking(move || scopes::of_list(&body)).await.ok()?
+}
+
+/// Whether anybody may have it: its end can be told from a broken connection, it is not encoded for one reader, and it
+/// does not vary by what a shared fetch leaves out.
+fn is_shareable(head: &Parts) -> bool {
+    let framed = head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
+    let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let known = ["origin", "accept-encoding", "cookie", "authorization"];
+    let varies = head.headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
+        Ok(vary) => vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name))),
+        Err(_) => true,
+    });
+    (framed || head.status == StatusCode::NO_CONTENT) && !encoded && !varies
+}
+
+fn is_json(content_type: &HeaderValue) -> bool {
+    let media_type = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    media_type.eq_ignore_ascii_case("application/json")
+}
+
+fn has_directive(headers: &http::HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
+}
+
+/// RFC 9111 section 5.1: an age that cannot be read is none.
+fn initial_age(headers: &http::HeaderMap) -> Duration {
+    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()).and_then(|age| age.trim().parse().ok());
+    Duration::from_secs(age.unwrap_or(0))
+}
+
+fn body_error(error: &BodyError) -> UpstreamError {
+    match error {
+        BodyError::Stalled => UpstreamError::Timeout,
+        BodyError::Broken(_) => UpstreamError::Reset,
+    }
 }

@@ -23,10 +23,18 @@ pub mod policy {
     }
 }
 
+#[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
     pub mod store;
+    pub mod flights;
     pub mod upstream;
+    pub mod connector;
+    pub mod tunnel;
+    pub mod body;
+    pub mod memory;
+    pub mod metrics;
+    pub mod clock;
 }
 
 pub mod admin;

@@ -1,5 +1,19 @@
 //! How a request ended: the `Cache-Status` field, the metric labels and the log line are all made from it.
 
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Response, StatusCode, header};
+
+use crate::engine::body::{Body, BodyError};
+use crate::engine::clock;
+use crate::engine::metrics::{Ending, Metrics, Raised};
+use crate::policy::headers::{CACHE_STATUS, X_REQUEST_ID, stock_cors};
+
 /// How the program logs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LogSettings {
@@ -20,4 +34,259 @@ pub enum LogFormat {
     Pretty,
     /// For machines.
     Json,
+}
+
+/// How a request ended.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which of the ten.
+    pub ending: Ending,
+    /// The parameters of `Cache-Status` (RFC 9211), each with its `; `.
+    cache_status: String,
+    /// Why, from a closed set: in `Cache-Status` and in the log.
+    detail: Option<&'static str>,
+}
+
+impl Outcome {
+    /// From memory, with the seconds it stays fresh: negative if it is stale.
+    pub fn from_memory(ending: Ending, ttl: i64) -> Self {
+        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None }
+    }
+
+    /// Forwarded, for this reason of RFC 9211 section 2.2.
+    pub fn forwarded(ending: Ending, reason: &str) -> Self {
+        Self { ending, cache_status: format!("; fwd={reason}"), detail: None }
+    }
+
+    /// Answered here.
+    pub fn own(ending: Ending) -> Self {
+        Self { ending, cache_status: String::new(), detail: None }
+    }
+
+    /// The upstream answered with this status.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.cache_status.push_str("; fwd-status=");
+        self.cache_status.push_str(status.as_str());
+        self
+    }
+
+    /// The answer was stored.
+    #[must_use]
+    pub fn stored(mut self, stored: bool) -> Self {
+        if stored {
+            self.cache_status.push_str("; stored");
+        }
+        self
+    }
+
+    /// It waited for another's fetch.
+    #[must_use]
+    pub fn collapsed(mut self, collapsed: bool) -> Self {
+        if collapsed {
+            self.cache_status.push_str("; collapsed");
+        }
+        self
+    }
+
+    /// Why.
+    #[must_use]
+    pub fn detail(mut self, detail: &'static str) -> Self {
+        self.detail = Some(detail);
+        self
+    }
+
+    fn field(&self) -> HeaderValue {
+        let detail = self.detail.map_or_else(String::new, |detail| format!("; detail={detail}"));
+        HeaderValue::try_from(format!("anteroom{}{detail}", self.cache_status)).expect("made of tokens")
+    }
+}
+
+/// An error of our own: a problem document (RFC 9457), with the CORS fields of the route, since a browser could not
+/// read it without them.
+pub fn problem(status: StatusCode, detail: &str, with_origin: bool) -> Response<Body> {
+    let title = status.canonical_reason().unwrap_or("Error");
+    let body = serde_json::json!({ "type": "about:blank", "title": title, "status": status.as_u16(), "detail": detail });
+    let mut response = Response::new(Body::from(Bytes::from(body.to_string())));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::VARY, HeaderValue::from_static("Origin"));
+    if with_origin {
+        stock_cors(headers);
+    }
+    response
+}
+
+/// Decides which hits get an access line: a fixed share of them, evenly.
+#[derive(Debug, Default)]
+pub struct Sampler(AtomicU64);
+
+impl Sampler {
+    /// Whether this one is in the share.
+    #[expect(clippy::cast_precision_loss, reason = "a share needs no 64 bits")]
+    pub fn takes(&self, share: f64) -> bool {
+        if share <= 0.0 {
+            return false;
+        }
+        let before = self.0.fetch_add(1, Ordering::Relaxed) as f64;
+        ((before + 1.0) * share).floor() > (before * share).floor()
+    }
+}
+
+/// A request from its head to the end of its answer. Counts and logs it exactly once, on every way out.
+pub struct Record {
+    metrics: Arc<Metrics>,
+    began: Instant,
+    method: Method,
+    request_id: HeaderValue,
+    /// A keyed hash: the identifier itself is a credential.
+    contact: Option<u64>,
+    received: Arc<AtomicU64>,
+    sent: u64,
+    /// What is told if nobody says otherwise: the client left before there was an answer.
+    ending: Ending,
+    detail: Option<&'static str>,
+    status: StatusCode,
+    logged: bool,
+    _in_flight: Raised,
+}
+
+impl Record {
+    /// Begins with a request's head.
+    pub fn begin(metrics: Arc<Metrics>, method: Method, request_id: HeaderValue) -> Self {
+        Self {
+            began: clock::now(),
+            method,
+            request_id,
+            contact: None,
+            received: Arc::default(),
+            sent: 0,
+            ending: Ending::Failed,
+            detail: Some("client-left"),
+            status: StatusCode::from_u16(499).expect("a status has three digits"),
+            logged: true,
+            _in_flight: Raised::new(&metrics.requests_in_flight),
+            metrics,
+        }
+    }
+
+    /// Whom it is about, as a keyed hash.
+    pub fn about(&mut self, contact: u64) {
+        self.contact = Some(contact);
+    }
+
+    /// Where the bytes of the request's body are counted.
+    pub fn received(&self) -> Arc<AtomicU64> {
+        self.received.clone()
+    }
+
+    /// The request's id.
+    pub fn request_id(&self) -> &HeaderValue {
+        &self.request_id
+    }
+
+    /// The answer is ready: marks it, and tells of it when its body has ended.
+    pub fn end(mut self, mut response: Response<Body>, outcome: &Outcome, logged: bool) -> Response<Body> {
+        self.ending = outcome.ending;
+        self.detail = outcome.detail;
+        self.status = response.status();
+        self.logged = logged;
+        let headers = response.headers_mut();
+        headers.append(CACHE_STATUS, outcome.field());
+        headers.insert(X_REQUEST_ID, self.request_id.clone());
+        match response.body() {
+            Body::Whole(bytes) => {
+                self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                response
+            }
+            Body::Stream(_) => response.map(|body| Body::stream(Told { body, record: self })),
+        }
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = clock::now().saturating_duration_since(self.began);
+        self.metrics.request_ended(self.ending, &self.method, self.status, took);
+        if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
+            self.metrics.payload_bytes.with_label_values(&["sent"]).inc_by(self.sent);
+        }
+        if self.logged {
+            tracing::info!(
+                target: "anteroom::access",
+                outcome = self.ending.label(),
+                method = crate::engine::metrics::method_label(&self.method),
+                status = self.status.as_u16(),
+                detail = self.detail,
+                duration_ms = took.as_secs_f64() * 1e3,
+                received = self.received.load(Ordering::Relaxed),
+                sent = self.sent,
+                contact = self.contact.map(|hash| format!("{hash:016x}")),
+                request_id = self.request_id.to_str().unwrap_or_default(),
+            );
+        }
+    }
+}
+
+/// A streamed answer whose end is told.
+struct Told {
+    body: Body,
+    record: Record,
+}
+
+impl http_body::Body for Told {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        match &polled {
+            Poll::Ready(Some(Ok(frame))) => self.record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
+            Poll::Ready(Some(Err(_))) => self.record.detail = Some("cut-short"),
+            _ => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_of_hits_is_logged_evenly() {
+        for (share, expected) in [(0.0, 0), (0.25, 25), (1.0, 100)] {
+            let sampler = Sampler::default();
+            assert_eq!((0..100).filter(|_| sampler.takes(share)).count(), expected, "{share}");
+        }
+    }
+
+    #[test]
+    fn cache_status_is_as_rfc_9211_wants_it() {
+        for (outcome, expected) in [
+            (Outcome::from_memory(Ending::Hit, 12), "anteroom; hit; ttl=12"),
+            (Outcome::from_memory(Ending::Stale, -3).detail("failing"), "anteroom; hit; ttl=-3; detail=failing"),
+            (
+                Outcome::forwarded(Ending::Joined, "uri-miss").status(StatusCode::OK).stored(true).collapsed(true),
+                "anteroom; fwd=uri-miss; fwd-status=200; stored; collapsed",
+            ),
+            (Outcome::forwarded(Ending::Bypass, "bypass").detail("cookie"), "anteroom; fwd=bypass; detail=cookie"),
+            (Outcome::own(Ending::Refused), "anteroom"),
+        ] {
+            assert_eq!(outcome.field(), expected);
+        }
+    }
 }

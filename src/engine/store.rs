@@ -1,8 +1,132 @@
-//! Answers in memory.
+//! Answers in memory, bounded by bytes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use moka::notification::RemovalCause;
+use moka::sync::Cache;
+
+use super::metrics::Metrics;
+use crate::policy::key::Key;
+use crate::policy::ledger::{Moment, Place, Tick};
+use crate::policy::representation::Prepared;
 
 /// What the store obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StoreSettings {
     /// `cache.memory`, in bytes: all stored answers with their bookkeeping.
     pub memory: u64,
+}
+
+/// An answer and what decides whether it may be served.
+#[derive(Debug)]
+pub struct Entry {
+    /// What is sent.
+    pub answer: Prepared,
+    /// The upstream's age of the answer when its fetch began (RFC 9111 section 5.1), zero from the API itself.
+    pub initial_age: Duration,
+    /// When its fetch began.
+    pub began: Instant,
+    /// The tick noted before its fetch began.
+    pub noted: Tick,
+    /// Where the last changes of what it is made from are written.
+    pub places: Box<[Place]>,
+    /// The age at which it expires because it was fetched while its scopes were unsettled.
+    pub unsettled_expiry: Option<Duration>,
+    /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
+    pub fingerprint: u64,
+    /// Until then its refetch has failed lately and is not tried again.
+    back_off: AtomicU64,
+}
+
+impl Entry {
+    /// An entry whose refetch has not failed.
+    pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
+        let back_off = AtomicU64::new(0);
+        Self {
+            answer,
+            initial_age: Duration::ZERO,
+            began,
+            noted,
+            places,
+            unsettled_expiry: None,
+            fingerprint,
+            back_off,
+        }
+    }
+
+    /// Its refetch has failed: not again before then.
+    pub fn back_off_until(&self, moment: Moment) {
+        self.back_off.fetch_max(moment.0, Ordering::Relaxed);
+    }
+
+    /// Whether its refetch failed a moment ago.
+    pub fn is_backing_off(&self, now: Moment) -> bool {
+        now.0 < self.back_off.load(Ordering::Relaxed)
+    }
+
+    /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
+    fn weight(&self, key: &Key) -> u32 {
+        const BOOKKEEPING: usize = 800;
+        let weight = self.answer.weight() + key.text().len() + self.places.len() * size_of::<Place>() + BOOKKEEPING;
+        u32::try_from(weight).unwrap_or(u32::MAX)
+    }
+}
+
+/// All stored answers.
+pub struct Store {
+    cache: Cache<Key, Arc<Entry>>,
+}
+
+impl Store {
+    /// An empty store. moka evicts the least valuable (TinyLFU); freshness is ours, since moka's clock knows nothing
+    /// of when a fetch began.
+    pub fn new(settings: StoreSettings, metrics: &Metrics) -> Self {
+        let evictions = metrics.evictions.clone();
+        let cache = Cache::builder()
+            .max_capacity(settings.memory)
+            .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
+            .eviction_listener(move |_, _, cause| {
+                evictions.with_label_values(&[cause_label(cause)]).inc();
+            })
+            .build();
+        Self { cache }
+    }
+
+    /// What is kept for a key, current or not.
+    pub fn get(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.cache.get(key)
+    }
+
+    /// Keeps an answer, unless one from a later fetch is kept. moka runs over its bound under bursts of large values
+    /// if its pending work waits.
+    pub fn put(&self, key: Key, entry: Arc<Entry>) {
+        if self.get(&key).is_none_or(|kept| kept.noted <= entry.noted) {
+            self.cache.insert(key, entry);
+            self.cache.run_pending_tasks();
+        }
+    }
+
+    /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.
+    pub fn forget(&self, key: &Key, noted: Tick) {
+        if self.get(key).is_some_and(|kept| kept.noted <= noted) {
+            self.cache.invalidate(key);
+        }
+    }
+
+    /// How many answers are kept, and their weight in bytes.
+    pub fn size(&self) -> (u64, u64) {
+        self.cache.run_pending_tasks();
+        (self.cache.entry_count(), self.cache.weighted_size())
+    }
+}
+
+fn cause_label(cause: RemovalCause) -> &'static str {
+    match cause {
+        RemovalCause::Expired => "expired",
+        RemovalCause::Explicit => "explicit",
+        RemovalCause::Replaced => "replaced",
+        RemovalCause::Size => "size",
+    }
 }

@@ -1,9 +1,27 @@
-//! The client towards the upstream.
+//! The client towards the upstream: TLS, pool, time limits; a tower stack over hyper-util's client.
 
+use std::fmt;
 use std::path::PathBuf;
-use std::time::Duration;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::oneshot;
+use tower::retry::{Policy, RetryLayer};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_service::Service;
+
+use super::body::{Body, Guard, Watched};
+use super::clock;
+use super::connector::{Connector, Traffic};
+use super::metrics::{Metrics, Raised, class_label};
 
 /// What the client towards the upstream obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,4 +49,293 @@ pub struct BaseUrl {
     pub authority: Authority,
     /// Empty, or a path such as `/chat` that stands before every path of a client.
     pub prefix: String,
+}
+
+impl BaseUrl {
+    /// The upstream's URI for a client's path and query, which stay as they are, byte for byte.
+    pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
+        let path: PathAndQuery = if self.prefix.is_empty() {
+            PathAndQuery::try_from(path_and_query)?
+        } else {
+            PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix))?
+        };
+        Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path).build()
+    }
+}
+
+/// Why the upstream gave no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UpstreamError {
+    /// No connection: nothing was sent.
+    Connect,
+    /// No head, or not the whole answer, within the limits.
+    Timeout,
+    /// The connection broke, before the head or within the body.
+    Reset,
+    /// It is not HTTP, or the framing is wrong.
+    Malformed,
+}
+
+impl UpstreamError {
+    /// The metric label.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Reset => "reset",
+            Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl fmt::Display for UpstreamError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Connect => "no connection to the upstream",
+            Self::Timeout => "the upstream took too long",
+            Self::Reset => "the upstream broke the connection",
+            Self::Malformed => "the upstream's answer is not HTTP",
+        })
+    }
+}
+
+impl std::error::Error for UpstreamError {}
+
+/// An error inside the stack: what it is, and whether the request may be sent once more.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    error: UpstreamError,
+    /// The connection had been used before and gave no byte to this request: the upstream had closed it.
+    met_closed_connection: bool,
+}
+
+/// The client.
+pub struct Upstream {
+    stack: BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>,
+    settings: UpstreamSettings,
+    metrics: Arc<Metrics>,
+}
+
+impl Upstream {
+    /// A client; reads the system's certificates and `upstream.ca_file`.
+    ///
+    /// # Errors
+    /// In words, if the certificates cannot be used.
+    pub fn new(settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let connector = Connector::new(&settings)?;
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(settings.pool_idle)
+            // Without a timer the idle limit does nothing.
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            // The only retry is ours, below.
+            .retry_canceled_requests(false)
+            .build(connector);
+        let stack = ServiceBuilder::new()
+            .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
+            .service(Send { client, head_timeout: settings.head_timeout });
+        Ok(Self { stack: BoxCloneSyncService::new(stack), settings, metrics })
+    }
+
+    /// Where it is.
+    pub fn base(&self) -> &BaseUrl {
+        &self.settings.base
+    }
+
+    /// What it obeys.
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Sends a request; gives the head and the body as it comes. The body is watched for stalls.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        let began = clock::now();
+        let result = self.stack.clone().oneshot(request).await;
+        let label = match &result {
+            Ok(response) => class_label(response.status()),
+            Err(failed) => failed.error.label(),
+        };
+        self.metrics.upstream_requests.with_label_values(&[label]).inc();
+        let took = clock::now().saturating_duration_since(began);
+        self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
+        result.map_err(|failed| failed.error)
+    }
+
+    /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
+    pub fn exchange(&self) -> Exchange {
+        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), metrics: self.metrics.clone() }
+    }
+
+    /// A body of the upstream, watched for stalls.
+    pub fn watch<G: Guard>(&self, body: Incoming, guard: G) -> Body {
+        Body::stream(Watched::new(body, self.settings.stall_timeout, guard))
+    }
+}
+
+/// An exchange with the upstream that is under way.
+pub struct Exchange {
+    _in_flight: Raised,
+    began: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl Guard for Exchange {
+    fn passed(&mut self, _: usize) {}
+
+    fn whole(&mut self) {
+        let took = clock::now().saturating_duration_since(self.began);
+        self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
+    }
+}
+
+/// One request, with the limit on its head.
+#[derive(Clone)]
+struct Send {
+    client: Client<Connector, Body>,
+    head_timeout: Duration,
+}
+
+impl Service<Request<Body>> for Send {
+    type Response = Response<Incoming>;
+    type Error = Failed;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Failed>> + std::marker::Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, head_timeout) = (self.client.clone(), self.head_timeout);
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let (sent, body) = tell_when_sent(body);
+            let mut request = Request::from_parts(parts, body);
+            let connection = capture_connection(&mut request);
+            let mut response = std::pin::pin!(client.request(request));
+            let result = tokio::select! {
+                result = &mut response => result,
+                // The limit on the head counts from the last byte of the request. Until then the limits on stalls
+                // hold: the client's for giving no byte, the connection's for taking none.
+                () = sent => match tokio::time::timeout(head_timeout, &mut response).await {
+                    Ok(result) => result,
+                    Err(_) => return Err(Failed { error: UpstreamError::Timeout, met_closed_connection: false }),
+                },
+            };
+            result.map_err(|error| {
+                let mut extras = http::Extensions::new();
+                if let Some(connected) = connection.connection_metadata().as_ref() {
+                    connected.get_extras(&mut extras);
+                }
+                let closed = extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.closed_without_a_byte());
+                Failed { error: kind(&error), met_closed_connection: closed }
+            })
+        })
+    }
+}
+
+/// What went wrong, by the causes of hyper's error.
+fn kind(error: &legacy::Error) -> UpstreamError {
+    if error.is_connect() {
+        return UpstreamError::Connect;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_parse() || error.is_parse_status())
+        {
+            return UpstreamError::Malformed;
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::TimedOut
+        {
+            return UpstreamError::Timeout;
+        }
+        cause = error.source();
+    }
+    UpstreamError::Reset
+}
+
+/// A request body, and the moment it has been given to the connection or dropped.
+fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
+    let (tell, sent) = oneshot::channel::<()>();
+    // An empty body drops the sender here: it is sent at once.
+    let body = if body.is_empty() { body } else { Body::stream(Told { body, _tell: Some(tell) }) };
+    let sent = async move { drop(sent.await) };
+    (sent, body)
+}
+
+struct Told {
+    body: Body,
+    _tell: Option<oneshot::Sender<()>>,
+}
+
+impl http_body::Body for Told {
+    type Data = bytes::Bytes;
+    type Error = super::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
+        let polled = std::pin::Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_empty() {
+            self._tell = None;
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}
+
+/// One more try, for a safe method without a body, if a connection from the pool turned out to be closed.
+#[derive(Clone)]
+struct OnceOnClosedConnection {
+    tried: bool,
+}
+
+impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
+    type Future = std::future::Ready<()>;
+
+    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
+        let again = !self.tried && matches!(result, Err(failed) if failed.met_closed_connection);
+        self.tried = true;
+        again.then(|| std::future::ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        if !safe || !request.body().is_empty() {
+            return None;
+        }
+        let mut copy = Request::new(Body::empty());
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        copy.headers_mut().clone_from(request.headers());
+        Some(copy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_path_is_not_changed() {
+        let base = |prefix: &str| BaseUrl {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("up.test"),
+            prefix: prefix.to_owned(),
+        };
+        for path in ["/", "/a//b/../c%2F%zz?x=%20&y", "/a?"] {
+            let uri = base("").join(path).unwrap();
+            assert_eq!(uri.path_and_query().unwrap().as_str(), path);
+            assert_eq!(base("/chat").join(path).unwrap().to_string(), format!("https://up.test/chat{path}"));
+        }
+    }
 }

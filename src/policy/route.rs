@@ -3,7 +3,7 @@
 //! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
 //! is recognised in every spelling that some server on the way might take for it.
 
-use http::{HeaderMap, Method, Uri, header};
+use http::{HeaderMap, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::key::{Key, QueryRule, decode_segment};
@@ -226,6 +226,27 @@ fn write_target(segments: &[&str]) -> Option<Target> {
     }
 }
 
+/// What the final status of a write says of what it did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It changed nothing.
+    Nothing,
+    /// It is done.
+    Committed,
+    /// It may have done something, or do it later.
+    Unclear,
+}
+
+/// What a write did, by its final status. Refusals that come before anything is done change nothing; a 422 may come
+/// after something was done (`api.md` section 2: a hash is accepted, then the rest is not).
+pub fn effect_of(status: StatusCode) -> Effect {
+    match status.as_u16() {
+        200..=299 => Effect::Committed,
+        400 | 401 | 403 | 404 | 405 | 411 | 413..=415 | 429 | 431 => Effect::Nothing,
+        _ => Effect::Unclear,
+    }
+}
+
 /// The ways in which a server may read a path: segments parted before or after decoding, slashes collapsed, dot
 /// segments resolved, a format suffix kept or dropped. What one of them takes for a write is a write.
 fn readings(path: &str) -> Vec<Vec<String>> {
@@ -362,6 +383,19 @@ mod tests {
         let conversation = [Target::AccountConversation { account: 7, display: 131 }];
         assert_eq!(write("/api/v1/accounts/7/conversations/131/messages"), conversation);
         assert_eq!(write("/api/v1/accounts/7/contacts/42"), [Target::AccountContact { id: 42 }]);
+    }
+
+    #[test]
+    fn the_final_status_says_what_a_write_did() {
+        for (statuses, effect) in [
+            (&[200, 201, 204][..], Effect::Committed),
+            (&[400, 401, 403, 404, 405, 411, 413, 414, 415, 429, 431], Effect::Nothing),
+            (&[301, 302, 308, 402, 408, 409, 410, 422, 499, 500, 502, 503, 504], Effect::Unclear),
+        ] {
+            for status in statuses {
+                assert_eq!(effect_of(StatusCode::from_u16(*status).unwrap()), effect, "{status}");
+            }
+        }
     }
 
     #[test]

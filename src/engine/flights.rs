@@ -1,0 +1,229 @@
+//! One fetch per key; everyone else waits for it. A flight is a task of its own: a client that leaves cancels nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::task::TaskTracker;
+
+use crate::policy::key::Key;
+use crate::policy::ledger::Tick;
+
+/// What flights obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlightSettings {
+    /// `cache.wait`: how long one reader waits for a flight.
+    pub wait: Duration,
+    /// `cache.max_waiters`: readers waiting at once, for all flights together.
+    pub max_waiters: usize,
+}
+
+/// The flights under way. `T` is what a flight brings; everyone who waits gets a clone.
+pub struct Flights<T> {
+    table: Arc<Mutex<Table<T>>>,
+    waiters: Arc<AtomicUsize>,
+    max_waiters: usize,
+    tasks: TaskTracker,
+}
+
+struct Table<T> {
+    next_id: u64,
+    under_way: HashMap<Key, Flight<T>>,
+}
+
+struct Flight<T> {
+    id: u64,
+    noted: Tick,
+    landed: watch::Receiver<Option<T>>,
+}
+
+/// What a reader holds who waits for a flight.
+pub struct Ticket<T> {
+    /// Which flight.
+    pub id: u64,
+    /// The tick noted before its fetch began.
+    pub noted: Tick,
+    landed: watch::Receiver<Option<T>>,
+    _place: WaiterPlace,
+}
+
+/// What came of asking for a flight.
+pub enum Joined<T> {
+    /// This reader's asking began it.
+    Led(Ticket<T>),
+    /// It was under way.
+    Followed(Ticket<T>),
+    /// None is needed: an answer had come meanwhile.
+    Settled(T),
+    /// Too many readers wait already.
+    Crowded,
+}
+
+/// Why a ticket brought nothing.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// The reader's own limit passed first.
+    WaitedLongEnough,
+    /// The flight's task ended without a word.
+    Dropped,
+}
+
+/// What a flight needs from whoever begins it.
+pub struct Departure<F, S> {
+    /// Noted before anything is sent.
+    pub noted: Tick,
+    /// The fetch. It has its own deadline.
+    pub fetch: F,
+    /// Called before anybody gets what it brought, with how it ended.
+    pub landing: S,
+}
+
+/// How a flight ended, for whoever began it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landing {
+    /// It brought something.
+    Arrived {
+        /// A later flight had taken its place.
+        superseded: bool,
+    },
+    /// Its fetch panicked, or its task was dropped.
+    Dropped,
+}
+
+impl<T: Clone + Send + Sync + 'static> Flights<T> {
+    /// No flight is under way.
+    pub fn new(settings: FlightSettings) -> Self {
+        let table = Table { next_id: 0, under_way: HashMap::new() };
+        Self {
+            table: Arc::new(Mutex::new(table)),
+            waiters: Arc::default(),
+            max_waiters: settings.max_waiters,
+            tasks: TaskTracker::new(),
+        }
+    }
+
+    /// Joins the flight of a key if it `is_joinable`, else asks `settled` once more for an answer (the flight may
+    /// have landed since the reader looked), else begins one.
+    pub fn join<F, S>(
+        &self,
+        key: &Key,
+        is_joinable: impl FnOnce(u64, Tick) -> bool,
+        settled: impl FnOnce() -> Option<T>,
+        depart: impl FnOnce() -> Departure<F, S>,
+    ) -> Joined<T>
+    where
+        F: Future<Output = T> + Send + 'static,
+        S: FnOnce(Landing, Option<&T>) + Send + 'static,
+    {
+        let Some(place) = self.take_place() else { return Joined::Crowded };
+        let mut table = self.lock();
+        if let Some(flight) = table.under_way.get(key)
+            && is_joinable(flight.id, flight.noted)
+        {
+            let (id, noted, landed) = (flight.id, flight.noted, flight.landed.clone());
+            return Joined::Followed(Ticket { id, noted, landed, _place: place });
+        }
+        // An answer is stored before its flight is removed, and both happen before this lock was had.
+        if let Some(answer) = settled() {
+            return Joined::Settled(answer);
+        }
+        let Departure { noted, fetch, landing } = depart();
+        let id = table.next_id;
+        table.next_id += 1;
+        let (land, landed) = watch::channel(None);
+        table.under_way.insert(key.clone(), Flight { id, noted, landed: landed.clone() });
+        drop(table);
+        let arrival = Arrival { table: self.table.clone(), key: key.clone(), id, land, landing: Some(landing) };
+        self.tasks.spawn(arrival.run(fetch));
+        Joined::Led(Ticket { id, noted, landed, _place: place })
+    }
+
+    /// Whether a flight of this key is under way.
+    pub fn is_under_way(&self, key: &Key) -> bool {
+        self.lock().under_way.contains_key(key)
+    }
+
+    /// Flights under way, and readers waiting.
+    pub fn size(&self) -> (usize, usize) {
+        (self.tasks.len(), self.waiters.load(Ordering::Relaxed))
+    }
+
+    fn take_place(&self) -> Option<WaiterPlace> {
+        let place = WaiterPlace(self.waiters.clone());
+        let before = self.waiters.fetch_add(1, Ordering::Relaxed);
+        (before < self.max_waiters).then_some(place)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table<T>> {
+        lock(&self.table)
+    }
+}
+
+/// Held briefly, never across an await; a panic while it is held leaves the table whole.
+fn lock<T>(table: &Mutex<Table<T>>) -> std::sync::MutexGuard<'_, Table<T>> {
+    table.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<T: Clone> Ticket<T> {
+    /// Waits until the flight lands, at most so long.
+    pub async fn wait(&mut self, limit: Duration) -> Result<T, Lost> {
+        match tokio::time::timeout(limit, self.landed.wait_for(Option::is_some)).await {
+            Ok(Ok(landed)) => landed.clone().ok_or(Lost::Dropped),
+            Ok(Err(_)) => Err(Lost::Dropped),
+            Err(_) => Err(Lost::WaitedLongEnough),
+        }
+    }
+}
+
+struct WaiterPlace(Arc<AtomicUsize>);
+
+impl Drop for WaiterPlace {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The end of a flight, on every way out.
+struct Arrival<T, S: FnOnce(Landing, Option<&T>)> {
+    table: Arc<Mutex<Table<T>>>,
+    key: Key,
+    id: u64,
+    land: watch::Sender<Option<T>>,
+    landing: Option<S>,
+}
+
+impl<T, S: FnOnce(Landing, Option<&T>)> Arrival<T, S> {
+    async fn run(mut self, fetch: impl Future<Output = T>) {
+        // If this panics or is dropped, `Drop` does the rest.
+        let brought = fetch.await;
+        let superseded = !self.remove();
+        if let Some(landing) = self.landing.take() {
+            landing(Landing::Arrived { superseded }, Some(&brought));
+        }
+        self.land.send_replace(Some(brought));
+    }
+
+    /// Removes the flight, by its own id: an old one's end does not remove its successor.
+    fn remove(&self) -> bool {
+        let mut table = lock(&self.table);
+        match table.under_way.entry(self.key.clone()) {
+            Entry::Occupied(flight) if flight.get().id == self.id => {
+                flight.remove();
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+impl<T, S: FnOnce(Landing, Option<&T>)> Drop for Arrival<T, S> {
+    fn drop(&mut self) {
+        if let Some(landing) = self.landing.take() {
+            self.remove();
+            landing(Landing::Dropped, None);
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Which contact is behind a source: a bounded memory, fed by every answer that passes and shows it.
+
+use std::hash::{BuildHasher, RandomState};
+
+use moka::sync::Cache;
+
+/// Sources remembered at most, about 100 bytes each.
+const SOURCES: u64 = 200_000;
+
+/// What has been learned. Identifiers are kept as keyed hashes only.
+pub struct Learned {
+    contacts: Cache<u64, u64>,
+    verified: Cache<u64, ()>,
+    hasher: RandomState,
+}
+
+impl Learned {
+    /// Nothing is known.
+    pub fn new(hasher: RandomState) -> Self {
+        Self { contacts: Cache::new(SOURCES), verified: Cache::new(SOURCES), hasher }
+    }
+
+    /// The contact behind a source.
+    pub fn contact(&self, inbox: &str, source: &str) -> Option<u64> {
+        self.contacts.get(&self.hasher.hash_one((inbox, source)))
+    }
+
+    /// A source shows this contact.
+    pub fn learn(&self, inbox: &str, source: &str, contact: u64) {
+        let source = self.hasher.hash_one((inbox, source));
+        if self.contacts.get(&source) != Some(contact) {
+            self.contacts.insert(source, contact);
+        }
+    }
+
+    /// Whether this very request (a `GET` with an identifier's hash) has succeeded before: then it changes nothing.
+    pub fn has_verified(&self, path_and_query: &str) -> bool {
+        self.verified.get(&self.hasher.hash_one(path_and_query)).is_some()
+    }
+
+    /// This very request has succeeded.
+    pub fn verified(&self, path_and_query: &str) {
+        self.verified.insert(self.hasher.hash_one(path_and_query), ());
+    }
+}

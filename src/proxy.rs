@@ -1,0 +1,535 @@
+//! The request path, top to bottom.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+
+use crate::engine::body::{Body, Guard, Read, Watched, read_at_most};
+use crate::engine::clock;
+use crate::engine::flights::{Departure, Joined, Landing, Lost};
+use crate::engine::metrics::{Ending, Raised};
+use crate::engine::store::Entry;
+use crate::engine::tunnel;
+use crate::engine::upstream::UpstreamError;
+use crate::fetch::{Failure, Fetch, Landed};
+use crate::outcome::{Outcome, Record, problem};
+use crate::policy::freshness::Freshness;
+use crate::policy::headers::{
+    self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id,
+};
+use crate::policy::key::Key;
+use crate::policy::ledger::Tick;
+use crate::policy::route::{BypassReason, Refusal, Route, Source, Target, classify, has_body};
+use crate::policy::scopes;
+use crate::room::{Live, Room};
+use crate::write::Write;
+
+/// A failing upstream is asked at most this often for one key that has an answer to stand in.
+const BACK_OFF: Duration = Duration::from_secs(1);
+/// Answers up to this size are read for the contact they show while they pass.
+const LEARN_FROM: u64 = 64 * 1024;
+
+/// An answer, and how the request ended.
+type Answered = (Response<Body>, Outcome);
+
+/// One request on its way.
+struct Asked {
+    room: Arc<Room>,
+    live: Arc<Live>,
+    head: Parts,
+    /// Taken by whoever passes it on.
+    body: Option<Incoming>,
+    peer: SocketAddr,
+    request_id: HeaderValue,
+    received: Arc<std::sync::atomic::AtomicU64>,
+}
+
+/// Answers a request.
+pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+    let live = room.live();
+    let (head, body) = request.into_parts();
+    let request_id = usable_request_id(&head.headers).unwrap_or_else(|| room.request_id());
+    let mut record = Record::begin(room.metrics.clone(), head.method.clone(), request_id.clone());
+    let config = &live.config;
+    let route = match refuse_host(&head) {
+        Some(refusal) => Route::Refuse(refusal),
+        None => classify(&head.method, &head.uri, &head.headers, config.query, config.credentials),
+    };
+    if let Route::List(key) | Route::Bypass(key, _) = &route {
+        record.about(room.pseudonym(key));
+    }
+    let received = record.received();
+    let asked = Asked { room: room.clone(), live: live.clone(), head, body: Some(body), peer, request_id, received };
+    let (response, outcome) = match route {
+        Route::List(key) => asked.list(key).await,
+        Route::Bypass(key, reason) => asked.bypass(&key, reason).await,
+        Route::Write(targets) => asked.write(targets).await,
+        Route::Tunnel => asked.tunnel().await,
+        Route::Pass(source) => asked.pass(source).await,
+        Route::Refuse(refusal) => asked.refuse(refusal),
+    };
+    let is_hit = matches!(outcome.ending, Ending::Hit | Ending::Stale);
+    let logged = !is_hit || room.sampler.takes(live.config.log.hits);
+    record.end(response, &outcome, logged)
+}
+
+/// RFC 9112 section 3.2: exactly one `Host`; before HTTP/1.1 it could be left out.
+fn refuse_host(head: &Parts) -> Option<Refusal> {
+    let hosts = head.headers.get_all(header::HOST).iter().count();
+    let wrong = if head.version < http::Version::HTTP_11 { hosts > 1 } else { hosts != 1 };
+    wrong.then_some(Refusal::Host)
+}
+
+impl Asked {
+    /// The list: from memory if it is there and good, else by a flight.
+    async fn list(mut self, key: Key) -> Answered {
+        // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
+        let arrived = self.room.ledger.now();
+        let now = clock::now();
+        let kept = self.room.store.get(&key).filter(|entry| entry.fingerprint == self.live.fingerprint);
+        if let Some(entry) = &kept {
+            if !entry.answer.serves(&self.head.headers) {
+                return self.bypass(&key, BypassReason::Origin).await;
+            }
+            if self.room.is_current(entry) {
+                match self.room.freshness(&self.live, entry, now) {
+                    Freshness::Fresh => return self.from_memory(Ending::Hit, entry, now),
+                    Freshness::Stale => {
+                        self.refresh_behind(&key, entry, now);
+                        return self.from_memory(Ending::Stale, entry, now);
+                    }
+                    Freshness::OnlyOnError if entry.is_backing_off(self.room.epoch.moment(now)) => {
+                        return self.stand_in(entry, now);
+                    }
+                    Freshness::OnlyOnError | Freshness::TooOld => {}
+                }
+            }
+        }
+        if let Some(why) = self.room.unshareable.get(&key) {
+            return self.alone(&key, why).await;
+        }
+        let reason = if kept.is_some() { "stale" } else { "uri-miss" };
+        self.wait(key, arrived, reason).await
+    }
+
+    fn from_memory(&self, ending: Ending, entry: &Entry, now: Instant) -> Answered {
+        let age = entry.initial_age + now.saturating_duration_since(entry.began);
+        self.room.metrics.answer_age.observe(age.as_secs_f64());
+        let lifetimes = &self.live.config.lifetimes;
+        let ttl = match entry.unsettled_expiry {
+            _ if entry.answer.status == StatusCode::NOT_FOUND => lifetimes.negative_ttl,
+            Some(expiry) => expiry.min(lifetimes.ttl),
+            None => lifetimes.ttl,
+        };
+        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        let left = seconds(ttl).saturating_sub(seconds(now.saturating_duration_since(entry.began)));
+        (self.respond(entry, now), Outcome::from_memory(ending, left))
+    }
+
+    fn stand_in(&self, entry: &Entry, now: Instant) -> Answered {
+        let (response, outcome) = self.from_memory(Ending::Stale, entry, now);
+        (response, outcome.detail("upstream-failing"))
+    }
+
+    fn respond(&self, entry: &Entry, now: Instant) -> Response<Body> {
+        let mut response = entry.answer.respond(&self.head.method, &self.head.headers);
+        let age = entry.initial_age + now.saturating_duration_since(entry.began);
+        response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
+        response.map(Body::from)
+    }
+
+    /// Starts a flight nobody waits for, unless one is under way or the last one failed a moment ago.
+    fn refresh_behind(&self, key: &Key, entry: &Arc<Entry>, now: Instant) {
+        if !entry.is_backing_off(self.room.epoch.moment(now)) {
+            drop(self.join(key, |_, noted| self.is_current_path(key, noted)));
+        }
+    }
+
+    fn is_current_path(&self, key: &Key, noted: Tick) -> bool {
+        self.room.ledger.is_current(noted, &self.room.path_places(key))
+    }
+
+    /// Joins the flight of a key, or begins one.
+    fn join(&self, key: &Key, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
+        let settled = || {
+            let entry = self.room.store.get(key).filter(|entry| entry.fingerprint == self.live.fingerprint)?;
+            let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
+            (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
+        };
+        let depart = || {
+            let noted = self.room.ledger.now();
+            let captured = self.room.store.get(key);
+            let fetch = Fetch {
+                room: self.room.clone(),
+                live: self.live.clone(),
+                key: key.clone(),
+                noted,
+                captured: captured.clone(),
+                peer: self.peer_field(),
+            };
+            let (room, key) = (self.room.clone(), key.clone());
+            let landing = move |landing: Landing, landed: Option<&Landed>| {
+                land(&room, &key, captured.as_deref(), landing, landed);
+            };
+            Departure { noted, fetch: fetch.run(), landing }
+        };
+        self.room.flights.join(key, is_joinable, settled, depart)
+    }
+
+    /// Waits for a flight, and for a second one if the first cannot serve this reader.
+    async fn wait(mut self, key: Key, arrived: Tick, reason: &'static str) -> Answered {
+        let wait = self.live.config.flights.wait;
+        let mut given_up = None;
+        let mut served_badly = false;
+        loop {
+            let joined = self.join(&key, |id, noted| {
+                let good = if served_badly { noted >= arrived } else { self.is_current_path(&key, noted) };
+                good && given_up != Some(id)
+            });
+            let (mut ticket, collapsed) = match joined {
+                Joined::Led(ticket) => (ticket, false),
+                Joined::Followed(ticket) => (ticket, true),
+                Joined::Settled(Landed::Answer { entry, .. }) if entry.answer.serves(&self.head.headers) => {
+                    return self.from_memory(Ending::Hit, &entry, clock::now());
+                }
+                Joined::Settled(_) => return self.bypass(&key, BypassReason::Origin).await,
+                Joined::Crowded => return self.without_answer(&key, "too-many-waiters", StatusCode::SERVICE_UNAVAILABLE),
+            };
+            let waiting = Raised::new(&self.room.metrics.waiters);
+            let landed = ticket.wait(wait).await;
+            drop(waiting);
+            let ending = if collapsed { Ending::Joined } else { Ending::Miss };
+            let outcome = Outcome::forwarded(ending, reason);
+            match landed {
+                Ok(Landed::Answer { entry, kept, only_early }) => {
+                    let early = arrived <= ticket.noted;
+                    if !early && (only_early || !self.room.is_current(&entry)) && !served_badly {
+                        served_badly = true;
+                        continue;
+                    }
+                    if !entry.answer.serves(&self.head.headers) {
+                        return self.bypass(&key, BypassReason::Origin).await;
+                    }
+                    let outcome = outcome.status(entry.answer.status).stored(kept && !collapsed).collapsed(collapsed);
+                    return (self.respond(&entry, clock::now()), outcome);
+                }
+                Ok(Landed::Private(private)) => {
+                    let Some(response) = private.take() else { return self.alone(&key, private.why).await };
+                    let outcome = outcome.status(response.status()).detail(private.why);
+                    return (self.as_passed(response), outcome);
+                }
+                Ok(Landed::Failed(failure)) => return self.after_failure(&key, &failure, reason),
+                Err(Lost::Dropped) => return self.without_answer(&key, "fetch-ended", StatusCode::INTERNAL_SERVER_ERROR),
+                Err(Lost::WaitedLongEnough) => {
+                    self.room.metrics.flight_ends.with_label_values(&["waiter_deadline"]).inc();
+                    let stands_in = self.room.stand_in(&self.live, &key, clock::now()).is_some();
+                    if stands_in || given_up.is_some() {
+                        return self.without_answer(&key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT);
+                    }
+                    given_up = Some(ticket.id);
+                    self.room.outdate_list(&key, "flight");
+                }
+            }
+        }
+    }
+
+    /// The upstream failed: the last good answer, if there is one that may stand in, else what went wrong.
+    fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
+        let now = clock::now();
+        if let Some(entry) = self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers)) {
+            return self.stand_in(&entry, now);
+        }
+        let outcome = Outcome::forwarded(Ending::Failed, reason);
+        match failure {
+            Failure::Upstream(error) => (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label())),
+            Failure::Answered(answer) => {
+                let response = answer.respond(&self.head.method, &self.head.headers).map(Body::from);
+                (response, outcome.status(answer.status))
+            }
+        }
+    }
+
+    /// No flight could serve this reader.
+    fn without_answer(&self, key: &Key, detail: &'static str, status: StatusCode) -> Answered {
+        let now = clock::now();
+        match self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers)) {
+            Some(entry) => self.stand_in(&entry, now),
+            None => (self.problem(status, "the list could not be fetched in time; try again"), Outcome::own(Ending::Failed).detail(detail)),
+        }
+    }
+
+    /// A list whose answers cannot be shared: everyone asks alone, but no more at once than `upstream.max_in_flight`.
+    async fn alone(&mut self, key: &Key, why: &'static str) -> Answered {
+        let acquire = self.room.in_flight.clone().acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(self.live.config.flights.wait, acquire).await else {
+            let problem = self.problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests for lists that cannot be shared");
+            return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
+        };
+        let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
+        match self.send_on(None).await {
+            Ok(response) => {
+                self.note_passing_list(key, &response);
+                let outcome = outcome.status(response.status());
+                let response = response.map(|body| Body::stream(Held { body, _permit: permit }));
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// A list that may not be shared: passed on, and compared with what is kept.
+    async fn bypass(&mut self, key: &Key, reason: BypassReason) -> Answered {
+        self.room.metrics.bypass.with_label_values(&[reason.label()]).inc();
+        let outcome = Outcome::forwarded(Ending::Bypass, "bypass").detail(reason.label());
+        match self.send_on(None).await {
+            Ok(response) => {
+                self.note_passing_list(key, &response);
+                let outcome = outcome.status(response.status());
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
+    /// be about to land, that is out of date.
+    fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
+        if response.status() != StatusCode::OK && response.status() != StatusCode::NOT_MODIFIED {
+            return;
+        }
+        let kept = self.room.store.get(key);
+        let differs = kept.is_some_and(|kept| kept.answer.etag() != response.headers().get(header::ETAG));
+        if differs || self.room.flights.is_under_way(key) {
+            self.room.outdate_list(key, "bypass");
+        }
+    }
+
+    /// A write: passed on under the guard that outdates what it may have changed.
+    async fn write(mut self, targets: Vec<Target>) -> Answered {
+        let Some(request) = self.forwarded() else { return self.unsendable() };
+        let (room, live, peer) = (self.room.clone(), self.live.clone(), self.peer_field());
+        match (Write { room, live, targets, request, peer }).run().await {
+            Ok(response) => {
+                let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Anything that is not ours. If its answer shows the contact of a source, that is learned on the way.
+    async fn pass(mut self, source: Option<Source>) -> Answered {
+        match self.send_on(source).await {
+            Ok(response) => {
+                let outcome = Outcome::forwarded(Ending::Pass, "bypass").status(response.status());
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// A WebSocket: if the upstream agrees, both connections are tied together until one ends.
+    async fn tunnel(mut self) -> Answered {
+        let upgraded_client = hyper::upgrade::on(Request::from_parts(self.head.clone(), ()));
+        let Some(mut request) = self.forwarded() else { return self.unsendable() };
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        *request.body_mut() = Body::empty();
+        let exchange = self.live.upstream.exchange();
+        let mut response = match self.live.upstream.send(request).await {
+            Ok(response) => response,
+            Err(error) => return self.failed(error),
+        };
+        let outcome = Outcome::forwarded(Ending::Pass, "bypass").status(response.status());
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let response = response.map(|body| self.live.upstream.watch(body, exchange));
+            return (self.as_passed(response), outcome);
+        }
+        let upgraded_upstream = hyper::upgrade::on(&mut response);
+        let (silence, drained) = (self.live.upstream.settings().stall_timeout, self.room.drained.clone());
+        let gauge = self.room.metrics.tunnels.clone();
+        self.room.tasks.spawn(async move {
+            let _open = Raised::new(&gauge);
+            let _exchange = exchange;
+            if let (Ok(client), Ok(upstream)) = tokio::join!(upgraded_client, upgraded_upstream) {
+                let (client, upstream) = (hyper_util::rt::TokioIo::new(client), hyper_util::rt::TokioIo::new(upstream));
+                // A tunnel may break at any time: that is its normal end.
+                let _ = tunnel::copy(client, upstream, silence, drained).await;
+            }
+        });
+        let mut switched = self.as_passed(response.map(|_| Body::empty()));
+        switched.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+        switched.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        (switched, outcome)
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Answered {
+        let (status, detail, word) = match refusal {
+            Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
+            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field", "host"),
+        };
+        let mut response = self.problem(status, detail);
+        if refusal == Refusal::Method {
+            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
+            response.headers_mut().insert(header::ALLOW, allowed);
+        }
+        (response, Outcome::own(Ending::Refused).detail(word))
+    }
+
+    /// Sends the request on as it is and gives the answer as it comes.
+    async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
+        let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
+        let exchange = self.live.upstream.exchange();
+        let response = self.live.upstream.send(request).await?;
+        if response.status().is_informational() {
+            return Err(UpstreamError::Malformed);
+        }
+        let response = response.map(|body| self.live.upstream.watch(body, exchange));
+        match learn {
+            Some(source) => self.learn(&source, response).await,
+            None => Ok(response),
+        }
+    }
+
+    /// Reads a short answer on its way for the contact it shows.
+    async fn learn(&self, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+        let length = http_body::Body::size_hint(response.body()).exact();
+        let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        if response.status() != StatusCode::OK || !is_json || length.is_none_or(|length| length > LEARN_FROM) {
+            return Ok(response);
+        }
+        let (head, body) = response.into_parts();
+        let body = match read_at_most(body, usize::MAX).await {
+            Ok(Read::Whole(read)) => {
+                if let Some(contact) = scopes::of_answer(&read).contact {
+                    self.room.learned.learn(&source.inbox, &source.contact, contact);
+                }
+                Body::from(read)
+            }
+            Ok(Read::Longer(body)) => body,
+            Err(_) => return Err(UpstreamError::Reset),
+        };
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// The request as the upstream gets it.
+    fn forwarded(&mut self) -> Option<Request<Body>> {
+        let path = self.head.uri.path_and_query().map_or("/", |path| path.as_str());
+        let base = self.live.upstream.base();
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = base.join(path).ok()?;
+        let fields = request.headers_mut();
+        fields.clone_from(&self.head.headers);
+        remove_hop_by_hop(fields);
+        // This side has answered it already, when the body was first asked for.
+        fields.remove(header::EXPECT);
+        let host = self.head.headers.get(header::HOST).cloned();
+        let client = ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
+        headers::forward(fields, &base.authority, &client);
+        if has_body(&self.head.headers)
+            && let Some(body) = self.body.take()
+        {
+            let limit = self.live.upstream.settings().stall_timeout;
+            *request.body_mut() = Body::stream(Watched::new(body, limit, Counting(self.received.clone())));
+        }
+        Some(request)
+    }
+
+    /// An answer of the upstream as the client gets it.
+    fn as_passed(&self, mut response: Response<Body>) -> Response<Body> {
+        let version = response.version();
+        remove_hop_by_hop(response.headers_mut());
+        append_via(response.headers_mut(), version);
+        *response.version_mut() = http::Version::HTTP_11;
+        if self.head.method == Method::HEAD {
+            return response.map(|_| Body::empty());
+        }
+        response
+    }
+
+    fn failed(&self, error: UpstreamError) -> Answered {
+        let outcome = Outcome::forwarded(Ending::Failed, "bypass").detail(error.label());
+        (self.problem(status_of(error), &error.to_string()), outcome)
+    }
+
+    fn unsendable(&self) -> Answered {
+        (self.problem(StatusCode::BAD_REQUEST, "this path cannot be sent on"), Outcome::own(Ending::Refused).detail("path"))
+    }
+
+    fn problem(&self, status: StatusCode, detail: &str) -> Response<Body> {
+        problem(status, detail, has_origin(&self.head.headers))
+    }
+
+    fn peer_field(&self) -> HeaderValue {
+        HeaderValue::try_from(self.peer.ip().to_string()).expect("an address is a header value")
+    }
+}
+
+/// The one place where an error of the upstream becomes a status.
+fn status_of(error: UpstreamError) -> StatusCode {
+    match error {
+        UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
+        UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+    }
+}
+
+/// What follows from a flight's end, before anybody has what it brought.
+fn land(room: &Room, key: &Key, captured: Option<&Entry>, landing: Landing, landed: Option<&Landed>) {
+    let label = match (landing, landed) {
+        (Landing::Arrived { superseded: true }, _) => "superseded",
+        (Landing::Arrived { superseded: false }, Some(landed)) => landed.label(),
+        (Landing::Arrived { .. } | Landing::Dropped, _) => "dropped",
+    };
+    room.metrics.flight_ends.with_label_values(&[label]).inc();
+    if landing == (Landing::Arrived { superseded: true }) {
+        // Its readers may see something newer than what its successor brought, though it began earlier.
+        room.outdate_list(key, "flight");
+    }
+    if matches!(landed, None | Some(Landed::Failed(_)))
+        && let Some(entry) = captured
+    {
+        entry.back_off_until(room.epoch.moment_after(clock::now(), BACK_OFF));
+    }
+}
+
+/// Counts the bytes of a request's body.
+struct Counting(Arc<std::sync::atomic::AtomicU64>);
+
+impl Guard for Counting {
+    fn passed(&mut self, bytes: usize) {
+        self.0.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn whole(&mut self) {}
+}
+
+/// A body that holds its place among the fetches at once.
+struct Held {
+    body: Body,
+    _permit: tokio::sync::OwnedSemaphorePermit,
+}
+
+impl http_body::Body for Held {
+    type Data = bytes::Bytes;
+    type Error = crate::engine::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
+        std::pin::Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.body.size_hint()
+    }
+}

@@ -1,0 +1,189 @@
+//! Everything a request may need, put together once.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use http::{HeaderValue, Method, Request};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::engine::body::Body;
+use crate::engine::clock::{self, Epoch};
+use crate::engine::flights::Flights;
+use crate::engine::learned::Learned;
+use crate::engine::memory::Memory;
+use crate::engine::metrics::Metrics;
+use crate::engine::store::{Entry, Store};
+use crate::engine::upstream::Upstream;
+use crate::fetch::Landed;
+use crate::outcome::Sampler;
+use crate::policy::freshness::{Aging, Freshness, judge};
+use crate::policy::headers::{X_REQUEST_ID, append_via};
+use crate::policy::key::Key;
+use crate::policy::ledger::{Ledger, PLACES, Place, Scope};
+
+/// What a reload replaces, whole.
+pub struct Live {
+    /// The settings in force.
+    pub config: Config,
+    /// The client towards the upstream.
+    pub upstream: Upstream,
+    /// What shapes an answer: one made under other settings is unusable.
+    pub fingerprint: u64,
+}
+
+/// Everything a request may need.
+pub struct Room {
+    live: ArcSwap<Live>,
+    /// Answers in memory.
+    pub store: Store,
+    /// Which of them are out of date.
+    pub ledger: Ledger,
+    /// What the ledger's times count from.
+    pub epoch: Epoch,
+    /// Which contact is behind a source.
+    pub learned: Learned,
+    /// Fetches under way.
+    pub flights: Flights<Landed>,
+    /// Bounds the fetches at once.
+    pub in_flight: Arc<Semaphore>,
+    /// Memory for bodies.
+    pub memory: Memory,
+    /// Which hits get an access line.
+    pub sampler: Sampler,
+    /// Writes and tunnels, which outlive the handler of their request.
+    pub tasks: TaskTracker,
+    /// Cancelled when tunnels must end.
+    pub drained: CancellationToken,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+    hasher: RandomState,
+    request_ids: AtomicU64,
+}
+
+impl Room {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// In words, if the certificates cannot be used.
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, String> {
+        let hasher = RandomState::new();
+        let longest = [
+            config.lifetimes.ttl.saturating_add(config.lifetimes.stale_while_revalidate),
+            config.lifetimes.stale_if_error,
+            config.lifetimes.negative_ttl,
+        ];
+        let longest = longest.into_iter().max().unwrap_or_default();
+        Ok(Arc::new(Self {
+            store: Store::new(config.store, longest, &metrics),
+            ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
+            epoch: Epoch::begin(),
+            learned: Learned::new(hasher.clone()),
+            flights: Flights::new(config.flights),
+            in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
+            memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
+            sampler: Sampler::default(),
+            tasks: TaskTracker::new(),
+            drained: CancellationToken::new(),
+            live: ArcSwap::from_pointee(Live::new(config, metrics.clone())?),
+            metrics,
+            request_ids: AtomicU64::new(0),
+            hasher,
+        }))
+    }
+
+    /// The settings in force, for one request from its beginning to its end.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
+
+    /// Replaces the settings. Those of listeners and of memory stay as they were.
+    ///
+    /// # Errors
+    /// In words, if the new certificates cannot be used; then the old settings stay.
+    pub fn reload(&self, config: Config) -> Result<(), String> {
+        self.live.store(Arc::new(Live::new(config, self.metrics.clone())?));
+        Ok(())
+    }
+
+    /// A keyed hash of a contact, for the log.
+    pub fn pseudonym(&self, key: &Key) -> u64 {
+        self.hasher.hash_one((key.inbox(), key.contact()))
+    }
+
+    /// A request id that no other request of this process has.
+    pub fn request_id(&self) -> HeaderValue {
+        let count = self.request_ids.fetch_add(1, Ordering::Relaxed);
+        let id = format!("{:016x}{count:016x}", self.hasher.hash_one(0));
+        HeaderValue::try_from(id).expect("hex digits are a header value")
+    }
+
+    /// The places every list of this key has from its path.
+    pub fn path_places(&self, key: &Key) -> [Place; 3] {
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text())]
+            .map(|scope| self.ledger.place(&scope))
+    }
+
+    /// This one list is out of date; `source` says who found out.
+    pub fn outdate_list(&self, key: &Key, source: &'static str) {
+        self.ledger.outdate(self.ledger.place(&Scope::List(key.text())));
+        self.metrics.invalidations.with_label_values(&[source]).inc();
+    }
+
+    /// Whether nothing that this answer was made from has changed since its fetch began.
+    pub fn is_current(&self, entry: &Entry) -> bool {
+        self.ledger.is_current(entry.noted, &entry.places)
+    }
+
+    /// What an entry is good for, by its age alone.
+    pub fn freshness(&self, live: &Live, entry: &Entry, now: Instant) -> Freshness {
+        let aging = Aging {
+            age: now.saturating_duration_since(entry.began),
+            negative: entry.answer.status == http::StatusCode::NOT_FOUND,
+            unsettled_expiry: entry.unsettled_expiry,
+        };
+        judge(aging, &live.config.lifetimes)
+    }
+
+    /// What may stand in for a failed fetch: the last good answer, if it is current.
+    pub fn stand_in(&self, live: &Live, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        let entry = self.store.get(key).filter(|entry| entry.fingerprint == live.fingerprint)?;
+        let current = live.config.serve_outdated_on_error || self.is_current(&entry);
+        (current && self.freshness(live, &entry, now) != Freshness::TooOld).then_some(entry)
+    }
+}
+
+impl Live {
+    fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let upstream = Upstream::new(config.upstream.clone(), metrics)?;
+        let shape = format!("{:?} {:?} {:?}", config.upstream.base, config.credentials, config.query);
+        let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
+        Ok(Self { config, upstream, fingerprint })
+    }
+
+    /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.
+    pub fn own_request(&self, path_and_query: &str, request_id: &HeaderValue) -> Option<Request<Body>> {
+        let base = self.upstream.base();
+        let mut request = Request::new(Body::empty());
+        *request.method_mut() = Method::GET;
+        *request.uri_mut() = base.join(path_and_query).ok()?;
+        let headers = request.headers_mut();
+        headers.insert(http::header::HOST, HeaderValue::try_from(base.authority.as_str()).ok()?);
+        headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
+        headers.insert(X_REQUEST_ID, request_id.clone());
+        append_via(headers, http::Version::HTTP_11);
+        Some(request)
+    }
+}
+
+/// How long an answer was under way.
+pub fn since(began: Instant) -> Duration {
+    clock::now().saturating_duration_since(began)
+}

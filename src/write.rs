@@ -1,0 +1,237 @@
+//! A write: passed on as a task of its own, and what it may have changed is out of date before its client hears of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, header};
+use tokio::sync::oneshot;
+
+use crate::engine::body::{Body, Read, read_at_most};
+use crate::engine::clock;
+use crate::engine::upstream::UpstreamError;
+use crate::policy::ledger::{Place, Scope};
+use crate::policy::route::{Effect, Source, Target, effect_of};
+use crate::policy::scopes;
+use crate::room::{Live, Room};
+
+/// How long a write's effects may go on after its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettleSettings {
+    /// `cache.settle`: after a 2xx, since bots and automations follow a write.
+    pub settle: Duration,
+    /// `cache.settle_unknown`: after anything unclear, since it may be committed later.
+    pub settle_unknown: Duration,
+}
+
+/// Answers to writes up to this size are read for the ids in them before their head goes on.
+const HELD_ANSWER: usize = 64 * 1024;
+/// Requests that create a contact are read for its `source_id` up to this size.
+const READ_CREATION: usize = 64 * 1024;
+
+/// A write on its way.
+pub struct Write {
+    /// Everything.
+    pub room: Arc<Room>,
+    /// The settings it is made under.
+    pub live: Arc<Live>,
+    /// What it may change.
+    pub targets: Vec<Target>,
+    /// The request as the upstream gets it.
+    pub request: Request<Body>,
+    /// The address of the client.
+    pub peer: HeaderValue,
+}
+
+impl Write {
+    /// Passes the write on. A client that leaves does not end it: it is a task of its own.
+    pub async fn run(self) -> Result<Response<Body>, UpstreamError> {
+        let (tell, told) = oneshot::channel();
+        let tasks = self.room.tasks.clone();
+        tasks.spawn(async move {
+            // Nobody may be there to hear it any more.
+            let _ = tell.send(self.exchange().await);
+        });
+        told.await.unwrap_or(Err(UpstreamError::Reset))
+    }
+
+    async fn exchange(mut self) -> Result<Response<Body>, UpstreamError> {
+        let read_only = matches!(*self.request.method(), Method::GET | Method::HEAD);
+        let verifying = read_only.then(|| self.request.uri().to_string());
+        if let Some(uri) = &verifying
+            && self.room.learned.has_verified(uri)
+        {
+            self.targets.clear();
+        }
+        let mut guard = Outdating::new(&self);
+        self.read_creation(&mut guard).await;
+        // From here on the first byte may reach the upstream.
+        guard.armed = true;
+        let exchange = self.live.upstream.exchange();
+        let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
+        let response = match self.live.upstream.send(request).await {
+            Ok(response) => response,
+            Err(error) => {
+                // Without a connection nothing was sent.
+                guard.armed = error != UpstreamError::Connect;
+                return Err(error);
+            }
+        };
+        let effect = effect_of(response.status());
+        if effect == Effect::Nothing {
+            guard.armed = false;
+        }
+        guard.settle = match effect {
+            Effect::Committed => self.live.config.settle.settle,
+            _ => self.live.config.settle.settle_unknown,
+        };
+        let (head, body) = response.into_parts();
+        let mut body = self.live.upstream.watch(body, exchange);
+        if guard.armed {
+            let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+            let mut shown = scopes::Shown::default();
+            if is_json {
+                match read_at_most(body, HELD_ANSWER).await {
+                    Ok(Read::Whole(read)) => {
+                        shown = scopes::of_answer(&read);
+                        body = Body::from(read);
+                    }
+                    Ok(Read::Longer(rest)) => body = rest,
+                    Err(_) => return Err(UpstreamError::Reset),
+                }
+            }
+            self.attribute(&mut guard, shown).await;
+            if let Some(uri) = verifying.filter(|_| head.status.is_success()) {
+                self.room.learned.verified(&uri);
+            }
+        }
+        // Before anybody hears of the answer.
+        drop(guard);
+        Ok(Response::from_parts(head, body))
+    }
+
+    /// A creation whose answer never comes is known by its request alone.
+    async fn read_creation(&mut self, guard: &mut Outdating) {
+        if !self.targets.iter().any(|target| matches!(target, Target::Creation { .. })) {
+            return;
+        }
+        let body = std::mem::replace(self.request.body_mut(), Body::empty());
+        *self.request.body_mut() = match read_at_most(body, READ_CREATION).await {
+            Ok(Read::Whole(body)) => {
+                guard.source = scopes::of_creation(&body);
+                Body::from(body)
+            }
+            Ok(Read::Longer(body)) => body,
+            // The client broke off: the upstream shall see a broken body too, not a shorter one.
+            Err(error) => Body::stream(Broken(Some(error))),
+        };
+    }
+
+    /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
+    async fn attribute(&self, guard: &mut Outdating, shown: scopes::Shown) {
+        let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
+        let mut unknown = false;
+        for target in &self.targets {
+            match target {
+                Target::Contact(Source { inbox, contact }) => {
+                    let known = contacts.first().copied();
+                    if let Some(known) = known {
+                        self.room.learned.learn(inbox, contact, known);
+                    } else {
+                        let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
+                        unknown |= asked.is_none();
+                        contacts.extend(asked);
+                    }
+                }
+                Target::Creation { inbox } => match (&shown.source, shown.contact) {
+                    (Some(source), Some(contact)) => self.room.learned.learn(inbox, source, contact),
+                    _ => unknown = true,
+                },
+                Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
+            }
+        }
+        if let Some(source) = shown.source {
+            guard.places.push(self.room.ledger.place(&Scope::Source(&source)));
+            // The answer says what the request only asked for.
+            guard.source = None;
+        }
+        if let Some(uuid) = &shown.uuid {
+            guard.places.push(self.room.ledger.place(&Scope::Conversation(uuid)));
+        }
+        guard.places.extend(contacts.into_iter().map(|contact| self.room.ledger.place(&Scope::Contact(contact))));
+        if unknown {
+            self.room.metrics.writes_unattributed.inc();
+        }
+    }
+}
+
+/// What a write may have changed: out of date on every way out, once a byte may have reached the upstream.
+struct Outdating {
+    room: Arc<Room>,
+    places: Vec<Place>,
+    source: Option<String>,
+    settle: Duration,
+    armed: bool,
+}
+
+impl Outdating {
+    fn new(write: &Write) -> Self {
+        let ledger = &write.room.ledger;
+        let mut places = Vec::with_capacity(8);
+        for target in &write.targets {
+            match target {
+                Target::Contact(Source { inbox, contact }) => {
+                    places.push(ledger.place(&Scope::Source(contact)));
+                    let learned = write.room.learned.contact(inbox, contact);
+                    places.extend(learned.map(|id| ledger.place(&Scope::Contact(id))));
+                }
+                Target::Creation { inbox } => places.push(ledger.place(&Scope::Missing(inbox))),
+                Target::Csat { uuid } => {
+                    places.push(ledger.place(&Scope::Conversation(uuid)));
+                    places.push(ledger.place(&Scope::AnyConversation));
+                }
+                Target::AccountConversation { account, display } => {
+                    places.push(ledger.place(&Scope::AccountConversation(*account, *display)));
+                    places.push(ledger.place(&Scope::AnyConversation));
+                }
+                Target::AccountContact { id } => places.push(ledger.place(&Scope::Contact(*id))),
+            }
+        }
+        let settle = write.live.config.settle.settle_unknown;
+        Self { room: write.room.clone(), places, source: None, settle, armed: false }
+    }
+}
+
+impl Drop for Outdating {
+    fn drop(&mut self) {
+        if !self.armed || self.places.is_empty() {
+            return;
+        }
+        let ledger = &self.room.ledger;
+        self.places.extend(self.source.take().map(|source| ledger.place(&Scope::Source(&source))));
+        self.places.sort_unstable();
+        self.places.dedup();
+        let until = self.room.epoch.moment_after(clock::now(), self.settle);
+        for place in &self.places {
+            // Unsettled first: a fetch that sees the new tick sees this too.
+            ledger.unsettle(*place, until);
+            ledger.outdate(*place);
+        }
+        self.room.metrics.invalidations.with_label_values(&["write"]).inc();
+    }
+}
+
+/// A body that breaks off where the client's did.
+struct Broken(Option<crate::engine::body::BodyError>);
+
+impl http_body::Body for Broken {
+    type Data = Bytes;
+    type Error = crate::engine::body::BodyError;
+
+    fn poll_frame(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+        std::task::Poll::Ready(self.0.take().map(Err))
+    }
+}
