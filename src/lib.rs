@@ -12,10 +12,12 @@ pub mod policy {
     pub mod freshness;
     pub mod key;
     pub mod route;
+    pub mod secret;
 }
 
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
+    pub mod flights;
     pub mod store;
     pub mod upstream;
 }
@@ -24,3 +26,4 @@ pub mod admin;
 pub mod fetch;
 pub mod outcome;
 pub mod server;
+pub mod write;
