@@ -155,6 +155,11 @@ impl Reading {
             let key = key.get_ref();
             let name = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
             let value = value.get_ref();
+            if key.contains('.') {
+                // Else `"cache.ttl"` would pass for `cache.ttl`, and both could be there with different values.
+                self.mistake(Place::Line(line), format!("{name}: quotes make one name of it; leave them out"));
+                continue;
+            }
             if let Some(setting) = table::find(&name) {
                 match plain(value) {
                     Some(value) => self.put(setting, &value, Origin::File(path.to_owned(), line)),

@@ -97,6 +97,7 @@ fn unknown_names() {
         ("[cache]\nlog = 1", "cache.log: there is no such setting; config/anteroom.toml lists all there are"),
         ("[zebra]", "zebra: there is no such setting; config/anteroom.toml lists all there are"),
         ("[zebra]\nstripes = 1", "zebra.stripes: there is no such setting; config/anteroom.toml lists all there are"),
+        ("\"cache.ttl\" = '1s'", "cache.ttl: quotes make one name of it; leave them out"),
         ("cache = 3", "cache: is a section, not a setting; write [cache] and its settings below it"),
         ("[[cache]]", "cache: is a section, not a setting; write [cache] and its settings below it"),
         ("\"a\\u001b[31m\" = 3", "a\\u{1b}[31m: there is no such setting; config/anteroom.toml lists all there are"),
