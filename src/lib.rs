@@ -3,19 +3,17 @@
 //! This file is the map. Three floors, imports go downwards only: the ground floor (`policy`) decides, the middle
 //! floor (`engine`) does, the top floor tells the story. Read the modules in the order in which they stand here.
 
-pub mod config;
-#[cfg(feature = "demo")]
-pub mod demo;
-
 #[rustfmt::skip] // The order is the reading order.
 pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod route;
     pub mod key;
     pub mod ledger;
+    pub mod scopes;
     pub mod freshness;
     pub mod representation;
     pub mod headers;
+    pub mod secret;
 
     /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
     mod atomic {
@@ -28,6 +26,7 @@ pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
     pub mod store;
     pub mod flights;
+    pub mod learned;
     pub mod upstream;
     pub mod connector;
     pub mod tunnel;
@@ -37,7 +36,13 @@ pub mod engine {
     pub mod clock;
 }
 
-pub mod admin;
-pub mod fetch;
-pub mod outcome;
 pub mod server;
+pub mod proxy;
+pub mod fetch;
+pub mod write;
+pub mod outcome;
+pub mod room;
+pub mod admin;
+pub mod config;
+#[cfg(feature = "demo")]
+pub mod demo;

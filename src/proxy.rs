@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
 
 use crate::engine::body::{Body, Guard, Read, Watched, read_at_most};
 use crate::engine::clock;
@@ -63,7 +64,7 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Incoming
         record.about(room.pseudonym(key));
     }
     let received = record.received();
-    let asked = Asked { room: room.clone(), live: live.clone(), head, body: Some(body), peer, request_id, received };
+    let mut asked = Asked { room: room.clone(), live: live.clone(), head, body: Some(body), peer, request_id, received };
     let (response, outcome) = match route {
         Route::List(key) => asked.list(key).await,
         Route::Bypass(key, reason) => asked.bypass(&key, reason).await,
@@ -334,7 +335,7 @@ impl Asked {
 
     /// A WebSocket: if the upstream agrees, both connections are tied together until one ends.
     async fn tunnel(mut self) -> Answered {
-        let upgraded_client = hyper::upgrade::on(Request::from_parts(self.head.clone(), ()));
+        let Some(upgraded_client) = self.head.extensions.remove::<OnUpgrade>() else { return self.unsendable() };
         let Some(mut request) = self.forwarded() else { return self.unsendable() };
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));

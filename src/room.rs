@@ -2,11 +2,12 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 use http::{HeaderValue, Method, Request};
+use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -26,6 +27,10 @@ use crate::policy::freshness::{Aging, Freshness, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Ledger, PLACES, Place, Scope};
+
+/// How many lists are remembered as not to be shared, and for how long.
+const UNSHAREABLE: u64 = 10_000;
+const UNSHAREABLE_FOR: Duration = Duration::from_secs(10);
 
 /// What a reload replaces, whole.
 pub struct Live {
@@ -50,6 +55,8 @@ pub struct Room {
     pub learned: Learned,
     /// Fetches under way.
     pub flights: Flights<Landed>,
+    /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
+    pub unshareable: Cache<Key, &'static str>,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
     /// Memory for bodies.
@@ -58,6 +65,8 @@ pub struct Room {
     pub sampler: Sampler,
     /// Writes and tunnels, which outlive the handler of their request.
     pub tasks: TaskTracker,
+    /// What `/ready` says: false from the moment the program is told to stop.
+    pub ready: AtomicBool,
     /// Cancelled when tunnels must end.
     pub drained: CancellationToken,
     /// Every metric.
@@ -85,10 +94,12 @@ impl Room {
             epoch: Epoch::begin(),
             learned: Learned::new(hasher.clone()),
             flights: Flights::new(config.flights),
+            unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
             sampler: Sampler::default(),
             tasks: TaskTracker::new(),
+            ready: AtomicBool::new(true),
             drained: CancellationToken::new(),
             live: ArcSwap::from_pointee(Live::new(config, metrics.clone())?),
             metrics,

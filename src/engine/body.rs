@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
-use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::combinators::BoxBody;
 use tokio::time::Sleep;
 
 /// Why a body ended early.
@@ -42,7 +42,7 @@ pub enum Body {
     /// In memory, sent as it is. `None` once it is sent, or if it is empty.
     Whole(Option<Bytes>),
     /// Streamed.
-    Stream(UnsyncBoxBody<Bytes, BodyError>),
+    Stream(BoxBody<Bytes, BodyError>),
 }
 
 impl Body {
@@ -52,8 +52,8 @@ impl Body {
     }
 
     /// Any other body.
-    pub fn stream(body: impl http_body::Body<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self::Stream(body.boxed_unsync())
+    pub fn stream(body: impl http_body::Body<Data = Bytes, Error = BodyError> + Send + Sync + 'static) -> Self {
+        Self::Stream(body.boxed())
     }
 
     /// Whether nothing will be sent.
@@ -108,7 +108,7 @@ pub struct Watched<B, G> {
 }
 
 /// Something that goes with a body and hears of what passes.
-pub trait Guard: Send + Unpin + 'static {
+pub trait Guard: Send + Sync + Unpin + 'static {
     /// So many bytes have passed.
     fn passed(&mut self, bytes: usize);
     /// The body has ended whole.

@@ -85,11 +85,10 @@ impl Service<Uri> for Connector {
         let connecting = tokio::time::timeout(self.connect_timeout, self.inner.call(uri));
         Box::pin(async move {
             let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-            let info = stream.connected();
             let mut timed = TimeoutStream::new(TokioIo::new(stream));
             // Reading has its limits elsewhere: an idle connection is silent by right.
             timed.set_write_timeout(Some(stall_timeout));
-            Ok(TokioIo::new(Connected { io: Box::pin(timed), info, traffic: Arc::default() }))
+            Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::default() }))
         })
     }
 }
@@ -113,13 +112,12 @@ impl Traffic {
 /// A connection to the upstream.
 pub struct Connected {
     io: Pin<Box<TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>>,
-    info: connect::Connected,
     traffic: Arc<Traffic>,
 }
 
-impl connect::Connection for Connected {
+impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
-        self.info.clone().extra(self.traffic.clone())
+        self.io.as_ref().get_ref().get_ref().inner().connected().extra(self.traffic.clone())
     }
 }
 

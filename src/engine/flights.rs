@@ -146,9 +146,9 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         self.lock().under_way.contains_key(key)
     }
 
-    /// Flights under way, and readers waiting.
-    pub fn size(&self) -> (usize, usize) {
-        (self.tasks.len(), self.waiters.load(Ordering::Relaxed))
+    /// Flights under way, superseded ones too.
+    pub fn under_way(&self) -> usize {
+        self.tasks.len()
     }
 
     fn take_place(&self) -> Option<WaiterPlace> {

@@ -81,11 +81,12 @@ pub struct Store {
 
 impl Store {
     /// An empty store. moka evicts the least valuable (TinyLFU); freshness is ours, since moka's clock knows nothing
-    /// of when a fetch began.
-    pub fn new(settings: StoreSettings, metrics: &Metrics) -> Self {
+    /// of when a fetch began; after `longest` no answer is of use whatever happens.
+    pub fn new(settings: StoreSettings, longest: Duration, metrics: &Metrics) -> Self {
         let evictions = metrics.evictions.clone();
         let cache = Cache::builder()
             .max_capacity(settings.memory)
+            .time_to_live(longest)
             .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
             .eviction_listener(move |_, _, cause| {
                 evictions.with_label_values(&[cause_label(cause)]).inc();

@@ -1,8 +1,8 @@
 //! Upgraded connections (WebSocket), copied both ways until one side ends, both are silent, or the drain comes.
 
-use std::cell::Cell;
 use std::future::pending;
 use std::io;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -24,7 +24,7 @@ pub async fn copy(
     silence: Duration,
     drained: CancellationToken,
 ) -> io::Result<()> {
-    let last = Cell::new(clock::now());
+    let last = Last(Mutex::new(clock::now()));
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let both = async {
@@ -45,25 +45,38 @@ pub async fn copy(
     result
 }
 
+/// When something last passed. Locked for a copy of an instant, by one task.
+struct Last(Mutex<Instant>);
+
+impl Last {
+    fn is_now(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = clock::now();
+    }
+
+    fn get(&self) -> Instant {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 async fn one_way(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
-    last: &Cell<Instant>,
+    last: &Last,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).await?;
-        last.set(clock::now());
+        last.is_now();
         if read == 0 {
             return to.shutdown().await;
         }
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;
-        last.set(clock::now());
+        last.is_now();
     }
 }
 
-async fn silent_for(limit: Duration, last: &Cell<Instant>) {
+async fn silent_for(limit: Duration, last: &Last) {
     loop {
         let Some(until) = last.get().checked_add(limit) else { return pending().await };
         if clock::now() >= until {

@@ -1,0 +1,208 @@
+//! The one table of settings. The file, the environment, the errors, `anteroom config` and `config/anteroom.toml` are
+//! all made from it.
+//!
+//! A new setting is a field of `Draft`, a row here, and a line in `Config::build`; a new kind of value is a `Form`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::Value;
+
+use super::values::{
+    ADDRESS, BASE_URL, COUNT, CREDENTIALS, DURATION, LOG_FILTER, LOG_FORMAT, PATH, QUERY, SECRET, SHARE, SIZE, SWITCH,
+    TIME_LIMIT,
+};
+use crate::engine::upstream::BaseUrl;
+use crate::outcome::LogFormat;
+use crate::policy::key::QueryRule;
+use crate::policy::route::CredentialsRule;
+use crate::policy::secret::Secret;
+
+/// One setting.
+pub(super) struct Setting {
+    /// Section and name, such as `cache.ttl`.
+    pub(super) name: &'static str,
+    pub(super) preset: Preset,
+    /// One line: what it is for, or why the default is what it is.
+    pub(super) why: &'static str,
+    pub(super) secret: bool,
+    pub(super) set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// The value as TOML, if there is one.
+    pub(super) show: fn(&Draft) -> Option<String>,
+}
+
+/// What a setting is when nobody sets it. All texts are TOML.
+pub(super) enum Preset {
+    Default(&'static str),
+    /// Off, with an example of what it could be.
+    Unset(&'static str),
+    /// A mistake, with an example of what it could be.
+    Required(&'static str),
+}
+
+impl Setting {
+    /// `cache` of `cache.ttl`.
+    pub(super) fn section(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or("", |(section, _)| section)
+    }
+
+    /// `ttl` of `cache.ttl`.
+    pub(super) fn key(&self) -> &'static str {
+        self.name.rsplit_once('.').map_or(self.name, |(_, key)| key)
+    }
+
+    /// `ANTEROOM_CACHE__TTL` of `cache.ttl`.
+    pub(super) fn variable(&self) -> String {
+        format!("{PREFIX}{}", self.name.to_uppercase().replace('.', "__"))
+    }
+}
+
+/// What the names of all variables begin with.
+pub(super) const PREFIX: &str = "ANTEROOM_";
+
+/// The setting of that name.
+pub(super) fn find(name: &str) -> Option<&'static Setting> {
+    TABLE.iter().find(|setting| setting.name == name)
+}
+
+/// Whether settings live below that name.
+pub(super) fn is_section(name: &str) -> bool {
+    TABLE.iter().any(|setting| setting.name.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The setting somebody may have meant, if one is near enough.
+pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
+    let name = name.to_lowercase().replace('-', "_");
+    let key = name.rsplit('.').next().unwrap_or(&name);
+    let mut same_key = TABLE.iter().filter(|setting| setting.key() == key);
+    if let (Some(only), None) = (same_key.next(), same_key.next()) {
+        return Some(only);
+    }
+    let distance = |setting: &&Setting| strsim::osa_distance(setting.name, &name);
+    TABLE.iter().min_by_key(distance).filter(|setting| distance(setting) * 3 <= key.len().max(3))
+}
+
+/// Values on their way to a `Config`.
+#[derive(Default)]
+pub(super) struct Draft {
+    pub(super) listen: Option<SocketAddr>,
+    pub(super) admin: Option<SocketAddr>,
+    pub(super) token: Option<Secret>,
+    pub(super) upstream: Option<BaseUrl>,
+    pub(super) connect_timeout: Option<Duration>,
+    pub(super) head_timeout: Option<Duration>,
+    pub(super) fetch_timeout: Option<Duration>,
+    pub(super) stall_timeout: Option<Duration>,
+    pub(super) pool_idle: Option<Duration>,
+    pub(super) max_in_flight: Option<usize>,
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) memory: Option<u64>,
+    pub(super) max_body: Option<u64>,
+    pub(super) fetch_memory: Option<u64>,
+    pub(super) ttl: Option<Duration>,
+    pub(super) stale_while_revalidate: Option<Duration>,
+    pub(super) stale_if_error: Option<Duration>,
+    pub(super) negative_ttl: Option<Duration>,
+    pub(super) settle: Option<Duration>,
+    pub(super) settle_unknown: Option<Duration>,
+    pub(super) query: Option<QueryRule>,
+    pub(super) credentials: Option<CredentialsRule>,
+    pub(super) serve_outdated_on_error: Option<bool>,
+    pub(super) wait: Option<Duration>,
+    pub(super) max_waiters: Option<usize>,
+    pub(super) drain_notice: Option<Duration>,
+    pub(super) drain_deadline: Option<Duration>,
+    pub(super) log_format: Option<LogFormat>,
+    pub(super) log_level: Option<String>,
+    pub(super) log_hits: Option<f64>,
+}
+
+/// A row: name, what it is if not set, form, field of the draft, why.
+macro_rules! setting {
+    ($name:literal, $preset:expr, $form:ident, $field:ident, $why:literal) => {
+        Setting {
+            name: $name,
+            preset: $preset,
+            why: $why,
+            secret: $form.secret,
+            set: |draft, value| {
+                draft.$field = Some(($form.read)(value)?);
+                Ok(())
+            },
+            show: |draft| draft.$field.as_ref().map(|value| ($form.show)(value)),
+        }
+    };
+}
+
+use Preset::{Default as Is, Required, Unset};
+
+/// Every setting there is, section by section.
+#[rustfmt::skip]
+pub(super) static TABLE: &[Setting] = &[
+    setting!("listen.address", Is(r#""0.0.0.0:8080""#), ADDRESS, listen,
+        "the public listener; port 0 takes any free one and prints it"),
+
+    setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
+        "the private listener: metrics, health, status, purge; not 9090, which is Prometheus"),
+    setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
+        "bearer token for purge; without it purge is off"),
+
+    setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
+        "where the API is; a default would send customers' data to a stranger"),
+    setting!("upstream.connect_timeout", Is(r#""3s""#), TIME_LIMIT, connect_timeout,
+        "name look-up, TCP and TLS together"),
+    setting!("upstream.head_timeout", Is(r#""20s""#), TIME_LIMIT, head_timeout,
+        "from the end of the request to the head of the answer; the API itself gives up at 15 s"),
+    setting!("upstream.fetch_timeout", Is(r#""30s""#), TIME_LIMIT, fetch_timeout,
+        "a whole shared fetch, from the first byte sent to the last one read"),
+    setting!("upstream.stall_timeout", Is(r#""60s""#), TIME_LIMIT, stall_timeout,
+        "bodies passed through: no byte either way for that long ends them"),
+    setting!("upstream.pool_idle", Is(r#""10s""#), TIME_LIMIT, pool_idle,
+        "how long an unused connection is kept; below the upstream's own keep-alive"),
+    setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
+        "shared fetches at once; more wait, within their limits"),
+    setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
+        "PEM certificates trusted besides the system's"),
+
+    setting!("cache.memory", Is(r#""256MiB""#), SIZE, memory,
+        "all stored answers, with bookkeeping"),
+    setting!("cache.max_body", Is(r#""16MiB""#), SIZE, max_body,
+        "larger lists pass through, unkept"),
+    setting!("cache.fetch_memory", Is(r#""128MiB""#), SIZE, fetch_memory,
+        "bodies being collected, all together"),
+    setting!("cache.ttl", Is(r#""15s""#), DURATION, ttl,
+        "how long an answer is served without asking, from the moment its fetch began"),
+    setting!("cache.stale_while_revalidate", Is(r#""15s""#), DURATION, stale_while_revalidate,
+        "after the TTL: served for that long while a refresh runs behind"),
+    setting!("cache.stale_if_error", Is(r#""10m""#), DURATION, stale_if_error,
+        "the age up to which an answer may stand in for a failed fetch; 0s: never"),
+    setting!("cache.negative_ttl", Is(r#""0s""#), DURATION, negative_ttl,
+        "the TTL of a 404; none, because clients wipe their storage on a 404"),
+    setting!("cache.settle", Is(r#""5s""#), DURATION, settle,
+        "how long bots and automations may still change a list after a write"),
+    setting!("cache.settle_unknown", Is(r#""30s""#), DURATION, settle_unknown,
+        "the same, after a write whose outcome is unclear"),
+    setting!("cache.query", Is(r#""key""#), QUERY, query,
+        "another query is another answer (\"key\"), right for any fork; the stock API reads none (\"ignore\")"),
+    setting!("cache.credentials", Is(r#""bypass""#), CREDENTIALS, credentials,
+        "lists asked for with credentials pass by the cache (\"bypass\"); the stock API reads none there (\"ignore\")"),
+    setting!("cache.serve_outdated_on_error", Is("false"), SWITCH, serve_outdated_on_error,
+        "whether an answer known to be older than a write may stand in for a failed fetch"),
+    setting!("cache.wait", Is(r#""25s""#), TIME_LIMIT, wait,
+        "how long one reader waits for a fetch that others share"),
+    setting!("cache.max_waiters", Is("20000"), COUNT, max_waiters,
+        "readers waiting at once, for all fetches together"),
+
+    setting!("drain.notice", Is(r#""5s""#), DURATION, drain_notice,
+        "told to stop: how long /ready says 503 while requests are still taken"),
+    setting!("drain.deadline", Is(r#""30s""#), DURATION, drain_deadline,
+        "after that: how long answers in flight may take"),
+
+    setting!("log.format", Is(r#""auto""#), LOG_FORMAT, log_format,
+        "\"pretty\", \"json\", or \"auto\": pretty on a terminal, else json"),
+    setting!("log.level", Is(r#""info""#), LOG_FILTER, log_level,
+        "a level, or a filter such as \"info,anteroom=debug\""),
+    setting!("log.hits", Is("0.0"), SHARE, log_hits,
+        "share of hits that get an access line, 0.0 to 1.0; all other requests always do"),
+];

@@ -1,0 +1,281 @@
+//! The forms a value may have: how each is read from TOML and how it is written back. Plain functions, no I/O.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::uri::{Authority, Scheme};
+use toml::Value;
+use toml::de::DeValue;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
+
+use crate::engine::upstream::BaseUrl;
+use crate::outcome::LogFormat;
+use crate::policy::key::QueryRule;
+use crate::policy::route::CredentialsRule;
+use crate::policy::secret::{MASK, Secret};
+
+/// How values of one kind are read and written. `show` writes TOML that `read` takes back, except for secrets.
+pub(super) struct Form<T> {
+    pub(super) read: fn(&Value) -> Result<T, String>,
+    pub(super) show: fn(&T) -> String,
+    /// May also be given as `{ file = ... }` or `{ env = ... }`, and is never printed.
+    pub(super) secret: bool,
+}
+
+impl<T> Form<T> {
+    const fn open(read: fn(&Value) -> Result<T, String>, show: fn(&T) -> String) -> Self {
+        Self { read, show, secret: false }
+    }
+}
+
+/// A duration; zero means "not at all".
+pub(super) const DURATION: Form<Duration> = Form::open(read_duration, |value| quoted(&duration_text(*value)));
+/// A duration that may not be zero: a wait that must end, yet not before it began.
+pub(super) const TIME_LIMIT: Form<Duration> = Form::open(read_time_limit, |value| quoted(&duration_text(*value)));
+/// Bytes, more than none.
+pub(super) const SIZE: Form<u64> = Form::open(read_size, |value| quoted(&size_text(*value)));
+/// A number of things, more than none.
+pub(super) const COUNT: Form<usize> = Form::open(read_count, ToString::to_string);
+/// A part of a whole, 0 to 1.
+pub(super) const SHARE: Form<f64> = Form::open(read_share, |value| Value::Float(*value).to_string());
+/// Yes or no.
+pub(super) const SWITCH: Form<bool> = Form::open(read_switch, ToString::to_string);
+/// Where to listen.
+pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| quoted(&value.to_string()));
+/// Where the upstream is.
+pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
+/// The path of a file.
+pub(super) const PATH: Form<PathBuf> = Form::open(read_path, |value| quoted(&value.display().to_string()));
+/// Which log lines are written.
+pub(super) const LOG_FILTER: Form<String> = Form::open(read_log_filter, |value| quoted(value));
+/// `cache.query`.
+pub(super) const QUERY: Form<QueryRule> =
+    Form::open(|value| read_word(value, &QUERY_WORDS), |value| word(value, &QUERY_WORDS));
+/// `cache.credentials`.
+pub(super) const CREDENTIALS: Form<CredentialsRule> =
+    Form::open(|value| read_word(value, &CREDENTIALS_WORDS), |value| word(value, &CREDENTIALS_WORDS));
+/// `log.format`.
+pub(super) const LOG_FORMAT: Form<LogFormat> =
+    Form::open(|value| read_word(value, &LOG_FORMAT_WORDS), |value| word(value, &LOG_FORMAT_WORDS));
+/// A secret, already fetched from its file or variable.
+pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
+
+static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
+static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
+    [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
+static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
+    [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+
+/// A value without its place in the text. `None`: a number in it is too large.
+pub(super) fn plain(value: &DeValue<'_>) -> Option<Value> {
+    Some(match value {
+        DeValue::String(text) => Value::String(text.to_string()),
+        DeValue::Integer(number) => Value::Integer(i64::from_str_radix(number.as_str(), number.radix()).ok()?),
+        DeValue::Float(number) => Value::Float(number.as_str().parse().ok()?),
+        DeValue::Boolean(value) => Value::Boolean(*value),
+        DeValue::Datetime(datetime) => Value::Datetime(*datetime),
+        DeValue::Array(values) => {
+            Value::Array(values.iter().map(|value| plain(value.get_ref())).collect::<Option<_>>()?)
+        }
+        DeValue::Table(entries) => {
+            let mut table = toml::Table::new();
+            for (key, value) in entries {
+                table.insert(key.get_ref().to_string(), plain(value.get_ref())?);
+            }
+            Value::Table(table)
+        }
+    })
+}
+
+/// A string as TOML writes it.
+pub(super) fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+    let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
+    found.map(|(_, meaning)| *meaning).ok_or_else(|| {
+        let known: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
+        format!("{value} is not known here; write {}", known.join(" or "))
+    })
+}
+
+fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
+    let found = words.iter().find(|(_, meaning)| meaning == value);
+    quoted(found.expect("every variant has a word").0)
+}
+
+/// Units from small to large, and how many of the smallest each one is.
+type Units = [(&'static str, u64)];
+const TIME_UNITS: &Units = &[("ms", 1), ("s", 1000), ("m", 60 * 1000), ("h", 60 * 60 * 1000)];
+const SIZE_UNITS: &Units = &[("B", 1), ("KiB", 1 << 10), ("MiB", 1 << 20), ("GiB", 1 << 30)];
+
+/// A year. Longer ones are slips of the pen, and instants plus such durations overflow.
+const LONGEST_MS: u64 = 365 * 24 * 60 * 60 * 1000;
+/// A pebibyte: sums of a few such sizes still fit.
+const LARGEST: u64 = 1 << 50;
+
+/// Digits and a unit, as a number of the smallest unit. `None`: not of that form; saturates above `u64`.
+fn measure(text: &str, units: &Units) -> Option<u64> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    let (_, scale) = units.iter().find(|(name, _)| *name == unit)?;
+    // Only digits are left: what does not parse is empty or too large.
+    (digits > 0).then(|| number.parse::<u64>().unwrap_or(u64::MAX).saturating_mul(*scale))
+}
+
+/// The shortest way to write an amount: the largest unit that leaves a whole number.
+fn measured(amount: u64, units: &Units, zero: &str) -> String {
+    let fits = |(_, scale): &&(&str, u64)| amount.is_multiple_of(*scale);
+    match units.iter().rev().find(fits) {
+        Some((unit, scale)) if amount > 0 => format!("{}{unit}", amount / scale),
+        _ => zero.to_owned(),
+    }
+}
+
+pub(super) fn duration_text(value: Duration) -> String {
+    measured(u64::try_from(value.as_millis()).unwrap_or(u64::MAX), TIME_UNITS, "0s")
+}
+
+pub(super) fn size_text(bytes: u64) -> String {
+    measured(bytes, SIZE_UNITS, "0B")
+}
+
+fn read_duration(value: &Value) -> Result<Duration, String> {
+    let millis = value.as_str().and_then(|text| measure(text, TIME_UNITS));
+    match millis.ok_or_else(|| format!("{value} is not a duration; write 500ms, 15s, 10m or 1h"))? {
+        millis if millis > LONGEST_MS => Err(format!("{value} is more than a year; write 8760h or less")),
+        millis => Ok(Duration::from_millis(millis)),
+    }
+}
+
+fn read_time_limit(value: &Value) -> Result<Duration, String> {
+    match read_duration(value)? {
+        Duration::ZERO => Err(format!("{value} leaves no time at all; write 1ms or more")),
+        duration => Ok(duration),
+    }
+}
+
+fn read_size(value: &Value) -> Result<u64, String> {
+    let bytes = match value {
+        Value::Integer(bytes) => u64::try_from(*bytes).ok(),
+        Value::String(text) => measure(text, SIZE_UNITS),
+        _ => None,
+    };
+    match bytes.ok_or_else(|| format!("{value} is not a size; write 64KiB, 16MiB, 1GiB or a number of bytes"))? {
+        0 => Err(format!("{value} leaves no room at all; write 1B or more")),
+        bytes if bytes > LARGEST => Err(format!("{value} is more than a pebibyte; write 1048576GiB or less")),
+        bytes => Ok(bytes),
+    }
+}
+
+fn read_count(value: &Value) -> Result<usize, String> {
+    let count = value.as_integer().filter(|count| (1..=1_000_000).contains(count));
+    count
+        .and_then(|count| usize::try_from(count).ok())
+        .ok_or_else(|| format!("{value} is not a number from 1 to 1000000; write one, without quotes"))
+}
+
+fn read_share(value: &Value) -> Result<f64, String> {
+    let share = match value {
+        Value::Float(share) => Some(*share),
+        Value::Integer(0) => Some(0.0),
+        Value::Integer(1) => Some(1.0),
+        _ => None,
+    };
+    share
+        .filter(|share| (0.0..=1.0).contains(share))
+        // Plus zero, or "-0.0" would be shown as it was written.
+        .map(|share| share + 0.0)
+        .ok_or_else(|| format!("{value} is not a share; write a number from 0.0 to 1.0, without quotes"))
+}
+
+fn read_switch(value: &Value) -> Result<bool, String> {
+    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false; write one of them, without quotes"))
+}
+
+fn read_address(value: &Value) -> Result<SocketAddr, String> {
+    let address = value.as_str().and_then(|text| text.parse().ok());
+    address.ok_or_else(|| format!("{value} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080"))
+}
+
+fn read_path(value: &Value) -> Result<PathBuf, String> {
+    match value.as_str() {
+        Some(text) if !text.is_empty() && !text.contains('\0') => Ok(PathBuf::from(text)),
+        _ => Err(format!("{value} is not the path of a file; write \"/etc/anteroom/ca.pem\"")),
+    }
+}
+
+fn read_log_filter(value: &Value) -> Result<String, String> {
+    let wrong =
+        || format!("{value} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug");
+    let text = value.as_str().ok_or_else(wrong)?;
+    // The filter's own parser takes any bare word for the name of a module, so `inof` would pass and silence the rest.
+    let plain = |piece: &str| piece.contains('=') || (!piece.is_empty() && piece.parse::<LevelFilter>().is_ok());
+    if text.split(',').all(plain) && EnvFilter::try_new(text).is_ok() { Ok(text.to_owned()) } else { Err(wrong()) }
+}
+
+/// The value itself is never part of the message.
+fn read_secret(value: &Value) -> Result<Secret, String> {
+    match value.as_str() {
+        Some(MASK) => {
+            Err(format!("{MASK} is the mask of a secret; write the secret, or where it is: {{ file = \"...\" }}"))
+        }
+        Some(text) => {
+            Secret::new(text).ok_or_else(|| "is an empty secret; write one, or leave the setting out".to_owned())
+        }
+        None => Err("is not a secret; write a string in quotes, { file = \"...\" } or { env = \"...\" }".to_owned()),
+    }
+}
+
+fn base_url_text(url: &BaseUrl) -> String {
+    format!("{}://{}{}", url.scheme, url.authority, url.prefix)
+}
+
+/// The value is part of a message only where it cannot hold a password or a token.
+fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
+    const EXAMPLE: &str = "write http:// or https://, a host, and a path only if the API lives below one";
+    let text = value.as_str().ok_or_else(|| format!("{value} is not a URL; {EXAMPLE}"))?;
+    for (mark, name) in [('@', "a user name"), ('?', "a query"), ('#', "a fragment")] {
+        if text.contains(mark) {
+            return Err(format!("has {name} ({mark:?}), which would not be sent; {EXAMPLE}"));
+        }
+    }
+    let wrong = |what: &str| format!("{value} {what}; {EXAMPLE}");
+    let parts = text.parse::<http::Uri>().map_err(|_| wrong("is not a URL"))?.into_parts();
+    let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+        return Err(wrong("is not a whole URL"));
+    };
+    if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
+        return Err(wrong("is neither http nor https"));
+    }
+    let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
+    let prefix = if path == "/" { "" } else { path };
+    if prefix.ends_with('/') {
+        return Err(format!("{value} ends in a slash; leave the slash out"));
+    }
+    if prefix.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
+        return Err(wrong("has an empty or dotted step in its path"));
+    }
+    let authority = plain_authority(&scheme, &authority).ok_or_else(|| wrong("has no proper host and port"))?;
+    Ok(BaseUrl { scheme, authority, prefix: prefix.to_owned() })
+}
+
+/// Host, and port if it is not the scheme's. `None` if the host is empty or the port no port.
+fn plain_authority(scheme: &Scheme, authority: &Authority) -> Option<Authority> {
+    let host = authority.host();
+    if host.is_empty() {
+        return None;
+    }
+    if authority.as_str() == host {
+        return Some(authority.clone());
+    }
+    let port = authority.port_u16().filter(|port| *port > 0)?;
+    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
+    if port == usual { host.parse().ok() } else { Some(authority.clone()) }
+}
+
+#[cfg(test)]
+mod tests;
