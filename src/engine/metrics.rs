@@ -126,6 +126,8 @@ pub struct Metrics {
     pub invalidations: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
+    /// Settings that were read again, by result.
+    pub config_reloads: IntCounterVec,
     /// Bytes of lists, by stage.
     pub payload_bytes: IntCounterVec,
 }
@@ -228,6 +230,12 @@ impl Metrics {
                 &registry,
                 "anteroom_writes_unattributed_total",
                 "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
+            ),
+            config_reloads: counters(
+                &registry,
+                "anteroom_config_reloads_total",
+                "Settings that were read again on SIGHUP, by result: ok or failed.",
+                &["result"],
             ),
             payload_bytes: counters(
                 &registry,
