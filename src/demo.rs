@@ -77,7 +77,7 @@ pub struct Options {
     pub address: SocketAddr,
     /// How long answers take.
     pub latency: Latency,
-    /// Faults of the conversation list from the beginning.
+    /// Faults from the beginning, as [`StandIn::fault`] switches them on.
     pub faults: Vec<Fault>,
     /// How much longer [`Fault::Slow`] takes.
     pub slow_by: Duration,
@@ -87,6 +87,8 @@ pub struct Options {
     pub agent_token: String,
     /// Requests of one client address in one minute, as the real rate limiter counts them.
     pub requests_per_minute: Option<u32>,
+    /// How many requests the log keeps, the newest. Tests want all of them.
+    pub kept_requests: usize,
 }
 
 impl Default for Options {
@@ -99,6 +101,7 @@ impl Default for Options {
             identifier_hash: "valid-hash".to_owned(),
             agent_token: "agent-token".to_owned(),
             requests_per_minute: None,
+            kept_requests: usize::MAX,
         }
     }
 }
@@ -106,7 +109,7 @@ impl Default for Options {
 impl Options {
     /// As `anteroom demo` starts it.
     pub fn demo(faults: Vec<Fault>) -> Self {
-        Self { latency: Latency::TYPICAL, faults, ..Self::default() }
+        Self { latency: Latency::TYPICAL, faults, kept_requests: 1000, ..Self::default() }
     }
 }
 
@@ -156,12 +159,12 @@ impl StandIn {
         seed::open(&mut world);
         let mut faults = Faults::default();
         for fault in options.faults {
-            faults.add(fault, Matcher::lists(), None);
+            faults.add(fault, fault.usual(), None);
         }
         let parallel = options.latency.parallel;
         let shared = Arc::new(Shared {
             world: Mutex::new(world),
-            log: Log::new(),
+            log: Log::new(options.kept_requests),
             gates: Gates::default(),
             faults: Mutex::new(faults),
             extra_headers: Mutex::default(),
@@ -230,14 +233,15 @@ impl StandIn {
         self.shared.log.wait_for(what, condition).await;
     }
 
-    /// Sets up a gate for the requests that match.
+    /// Sets up a gate for the requests that match. It holds what the application answers; files, sockets, and what
+    /// the rate limiter or a fault answers instead, do not come to it.
     pub fn hold(&self, point: Point, matcher: Matcher) -> Gate {
         self.shared.gates.hold(point, matcher)
     }
 
-    /// Switches a fault of the conversation list on.
+    /// Switches a fault on: for the conversation list, or for writes if it is about what comes after one.
     pub fn fault(&self, fault: Fault) {
-        self.fault_on(fault, Matcher::lists());
+        self.fault_on(fault, fault.usual());
     }
 
     /// Switches a fault on for the requests that match.

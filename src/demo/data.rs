@@ -14,6 +14,7 @@ use tokio::sync::broadcast;
 pub(super) const ACCOUNT: i64 = 7;
 
 /// A contact in the order of its columns: this is also its JSON.
+#[expect(clippy::struct_field_names, reason = "the columns have these names")]
 #[derive(Clone, Serialize, Deserialize)]
 pub(super) struct Contact {
     pub(super) id: i64,
@@ -100,8 +101,9 @@ pub(super) enum Sender {
     Other(Value),
 }
 
-/// A message. Types: 0 incoming, 1 outgoing, 2 activity (never shown to contacts), 3 template.
+/// A message, named as its columns. Types: 0 incoming, 1 outgoing, 2 activity (never shown to contacts), 3 template.
 #[derive(Clone)]
+#[expect(clippy::struct_field_names, reason = "the columns have these names")]
 pub(super) struct Message {
     pub(super) id: i64,
     pub(super) content: Option<String>,

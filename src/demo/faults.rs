@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use super::log::{Matcher, Seen};
 
-/// A way in which the stand-in misbehaves. Without a matcher it concerns the conversation list alone.
+/// A way in which the stand-in misbehaves. Without a matcher it concerns the conversation list alone, or, if it is
+/// about what happens after a write, every write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// Every answer takes longer, by [`Options::slow_by`](super::Options::slow_by).
@@ -68,6 +69,14 @@ impl Fault {
         ("no-etag", Self::NoEtag),
         ("reorder", Self::Reorder),
     ];
+
+    /// The requests that it concerns if nothing else is said.
+    pub(super) fn usual(self) -> Matcher {
+        match self {
+            Self::ErrorAfter | Self::ResetAfter => Matcher::writes(),
+            _ => Matcher::lists(),
+        }
+    }
 }
 
 impl fmt::Display for Fault {

@@ -101,25 +101,44 @@ fn list(world: &World, who: &Who, reordered: bool) -> Result<Answer, Missing> {
     Ok(Answer { reply: Reply::json(render::list(world, &conversations)), messages })
 }
 
-/// Some routes of a contact take a hash; a right one verifies, a wrong one is an exception.
-fn check_hash(shared: &Shared, params: &Params) -> Result<bool, Reply> {
+/// What the hash of a request says. Only some routes of a contact look at it.
+enum Hash {
+    None,
+    Right,
+    Wrong,
+}
+
+fn hash(shared: &Shared, params: &Params) -> Hash {
     match params.text("identifier_hash") {
-        None => Ok(false),
-        Some(hash) if hash == shared.identifier_hash => Ok(true),
-        Some(_) => Err(Reply::broken()),
+        None => Hash::None,
+        Some(hash) if hash == shared.identifier_hash => Hash::Right,
+        Some(_) => Hash::Wrong,
+    }
+}
+
+/// A right hash verifies a source id; false is a wrong one, which the real service takes as an exception.
+fn check_hash(
+    shared: &Shared,
+    world: &mut World,
+    inbox_id: i64,
+    source_id: &str,
+    params: &Params,
+) -> Result<bool, Missing> {
+    world.contact_inbox(inbox_id, source_id)?;
+    match hash(shared, params) {
+        Hash::None => Ok(true),
+        Hash::Right => world.verify(inbox_id, source_id).map(|()| true),
+        Hash::Wrong => Ok(false),
     }
 }
 
 fn create_contact(shared: &Shared, world: &mut World, inbox: &str, params: &Params) -> Result<Reply, Missing> {
     let inbox_id = world.inbox(inbox)?.id;
-    let verified = match check_hash(shared, params) {
-        Ok(verified) => verified,
-        Err(reply) => return Ok(reply),
-    };
-    let source_id = world.create_contact(inbox_id, params.text("source_id"), params.contact());
-    if verified {
-        world.verify(inbox_id, &source_id)?;
+    if matches!(hash(shared, params), Hash::Wrong) {
+        return Ok(Reply::broken());
     }
+    let source_id = world.create_contact(inbox_id, params.text("source_id"), params.contact());
+    check_hash(shared, world, inbox_id, &source_id, params)?;
     contact_reply(world, inbox_id, &source_id)
 }
 
@@ -131,22 +150,16 @@ fn contact_reply(world: &World, inbox_id: i64, source_id: &str) -> Result<Reply,
 
 fn show_contact(shared: &Shared, world: &mut World, who: &Who, params: &Params) -> Result<Reply, Missing> {
     let inbox_id = world.inbox(&who.inbox)?.id;
-    world.contact_inbox(inbox_id, &who.source)?;
-    match check_hash(shared, params) {
-        Ok(true) => world.verify(inbox_id, &who.source)?,
-        Ok(false) => {}
-        Err(reply) => return Ok(reply),
+    if !check_hash(shared, world, inbox_id, &who.source, params)? {
+        return Ok(Reply::broken());
     }
     contact_reply(world, inbox_id, &who.source)
 }
 
 fn update_contact(shared: &Shared, world: &mut World, who: &Who, params: &Params) -> Result<Reply, Missing> {
     let inbox_id = world.inbox(&who.inbox)?.id;
-    world.contact_inbox(inbox_id, &who.source)?;
-    match check_hash(shared, params) {
-        Ok(true) => world.verify(inbox_id, &who.source)?,
-        Ok(false) => {}
-        Err(reply) => return Ok(reply),
+    if !check_hash(shared, world, inbox_id, &who.source, params)? {
+        return Ok(Reply::broken());
     }
     let id = world.update_contact(inbox_id, &who.source, params.contact())?;
     Ok(Reply::json(render::to_json(world.contacts.get(&id).ok_or(Missing)?)))
@@ -241,9 +254,10 @@ fn agent(shared: &Shared, headers: &HeaderMap, act: impl FnOnce() -> Result<Repl
 fn agent_message(world: &mut World, id: i64, params: &Params) -> Result<Reply, Missing> {
     let agent = world.agents.keys().next().copied().ok_or(Missing)?;
     let content = params.text("content").unwrap_or_default();
-    let message_type = if params.text("message_type").as_deref() == Some("incoming") { 0 } else { 1 };
-    let sender = if message_type == 0 { Sender::Contact } else { Sender::Agent(agent) };
-    let mut draft = Draft::text(&content, message_type, sender);
+    let mut draft = match params.text("message_type").as_deref() {
+        Some("incoming") => Draft::text(&content, 0, Sender::Contact),
+        _ => Draft::text(&content, 1, Sender::Agent(agent)),
+    };
     draft.private = params.text("private").as_deref() == Some("true");
     let message_id = world.add_message(id, draft)?;
     let conversation = at(world, id)?;

@@ -90,41 +90,59 @@ impl Matcher {
     }
 }
 
-/// Every request so far, in order of arrival.
+/// The requests so far, in order of arrival.
 pub(super) struct Log {
-    seen: Mutex<Vec<Seen>>,
-    length: watch::Sender<u64>,
+    kept: usize,
+    all: Mutex<Kept>,
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Kept {
+    seen: Vec<Seen>,
+    /// How many were forgotten: the place of the first one in `seen`.
+    forgotten: usize,
 }
 
 impl Log {
-    pub(super) fn new() -> Self {
-        Self { seen: Mutex::new(Vec::new()), length: watch::Sender::new(0) }
+    /// A log of the newest `kept` requests.
+    pub(super) fn new(kept: usize) -> Self {
+        Self { kept: kept.max(1), all: Mutex::default(), changes: watch::Sender::new(0) }
     }
 
     /// Notes a request and gives its place.
     pub(super) fn note(&self, seen: Seen) -> usize {
-        let mut all = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        all.push(seen);
-        let place = all.len() - 1;
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.seen.len() >= self.kept {
+            // Half at once, so that forgetting costs little per request.
+            let half = all.seen.len().div_ceil(2);
+            all.seen.drain(..half);
+            all.forgotten += half;
+        }
+        all.seen.push(seen);
+        let place = all.forgotten + all.seen.len() - 1;
         drop(all);
-        self.length.send_modify(|changes| *changes += 1);
+        self.changes.send_modify(|changes| *changes += 1);
         place
     }
 
     /// Adds what is known only once the body was read.
     pub(super) fn note_body(&self, place: usize, length: u64, body: Bytes) {
-        if let Some(seen) = self.seen.lock().unwrap_or_else(PoisonError::into_inner).get_mut(place) {
+        let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
+        let place = place.checked_sub(all.forgotten);
+        if let Some(seen) = place.and_then(|place| all.seen.get_mut(place)) {
             (seen.body_length, seen.body) = (Some(length), body);
         }
-        self.length.send_modify(|changes| *changes += 1);
+        drop(all);
+        self.changes.send_modify(|changes| *changes += 1);
     }
 
     pub(super) fn read<T>(&self, look: impl FnOnce(&[Seen]) -> T) -> T {
-        look(&self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+        look(&self.all.lock().unwrap_or_else(PoisonError::into_inner).seen)
     }
 
     pub(super) async fn wait_for(&self, what: &str, condition: impl Fn(&[Seen]) -> bool) {
-        let mut changes = self.length.subscribe();
+        let mut changes = self.changes.subscribe();
         let met = changes.wait_for(|_| self.read(&condition));
         if timeout(PATIENCE, met).await.is_err() {
             let count = self.read(<[Seen]>::len);

@@ -36,10 +36,11 @@ impl Params {
             }
         } else if content_type.starts_with("application/x-www-form-urlencoded") {
             params.read_form(&String::from_utf8_lossy(body));
-        } else if content_type.contains("json") && !body.is_empty() {
-            if let Value::Object(values) = serde_json::from_slice(body).map_err(|_| Unreadable)? {
-                params.values.extend(values);
-            }
+        } else if content_type.contains("json")
+            && !body.is_empty()
+            && let Value::Object(values) = serde_json::from_slice(body).map_err(|_| Unreadable)?
+        {
+            params.values.extend(values);
         }
         Ok(params)
     }

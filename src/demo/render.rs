@@ -81,7 +81,7 @@ struct ContactSender<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    company_id: Option<Option<i64>>,
+    company_id: Option<Value>,
 }
 
 fn contact_sender(contact: &Contact) -> ContactSender<'_> {
@@ -96,7 +96,7 @@ fn contact_sender(contact: &Contact) -> ContactSender<'_> {
         thumbnail: &contact.thumbnail,
         blocked: contact.blocked,
         kind: "contact",
-        company_id: contact.company_in_sender.then_some(contact.company_id),
+        company_id: contact.company_in_sender.then(|| json!(contact.company_id)),
     }
 }
 

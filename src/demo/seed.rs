@@ -98,7 +98,7 @@ fn import_message(world: &mut World, contact: &mut Contact, it: SampleMessage) -
         None => Sender::Nobody,
         Some(sender) => match sender["type"].as_str() {
             Some("contact") => {
-                contact.thumbnail = sender["thumbnail"].as_str().unwrap_or_default().to_owned();
+                sender["thumbnail"].as_str().unwrap_or_default().clone_into(&mut contact.thumbnail);
                 contact.company_in_sender = sender.get("company_id").is_some();
                 Sender::Contact
             }

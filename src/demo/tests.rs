@@ -1,5 +1,6 @@
 //! The stand-in over the wire: what it answers, and that tests can hold and break it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -7,6 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
@@ -301,6 +303,46 @@ async fn broken_answers_are_broken_in_the_way_they_are_named() {
 }
 
 #[tokio::test]
+async fn a_body_can_hang_after_its_head() {
+    let stand_in = start().await;
+    stand_in.fault(Fault::HangBody);
+    let mut stream = TcpStream::connect(stand_in.addr()).await.expect("it listens");
+    let request = format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", list("visitor-a"));
+    stream.write_all(request.as_bytes()).await.expect("it reads");
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        assert!(stream.read_buf(&mut answer).await.expect("open") > 0);
+    }
+    stand_in.close_idle_connections();
+    stand_in.stop().await;
+    stream.read_to_end(&mut answer).await.expect("a clean end");
+    let answer = parse(&answer);
+    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
+    assert_ne!(answer.header("content-length"), "0");
+}
+
+#[tokio::test]
+async fn the_order_of_a_list_can_change_without_a_change_of_data() {
+    let stand_in = start().await;
+    stand_in.fault(Fault::Reorder);
+    let (one, other) = (get(&stand_in, &list("visitor-a")).await, get(&stand_in, &list("visitor-a")).await);
+    assert_eq!(one.body, stand_in.list_body("visitor-a"));
+    assert_ne!(one.header("etag"), other.header("etag"));
+    assert_eq!(one.body.len(), other.body.len());
+}
+
+#[tokio::test]
+async fn a_demo_forgets_old_requests() {
+    let options = Options { kept_requests: 4, ..Options::default() };
+    let stand_in = StandIn::start(options).await.expect("a free port");
+    for source_id in ["1", "2", "3", "4", "5"] {
+        ask(&stand_in, "POST", &list(source_id), "", "x").await;
+    }
+    let kept: Vec<_> = stand_in.requests().into_iter().map(|it| (it.source_id, it.body_length)).collect();
+    assert_eq!(kept, ["3", "4", "5"].map(|it| (Some(it.to_owned()), Some(1))));
+}
+
+#[tokio::test]
 async fn faults_with_a_status_have_it_and_concern_lists_alone() {
     let stand_in = start().await;
     for (fault, status, content_type) in [
@@ -335,20 +377,20 @@ async fn five_lists_are_made_at_once_and_after_15_s_it_is_500() {
     let base = Duration::from_secs(1);
     let latency = Latency { base, per_message: Duration::ZERO, parallel: 5 };
     let options = Options { latency, slow_by: Duration::from_secs(60), ..Options::default() };
-    let stand_in = StandIn::start(options).await.expect("a free port");
+    let stand_in = Arc::new(StandIn::start(options).await.expect("a free port"));
     let gate = stand_in.hold(Point::BeforeReading, Matcher::lists());
     let (one, path) = (tokio::time::Instant::now(), list("visitor-c"));
-    let all = async { futures_util::future::join_all((0..10).map(|_| get(&stand_in, &path))).await };
-    let ((), _) = tokio::join!(
-        async {
-            // Counts arrivals without a timer: a paused clock would run ahead of the sockets.
-            while gate.arrivals() < 10 {
-                tokio::task::yield_now().await;
-            }
-            gate.release_all();
-        },
-        all
-    );
+    let mut readers = JoinSet::new();
+    for _ in 0..10 {
+        let (stand_in, path) = (Arc::clone(&stand_in), path.clone());
+        readers.spawn(async move { get(&stand_in, &path).await.status });
+    }
+    // Counts arrivals without a timer: a paused clock would run ahead of the sockets.
+    while gate.arrivals() < 10 {
+        tokio::task::yield_now().await;
+    }
+    gate.release_all();
+    assert_eq!(readers.join_all().await, [StatusCode::OK; 10]);
     assert!(one.elapsed() >= base * 2 && one.elapsed() < base * 3, "{:?}", one.elapsed());
     stand_in.fault(Fault::Slow);
     let slow = tokio::time::Instant::now();
@@ -392,6 +434,17 @@ async fn idle_connections_can_be_closed_and_all_end_with_the_stand_in() {
     assert!(TcpStream::connect(address).await.is_err());
 }
 
+/// The next frame that is not a ping.
+async fn next(socket: &mut tokio_tungstenite::WebSocketStream<TcpStream>) -> Value {
+    loop {
+        let frame = socket.next().await.expect("open").expect("a frame");
+        let frame: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
+        if frame["type"] != "ping" {
+            return frame;
+        }
+    }
+}
+
 #[tokio::test]
 async fn cable_welcomes_confirms_and_tells_of_messages() {
     let stand_in = start().await;
@@ -402,15 +455,6 @@ async fn cable_welcomes_confirms_and_tells_of_messages() {
     let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.expect("a handshake");
     assert_eq!(answer.headers()["sec-websocket-protocol"], "actioncable-v1-json");
 
-    async fn next(socket: &mut tokio_tungstenite::WebSocketStream<TcpStream>) -> Value {
-        loop {
-            let frame = socket.next().await.expect("open").expect("a frame");
-            let frame: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
-            if frame["type"] != "ping" {
-                return frame;
-            }
-        }
-    }
     assert_eq!(next(&mut socket).await, json!({"type": "welcome"}));
     for token in ["unknown".to_owned(), stand_in.pubsub_token("visitor-a")] {
         let identifier = json!({"channel": "RoomChannel", "pubsub_token": token}).to_string();
