@@ -2,7 +2,11 @@
 //! settings.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
+#[cfg(feature = "demo")]
+mod demo;
+
 use std::io::{IsTerminal, Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -37,6 +41,9 @@ enum Command {
     },
     /// Make a running proxy forget what it has of a contact, of an inbox, or everything.
     Purge(Purge),
+    /// Try it out: a stand-in for the API and the proxy in front of it, in one process, without any files.
+    #[cfg(feature = "demo")]
+    Demo(demo::Demo),
 }
 
 #[derive(Args)]
@@ -103,6 +110,8 @@ impl Cli {
             Command::Config(file) => file.show(),
             Command::Ready { admin } => Ok(ready(&admin)),
             Command::Purge(purge) => purge.run(),
+            #[cfg(feature = "demo")]
+            Command::Demo(demo) => demo.run(),
         }
     }
 }
@@ -126,7 +135,7 @@ impl Serve {
         let config = self.file.load(&flags)?.config;
         log_to_standard_error(&config.log)?;
         let reread = move || File { config: reload.clone() }.load(&flags).map(|loaded| loaded.config);
-        runtime()?.block_on(serve(config, reread))
+        runtime()?.block_on(serve(config, reread, |_, _| {}))
     }
 }
 
@@ -135,7 +144,11 @@ fn runtime() -> Result<tokio::runtime::Runtime, String> {
 }
 
 /// Binds, says where, serves until SIGTERM or SIGINT, drains.
-async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static) -> Done {
+async fn serve(
+    config: Config,
+    reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+    bound: impl FnOnce(SocketAddr, SocketAddr),
+) -> Done {
     let settings = config.server;
     let room = Room::new(config, Arc::new(Metrics::new()))?;
     let server = match Server::bind(room.clone(), settings).await {
@@ -145,7 +158,8 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
             return Ok(ExitCode::FAILURE);
         }
     };
-    announce(&server)?;
+    let (public, admin) = announce(&server)?;
+    bound(public, admin);
     let reloading = tokio::spawn(reload_on_hangup(room, reread));
     let drained = server.run(stop_signal()).await;
     reloading.abort();
@@ -161,17 +175,19 @@ async fn serve(config: Config, reread: impl Fn() -> Result<Config, String> + Sen
     })
 }
 
-fn announce(server: &Server) -> Result<(), String> {
+fn announce(server: &Server) -> Result<(SocketAddr, SocketAddr), String> {
     let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
     println!("listening on http://{public}");
     println!("admin on http://{admin}");
-    std::io::stdout().flush().map_err(|error| error.to_string())
+    std::io::stdout().flush().map_err(|error| error.to_string())?;
+    Ok((public, admin))
 }
 
 /// Returns on SIGTERM or SIGINT.
 async fn stop_signal() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         tracing::error!("signals cannot be heard; kill is the only way to stop");
         return std::future::pending().await;
     };
@@ -296,6 +312,7 @@ fn ask(
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
     let limit = std::time::Duration::from_secs(5);
-    let limited = async { tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| Err(cannot(&"it took over 5 s"))) };
+    let limited =
+        async { tokio::time::timeout(limit, asking).await.unwrap_or_else(|_| Err(cannot(&"it took over 5 s"))) };
     runtime()?.block_on(limited)
 }

@@ -318,7 +318,8 @@ impl Room {
         request.headers_mut().insert("x-forwarded-for", peer.clone());
         let exchange = live.upstream.exchange();
         let look_up = async {
-            let response = live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
+            let response =
+                live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
             match read_at_most(live.upstream.watch(response.into_body(), exchange), ERROR_BODY).await {
                 Ok(Read::Whole(body)) => scopes::of_answer(&body).contact,
                 _ => None,
@@ -340,11 +341,14 @@ async fn read_scopes(body: Bytes) -> Option<scopes::ListScopes> {
 /// Whether anybody may have it: its end can be told from a broken connection, it is not encoded for one reader, and it
 /// does not vary by what a shared fetch leaves out.
 fn is_shareable(head: &Parts) -> bool {
-    let framed = head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
+    let framed =
+        head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
     let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
     let known = ["origin", "accept-encoding", "cookie", "authorization"];
     let varies = head.headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
-        Ok(vary) => vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name))),
+        Ok(vary) => {
+            vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        }
         Err(_) => true,
     });
     (framed || head.status == StatusCode::NO_CONTENT) && !encoded && !varies

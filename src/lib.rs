@@ -36,13 +36,13 @@ pub mod engine {
     pub mod clock;
 }
 
-pub mod server;
-pub mod proxy;
-pub mod fetch;
-pub mod write;
-pub mod outcome;
-pub mod room;
 pub mod admin;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod fetch;
+pub mod outcome;
+pub mod proxy;
+pub mod room;
+pub mod server;
+pub mod write;

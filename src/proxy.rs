@@ -19,9 +19,7 @@ use crate::engine::upstream::UpstreamError;
 use crate::fetch::{Failure, Fetch, Landed};
 use crate::outcome::{Outcome, Record, problem};
 use crate::policy::freshness::Freshness;
-use crate::policy::headers::{
-    self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id,
-};
+use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id};
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
 use crate::policy::route::{BypassReason, Refusal, Route, Source, Target, classify, has_body};
@@ -64,7 +62,8 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Incoming
         record.about(room.pseudonym(key));
     }
     let received = record.received();
-    let mut asked = Asked { room: room.clone(), live: live.clone(), head, body: Some(body), peer, request_id, received };
+    let mut asked =
+        Asked { room: room.clone(), live: live.clone(), head, body: Some(body), peer, request_id, received };
     let (response, outcome) = match route {
         Route::List(key) => asked.list(key).await,
         Route::Bypass(key, reason) => asked.bypass(&key, reason).await,
@@ -198,7 +197,9 @@ impl Asked {
                     return self.from_memory(Ending::Hit, &entry, clock::now());
                 }
                 Joined::Settled(_) => return self.bypass(&key, BypassReason::Origin).await,
-                Joined::Crowded => return self.without_answer(&key, "too-many-waiters", StatusCode::SERVICE_UNAVAILABLE),
+                Joined::Crowded => {
+                    return self.without_answer(&key, "too-many-waiters", StatusCode::SERVICE_UNAVAILABLE);
+                }
             };
             let waiting = Raised::new(&self.room.metrics.waiters);
             let landed = ticket.wait(wait).await;
@@ -224,7 +225,9 @@ impl Asked {
                     return (self.as_passed(response), outcome);
                 }
                 Ok(Landed::Failed(failure)) => return self.after_failure(&key, &failure, reason),
-                Err(Lost::Dropped) => return self.without_answer(&key, "fetch-ended", StatusCode::INTERNAL_SERVER_ERROR),
+                Err(Lost::Dropped) => {
+                    return self.without_answer(&key, "fetch-ended", StatusCode::INTERNAL_SERVER_ERROR);
+                }
                 Err(Lost::WaitedLongEnough) => {
                     self.room.metrics.flight_ends.with_label_values(&["waiter_deadline"]).inc();
                     let stands_in = self.room.stand_in(&self.live, &key, clock::now()).is_some();
@@ -241,12 +244,16 @@ impl Asked {
     /// The upstream failed: the last good answer, if there is one that may stand in, else what went wrong.
     fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
         let now = clock::now();
-        if let Some(entry) = self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers)) {
+        if let Some(entry) =
+            self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers))
+        {
             return self.stand_in(&entry, now);
         }
         let outcome = Outcome::forwarded(Ending::Failed, reason);
         match failure {
-            Failure::Upstream(error) => (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label())),
+            Failure::Upstream(error) => {
+                (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
+            }
             Failure::Answered(answer) => {
                 let response = answer.respond(&self.head.method, &self.head.headers).map(Body::from);
                 (response, outcome.status(answer.status))
@@ -259,7 +266,10 @@ impl Asked {
         let now = clock::now();
         match self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers)) {
             Some(entry) => self.stand_in(&entry, now),
-            None => (self.problem(status, "the list could not be fetched in time; try again"), Outcome::own(Ending::Failed).detail(detail)),
+            None => (
+                self.problem(status, "the list could not be fetched in time; try again"),
+                Outcome::own(Ending::Failed).detail(detail),
+            ),
         }
     }
 
@@ -267,7 +277,8 @@ impl Asked {
     async fn alone(&mut self, key: &Key, why: &'static str) -> Answered {
         let acquire = self.room.in_flight.clone().acquire_owned();
         let Ok(Ok(permit)) = tokio::time::timeout(self.live.config.flights.wait, acquire).await else {
-            let problem = self.problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests for lists that cannot be shared");
+            let problem =
+                self.problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests for lists that cannot be shared");
             return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
         };
         let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
@@ -399,7 +410,10 @@ impl Asked {
     /// Reads a short answer on its way for the contact it shows.
     async fn learn(&self, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
-        let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        let is_json = response
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
         if response.status() != StatusCode::OK || !is_json || length.is_none_or(|length| length > LEARN_FROM) {
             return Ok(response);
         }
@@ -430,7 +444,8 @@ impl Asked {
         // This side has answered it already, when the body was first asked for.
         fields.remove(header::EXPECT);
         let host = self.head.headers.get(header::HOST).cloned();
-        let client = ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
+        let client =
+            ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
         headers::forward(fields, &base.authority, &client);
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
@@ -459,7 +474,10 @@ impl Asked {
     }
 
     fn unsendable(&self) -> Answered {
-        (self.problem(StatusCode::BAD_REQUEST, "this path cannot be sent on"), Outcome::own(Ending::Refused).detail("path"))
+        (
+            self.problem(StatusCode::BAD_REQUEST, "this path cannot be sent on"),
+            Outcome::own(Ending::Refused).detail("path"),
+        )
     }
 
     fn problem(&self, status: StatusCode, detail: &str) -> Response<Body> {

@@ -63,7 +63,9 @@ impl Server {
     /// Which address could not be bound, and why.
     pub async fn bind(room: Arc<Room>, settings: ServerSettings) -> io::Result<Self> {
         let bind = async |address: SocketAddr| {
-            TcpListener::bind(address).await.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
+            TcpListener::bind(address)
+                .await
+                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
         };
         Ok(Self { public: bind(settings.listen).await?, admin: bind(settings.admin).await?, room, settings })
     }

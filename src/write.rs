@@ -88,7 +88,10 @@ impl Write {
         let (head, body) = response.into_parts();
         let mut body = self.live.upstream.watch(body, exchange);
         if guard.armed {
-            let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+            let is_json = head
+                .headers
+                .get(header::CONTENT_TYPE)
+                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
             let mut shown = scopes::Shown::default();
             if is_json {
                 match read_at_most(body, HELD_ANSWER).await {
