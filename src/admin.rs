@@ -95,20 +95,21 @@ async fn purge(room: &Room, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Erro
     let Ok(body) = Limited::new(body, PURGE_BODY).collect().await else {
         return problem(StatusCode::PAYLOAD_TOO_LARGE, "a purge is at most 16 KiB", false);
     };
-    let outdated = match serde_json::from_slice(&body.to_bytes()) {
+    match serde_json::from_slice(&body.to_bytes()) {
         Ok(Purge { contact: Some(contact), inbox: None, all: false }) => {
-            room.ledger.outdate(room.ledger.place(&Scope::Source(&contact)))
+            room.ledger.outdate(room.ledger.place(&Scope::Source(&contact)));
         }
         Ok(Purge { contact: None, inbox: Some(inbox), all: false }) => {
-            room.ledger.outdate(room.ledger.place(&Scope::Inbox(&inbox)))
+            room.ledger.outdate(room.ledger.place(&Scope::Inbox(&inbox)));
         }
-        Ok(Purge { contact: None, inbox: None, all: true }) => room.ledger.outdate_everything(),
+        Ok(Purge { contact: None, inbox: None, all: true }) => {
+            room.ledger.outdate_everything();
+        }
         _ => {
             let detail = r#"say one of {"contact": "..."}, {"inbox": "..."}, {"all": true}"#;
             return problem(StatusCode::BAD_REQUEST, detail, false);
         }
-    };
-    let _ = outdated;
+    }
     room.metrics.invalidations.with_label_values(&["purge"]).inc();
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;

@@ -97,10 +97,10 @@ impl Asked {
             }
             if self.room.is_current(entry) {
                 match self.room.freshness(&self.live, entry, now) {
-                    Freshness::Fresh => return self.from_memory(Ending::Hit, entry, now),
+                    Freshness::Fresh => return self.serve_kept(Ending::Hit, entry, now),
                     Freshness::Stale => {
                         self.refresh_behind(&key, entry, now);
-                        return self.from_memory(Ending::Stale, entry, now);
+                        return self.serve_kept(Ending::Stale, entry, now);
                     }
                     Freshness::OnlyOnError if entry.is_backing_off(self.room.epoch.moment(now)) => {
                         return self.stand_in(entry, now);
@@ -116,7 +116,7 @@ impl Asked {
         self.wait(key, arrived, reason).await
     }
 
-    fn from_memory(&self, ending: Ending, entry: &Entry, now: Instant) -> Answered {
+    fn serve_kept(&self, ending: Ending, entry: &Entry, now: Instant) -> Answered {
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         self.room.metrics.answer_age.observe(age.as_secs_f64());
         let lifetimes = &self.live.config.lifetimes;
@@ -131,7 +131,7 @@ impl Asked {
     }
 
     fn stand_in(&self, entry: &Entry, now: Instant) -> Answered {
-        let (response, outcome) = self.from_memory(Ending::Stale, entry, now);
+        let (response, outcome) = self.serve_kept(Ending::Stale, entry, now);
         (response, outcome.detail("upstream-failing"))
     }
 
@@ -194,7 +194,7 @@ impl Asked {
                 Joined::Led(ticket) => (ticket, false),
                 Joined::Followed(ticket) => (ticket, true),
                 Joined::Settled(Landed::Answer { entry, .. }) if entry.answer.serves(&self.head.headers) => {
-                    return self.from_memory(Ending::Hit, &entry, clock::now());
+                    return self.serve_kept(Ending::Hit, &entry, clock::now());
                 }
                 Joined::Settled(_) => return self.bypass(&key, BypassReason::Origin).await,
                 Joined::Crowded => {

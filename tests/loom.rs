@@ -1,11 +1,13 @@
 //! The ledger under every order in which its atomics may be seen, checked with loom: the very source file of the
 //! crate, over loom's atomics.
 
+#![allow(unreachable_pub, reason = "a module of the crate stands in a test binary here")]
+
 mod atomic {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
-#[allow(dead_code, missing_docs, reason = "not every function of the ledger is used here")]
+#[allow(dead_code, reason = "not every function of the ledger is used here")]
 #[path = "../src/policy/ledger.rs"]
 mod ledger;
 

@@ -109,9 +109,12 @@ impl Traffic {
     }
 }
 
+/// TCP, with TLS if the upstream has it, as tokio reads and writes it.
+type Stream = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+
 /// A connection to the upstream.
 pub struct Connected {
-    io: Pin<Box<TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>>,
+    io: Pin<Box<TimeoutStream<Stream>>>,
     traffic: Arc<Traffic>,
 }
 

@@ -259,14 +259,15 @@ fn kind(error: &legacy::Error) -> UpstreamError {
 fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
     let (tell, sent) = oneshot::channel::<()>();
     // An empty body drops the sender here: it is sent at once.
-    let body = if body.is_empty() { body } else { Body::stream(Told { body, _tell: Some(tell) }) };
+    let body = if body.is_empty() { body } else { Body::stream(Told { body, tell: Some(tell) }) };
     let sent = async move { drop(sent.await) };
     (sent, body)
 }
 
 struct Told {
     body: Body,
-    _tell: Option<oneshot::Sender<()>>,
+    /// Dropped when the body has been given away: that is the message.
+    tell: Option<oneshot::Sender<()>>,
 }
 
 impl http_body::Body for Told {
@@ -279,7 +280,7 @@ impl http_body::Body for Told {
     ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
         let polled = std::pin::Pin::new(&mut self.body).poll_frame(context);
         if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_empty() {
-            self._tell = None;
+            self.tell = None;
         }
         polled
     }
