@@ -1,6 +1,7 @@
 //! Private listener: `/metrics`, `/live`, `/ready`, and `POST /purge`.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
@@ -24,6 +25,9 @@ pub struct AdminSettings {
 
 /// The most a purge may say, in bytes.
 const PURGE_BODY: usize = 16 * 1024;
+
+/// How long it may take to say it.
+const PURGE_LIMIT: Duration = Duration::from_secs(10);
 
 /// Answers a request on the private listener.
 pub async fn handle(room: &Room, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Error>) -> Response<Body> {
@@ -92,8 +96,9 @@ async fn purge(room: &Room, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Erro
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         return response;
     }
-    let Ok(body) = Limited::new(body, PURGE_BODY).collect().await else {
-        return problem(StatusCode::PAYLOAD_TOO_LARGE, "a purge is at most 16 KiB", false);
+    let reading = tokio::time::timeout(PURGE_LIMIT, Limited::new(body, PURGE_BODY).collect());
+    let Ok(Ok(body)) = reading.await else {
+        return problem(StatusCode::PAYLOAD_TOO_LARGE, "a purge is at most 16 KiB, sent within 10 s", false);
     };
     match serde_json::from_slice(&body.to_bytes()) {
         Ok(Purge { contact: Some(contact), inbox: None, all: false }) => {

@@ -8,6 +8,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
+use tower::retry::budget::Budget;
 
 use crate::engine::body::{Body, Guard, Read, Watched, read_at_most};
 use crate::engine::clock;
@@ -102,11 +103,16 @@ impl Asked {
                         self.refresh_behind(&key, entry, now);
                         return self.serve_kept(Ending::Stale, entry, now);
                     }
-                    Freshness::OnlyOnError if entry.is_backing_off(self.room.epoch.moment(now)) => {
+                    Freshness::OnlyOnError if !self.may_ask_again(&key, entry, now) => {
                         return self.stand_in(entry, now);
                     }
                     Freshness::OnlyOnError | Freshness::TooOld => {}
                 }
+            } else if self.live.config.serve_outdated_on_error
+                && self.room.freshness(&self.live, entry, now) != Freshness::TooOld
+                && !self.may_ask_again(&key, entry, now)
+            {
+                return self.stand_in(entry, now);
             }
         }
         if let Some(why) = self.room.unshareable.get(&key) {
@@ -142,11 +148,19 @@ impl Asked {
         response.map(Body::from)
     }
 
-    /// Starts a flight nobody waits for, unless one is under way or the last one failed a moment ago.
+    /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
     fn refresh_behind(&self, key: &Key, entry: &Arc<Entry>, now: Instant) {
-        if !entry.is_backing_off(self.room.epoch.moment(now)) {
+        if self.may_ask_again(key, entry, now) {
             drop(self.join(key, |_, noted| self.is_current_path(key, noted)));
         }
+    }
+
+    /// Whether the upstream may be asked for what there is an answer of: if it failed the last time, at most once a
+    /// second for this key, and for all keys together within the budget.
+    fn may_ask_again(&self, key: &Key, entry: &Entry, now: Instant) -> bool {
+        let Some(until) = entry.failed_until() else { return true };
+        let waited = until <= self.room.epoch.moment(now);
+        waited && !self.room.flights.is_under_way(key) && self.room.retries.withdraw()
     }
 
     fn is_current_path(&self, key: &Key, noted: Tick) -> bool {
@@ -169,7 +183,7 @@ impl Asked {
                 key: key.clone(),
                 noted,
                 captured: captured.clone(),
-                peer: self.peer_field(),
+                peer: self.forwarded_for(),
             };
             let (room, key) = (self.room.clone(), key.clone());
             let landing = move |landing: Landing, landed: Option<&Landed>| {
@@ -220,7 +234,9 @@ impl Asked {
                     return (self.respond(&entry, clock::now()), outcome);
                 }
                 Ok(Landed::Private(private)) => {
-                    let Some(response) = private.take() else { return self.alone(&key, private.why).await };
+                    // What it was made from is not known: only for a reader who came before its fetch began.
+                    let taken = if arrived <= ticket.noted { private.take() } else { None };
+                    let Some(response) = taken else { return self.alone(&key, private.why).await };
                     let outcome = outcome.status(response.status()).detail(private.why);
                     return (self.as_passed(response), outcome);
                 }
@@ -323,7 +339,7 @@ impl Asked {
     /// A write: passed on under the guard that outdates what it may have changed.
     async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
-        let (room, live, peer) = (self.room.clone(), self.live.clone(), self.peer_field());
+        let (room, live, peer) = (self.room.clone(), self.live.clone(), self.forwarded_for());
         match (Write { room, live, targets, request, peer }).run().await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
@@ -484,8 +500,9 @@ impl Asked {
         problem(status, detail, has_origin(&self.head.headers))
     }
 
-    fn peer_field(&self) -> HeaderValue {
-        HeaderValue::try_from(self.peer.ip().to_string()).expect("an address is a header value")
+    /// For whom: the addresses that the client's side named, and the client's own.
+    fn forwarded_for(&self) -> HeaderValue {
+        headers::forwarded_for(&self.head.headers, self.peer.ip())
     }
 }
 
@@ -509,10 +526,10 @@ fn land(room: &Room, key: &Key, captured: Option<&Entry>, landing: Landing, land
         // Its readers may see something newer than what its successor brought, though it began earlier.
         room.outdate_list(key, "flight");
     }
-    if matches!(landed, None | Some(Landed::Failed(_)))
-        && let Some(entry) = captured
-    {
-        entry.back_off_until(room.epoch.moment_after(clock::now(), BACK_OFF));
+    if !matches!(landed, None | Some(Landed::Failed(_))) {
+        room.retries.deposit();
+    } else if let Some(entry) = captured {
+        entry.failed(room.epoch.moment_after(clock::now(), BACK_OFF));
     }
 }
 

@@ -11,6 +11,7 @@ use moka::sync::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::retry::budget::TpsBudget;
 
 use crate::config::Config;
 use crate::engine::body::Body;
@@ -31,6 +32,11 @@ use crate::policy::ledger::{Ledger, PLACES, Place, Scope};
 /// How many lists are remembered as not to be shared, and for how long.
 const UNSHAREABLE: u64 = 10_000;
 const UNSHAREABLE_FOR: Duration = Duration::from_secs(10);
+
+/// Retries: a fifth of what succeeded within the window, and always so many a second.
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+const RETRIES_PER_SECOND: u32 = 5;
+const RETRY_SHARE: f32 = 0.2;
 
 /// What a reload replaces, whole.
 pub struct Live {
@@ -59,6 +65,8 @@ pub struct Room {
     pub unshareable: Cache<Key, &'static str>,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
+    /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
+    pub retries: TpsBudget,
     /// Memory for bodies.
     pub memory: Memory,
     /// Which hits get an access line.
@@ -96,6 +104,7 @@ impl Room {
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
+            retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
             sampler: Sampler::default(),
             tasks: TaskTracker::new(),

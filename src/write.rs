@@ -56,10 +56,9 @@ impl Write {
     }
 
     async fn exchange(mut self) -> Result<Response<Body>, UpstreamError> {
-        let read_only = matches!(*self.request.method(), Method::GET | Method::HEAD);
-        let verifying = read_only.then(|| self.request.uri().to_string());
-        if let Some(uri) = &verifying
-            && self.room.learned.has_verified(uri)
+        let verifying = self.verifying();
+        if let Some((source, request)) = &verifying
+            && self.room.learned.has_verified(&source.inbox, &source.contact, request)
         {
             self.targets.clear();
         }
@@ -104,13 +103,22 @@ impl Write {
                 }
             }
             self.attribute(&mut guard, shown).await;
-            if let Some(uri) = verifying.filter(|_| head.status.is_success()) {
-                self.room.learned.verified(&uri);
+            if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
+                self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
         }
         // Before anybody hears of the answer.
         drop(guard);
         Ok(Response::from_parts(head, body))
+    }
+
+    /// A `GET` with an identifier's hash in its query, and the source it verifies.
+    fn verifying(&self) -> Option<(Source, String)> {
+        let reads = matches!(*self.request.method(), Method::GET | Method::HEAD) && self.request.body().is_empty();
+        match &self.targets[..] {
+            [Target::Contact(source)] if reads => Some((source.clone(), self.request.uri().to_string())),
+            _ => None,
+        }
     }
 
     /// A creation whose answer never comes is known by its request alone.

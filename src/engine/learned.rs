@@ -10,7 +10,7 @@ const SOURCES: u64 = 200_000;
 /// What has been learned. Identifiers are kept as keyed hashes only.
 pub struct Learned {
     contacts: Cache<u64, u64>,
-    verified: Cache<u64, ()>,
+    verified: Cache<u64, u64>,
     hasher: RandomState,
 }
 
@@ -25,21 +25,23 @@ impl Learned {
         self.contacts.get(&self.hasher.hash_one((inbox, source)))
     }
 
-    /// A source shows this contact.
+    /// A source shows this contact. If it was another's before, nothing of that one holds any more.
     pub fn learn(&self, inbox: &str, source: &str, contact: u64) {
         let source = self.hasher.hash_one((inbox, source));
         if self.contacts.get(&source) != Some(contact) {
             self.contacts.insert(source, contact);
+            self.verified.invalidate(&source);
         }
     }
 
-    /// Whether this very request (a `GET` with an identifier's hash) has succeeded before: then it changes nothing.
-    pub fn has_verified(&self, path_and_query: &str) -> bool {
-        self.verified.get(&self.hasher.hash_one(path_and_query)).is_some()
+    /// Whether this very request (a `GET` with an identifier's hash) was the last of its kind that succeeded for the
+    /// source: then it changes nothing.
+    pub fn has_verified(&self, inbox: &str, source: &str, request: &str) -> bool {
+        self.verified.get(&self.hasher.hash_one((inbox, source))) == Some(self.hasher.hash_one(request))
     }
 
     /// This very request has succeeded.
-    pub fn verified(&self, path_and_query: &str) {
-        self.verified.insert(self.hasher.hash_one(path_and_query), ());
+    pub fn verified(&self, inbox: &str, source: &str, request: &str) {
+        self.verified.insert(self.hasher.hash_one((inbox, source)), self.hasher.hash_one(request));
     }
 }

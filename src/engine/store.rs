@@ -36,14 +36,14 @@ pub struct Entry {
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
-    /// Until then its refetch has failed lately and is not tried again.
-    back_off: AtomicU64,
+    /// Zero, or until when its refetch is not tried again.
+    failed_until: AtomicU64,
 }
 
 impl Entry {
     /// An entry whose refetch has not failed.
     pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
-        let back_off = AtomicU64::new(0);
+        let failed_until = AtomicU64::new(0);
         Self {
             answer,
             initial_age: Duration::ZERO,
@@ -52,18 +52,19 @@ impl Entry {
             places,
             unsettled_expiry: None,
             fingerprint,
-            back_off,
+            failed_until,
         }
     }
 
     /// Its refetch has failed: not again before then.
-    pub fn back_off_until(&self, moment: Moment) {
-        self.back_off.fetch_max(moment.0, Ordering::Relaxed);
+    pub fn failed(&self, until: Moment) {
+        self.failed_until.fetch_max(until.0, Ordering::Relaxed);
     }
 
-    /// Whether its refetch failed a moment ago.
-    pub fn is_backing_off(&self, now: Moment) -> bool {
-        now.0 < self.back_off.load(Ordering::Relaxed)
+    /// Until when its refetch is not tried again, if it has failed.
+    pub fn failed_until(&self) -> Option<Moment> {
+        let until = self.failed_until.load(Ordering::Relaxed);
+        (until > 0).then_some(Moment(until))
     }
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.

@@ -69,7 +69,7 @@ pub struct ClientSide<'a> {
 pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSide<'_>) {
     let host = HeaderValue::try_from(upstream.as_str()).expect("an authority is a header value");
     headers.insert(header::HOST, host);
-    append_to_list(headers, &X_FORWARDED_FOR, &client.peer.to_string());
+    headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.peer));
     headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     let mut forwarded = match client.peer {
         IpAddr::V4(peer) => format!("for={peer}"),
@@ -83,7 +83,7 @@ pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSid
         }
     }
     forwarded.push_str(";proto=http");
-    append_to_list(headers, &header::FORWARDED, &forwarded);
+    headers.insert(header::FORWARDED, appended(headers, &header::FORWARDED, &forwarded));
     append_via(headers, client.version);
     headers.insert(X_REQUEST_ID, client.request_id.clone());
 }
@@ -94,10 +94,15 @@ pub fn append_via(headers: &mut HeaderMap, version: Version) {
     headers.append(header::VIA, HeaderValue::from_static(via));
 }
 
-fn append_to_list(headers: &mut HeaderMap, name: &HeaderName, value: &str) {
+/// The list of addresses of `X-Forwarded-For`, with the peer's added.
+pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
+    appended(headers, &X_FORWARDED_FOR, &peer.to_string())
+}
+
+fn appended(headers: &HeaderMap, name: &HeaderName, value: &str) -> HeaderValue {
     let before: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
     let list = if before.is_empty() { value.to_owned() } else { format!("{}, {value}", before.join(", ")) };
-    headers.insert(name, HeaderValue::try_from(list).expect("addresses and hosts are header values"));
+    HeaderValue::try_from(list).expect("addresses and hosts are header values")
 }
 
 /// The client's request id if it is one that the upstream would echo unchanged (`api.md` 6.1).
