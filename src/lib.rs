@@ -11,6 +11,7 @@ pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod freshness;
     pub mod key;
+    pub mod payload;
     pub mod route;
 }
 
