@@ -22,6 +22,7 @@ pub mod engine {
 }
 
 pub mod admin;
+pub mod check;
 pub mod fetch;
 pub mod outcome;
 pub mod server;
