@@ -31,8 +31,11 @@ pub use trim::{Trim, TrimMistake};
 use read::Reader;
 use schema::Label;
 
+/// Longer bodies are not worked on a thread that others wait for: a pass takes about a millisecond per megabyte.
+pub const INLINE_LIMIT: usize = 256 * 1024;
+
 /// `payload.validate`: what becomes of a list that differs from the contract.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Validate {
     /// Differences are not looked for.
     Off,
@@ -44,7 +47,7 @@ pub enum Validate {
 }
 
 /// `payload.*`, checked.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct PayloadSettings {
     /// `payload.validate`.
     pub validate: Validate,
@@ -114,7 +117,7 @@ impl std::error::Error for NotAList {}
 
 /// The pass: checks, reads scopes, trims.
 ///
-/// Takes time in proportion to the body (about a millisecond per megabyte), so large ones belong on a blocking thread.
+/// Takes time in proportion to the body; one longer than [`INLINE_LIMIT`] belongs on a blocking thread.
 pub fn apply(body: &Bytes, settings: &PayloadSettings) -> Result<Outcome, NotAList> {
     let reader = reader(body, settings);
     finish(reader, body, settings).map(|(outcome, _)| outcome)

@@ -33,13 +33,16 @@ pub(super) struct Reader<'a> {
     pub(super) weights: Option<Box<[u64; LABELS]>>,
 }
 
+/// How many messages of a conversation may be noted before it is known to stay: half of the memory a pass has to spare.
+const NOTED_IN_VAIN: usize = 2048;
+
 /// What is known of the conversation being read.
 #[derive(Default)]
 struct ConversationNotes {
     id: Option<u64>,
     /// Whether its status is one to keep; the last one counts, as for any client.
     listed: Option<bool>,
-    /// The same, looked up ahead of its place.
+    /// The same at the conversation's end, looked up ahead.
     listed_ahead: Option<bool>,
 }
 
@@ -248,8 +251,7 @@ impl<'a> Reader<'a> {
         let start = self.cursor.at();
         let is_messages = shape.index == MESSAGE.index;
         let limit = self.trim.messages.filter(|_| is_messages);
-        // Messages of a conversation that goes anyway are not noted: there may be very many.
-        let notes = limit.is_some() && self.will_be_listed();
+        let notes = limit.is_some_and(|limit| self.notes_messages(limit));
         let (first, mut kept) = (self.plan.messages(), Size::default());
         let mut index = 0;
         let mut more = self.cursor.first_element()?;
@@ -278,12 +280,9 @@ impl<'a> Reader<'a> {
 
     /// `contact.label_list`.
     fn texts(&mut self, rules: Option<&'a Rules>) -> Scan<usize> {
-        if rules.is_some() {
-            return self.anything(rules);
-        }
         let start = self.cursor.at();
+        let (mut index, mut kept) = (0, Size::default());
         let mut more = self.cursor.first_element()?;
-        let mut index = 0;
         while more {
             self.place.message = index;
             match self.cursor.peek()? {
@@ -291,11 +290,11 @@ impl<'a> Reader<'a> {
                 b'n' => self.violation(Label::LABEL_LIST, ViolationKind::Null),
                 _ => self.violation(Label::LABEL_LIST, ViolationKind::WrongType),
             }
-            self.cursor.skip()?;
+            kept.add(self.anything(rules)?);
             index += 1;
             more = self.cursor.next_element()?;
         }
-        Ok(self.cursor.at() - start)
+        Ok(if rules.is_some() { kept.total() } else { self.cursor.at() - start })
     }
 
     /// A value that the contract does not look into. Rules go through arrays as if they were not there.
@@ -363,19 +362,20 @@ impl<'a> Reader<'a> {
         self.trim.statuses.is_empty() || listed == Some(true)
     }
 
-    /// The same before the conversation's end. Servers send the status before the messages; if one did not, the rest of
-    /// the conversation is looked through for it, once.
-    fn will_be_listed(&mut self) -> bool {
-        if self.trim.statuses.is_empty() || self.conversation.listed.is_some() {
-            return self.is_listed(self.conversation.listed);
+    /// Whether to note the newest messages of a conversation that may yet turn out to go. A few may be noted in vain; if
+    /// it may be many, the rest of the conversation is looked through for its status, once.
+    fn notes_messages(&mut self, limit: usize) -> bool {
+        if self.is_listed(self.conversation.listed) || limit <= NOTED_IN_VAIN {
+            return true;
         }
         if self.conversation.listed_ahead.is_none() {
             // What is wrong with the rest will be found when it is read.
             self.conversation.listed_ahead = Some(self.status_ahead().unwrap_or(false));
         }
-        self.is_listed(self.conversation.listed_ahead)
+        self.conversation.listed_ahead == Some(true)
     }
 
+    /// Whether the last status from here on is one to keep, the cursor being on the value of `messages`.
     fn status_ahead(&self) -> Scan<bool> {
         let mut listed = false;
         let mut ahead = self.cursor.clone();

@@ -6,7 +6,7 @@ use super::scan::Text;
 use super::schema::{CONVERSATION, Kind, STATUSES, Shape};
 
 /// The compiled rules. [`Trim::none`] leaves lists as they are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Trim {
     /// Keep the newest of each conversation.
     pub(super) messages: Option<usize>,
@@ -34,11 +34,11 @@ impl fmt::Display for TrimMistake {
 }
 
 /// What becomes of the keys of an object.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Rules(Vec<(String, Rule)>);
 
 /// What becomes of one key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Rule {
     Drop,
     Inside(Rules),

@@ -100,7 +100,8 @@ fn object_of(shape: &'static Shape) -> BoxedStrategy<String> {
             prop::option::weighted(1.0 - f64::from(absent) / 60.0, member)
         })
         .collect();
-    let extra = prop::option::weighted(0.1, (any_key(), any_value()));
+    let doubled = value_of(Kind::Status, false).prop_map(|status| ("\"status\"".to_owned(), status));
+    let extra = prop::option::weighted(0.2, prop_oneof![(any_key(), any_value()), doubled]);
     (members, extra, 0..40_usize)
         .prop_map(|(members, extra, rotation)| {
             let mut members: Vec<_> = members.into_iter().flatten().chain(extra).collect();
@@ -137,7 +138,8 @@ type Rules = (Option<usize>, Vec<&'static str>, String, bool);
 fn rules() -> impl Strategy<Value = Rules> {
     let statuses = prop_oneof![Just(vec![]), Just(vec!["open"]), Just(vec!["resolved", "pending", "open"])];
     let drop = prop::sample::subsequence(DROPS.to_vec(), 0..4).prop_map(|paths| paths.join(" "));
-    (prop::option::of(0..4_usize), statuses, drop, any::<bool>())
+    let newest = prop::option::of(prop_oneof![9 => 0..4_usize, 1 => Just(5_000)]);
+    (newest, statuses, drop, any::<bool>())
 }
 
 fn settings((messages, statuses, drop, sort): &Rules) -> PayloadSettings {

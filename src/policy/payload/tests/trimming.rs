@@ -77,6 +77,22 @@ fn statuses_wherever_the_status_stands() {
 }
 
 #[test]
+fn a_status_after_the_messages_counts_whatever_the_limit() {
+    for (list, newest) in [
+        (r#"[{"status":"resolved","messages":[1,2],"status":"open"},{"status":"open","messages":[3]}]"#, true),
+        (r#"[{"status":"resolved","messages":[1],"messages":[2],"status":"open","messages":[]}]"#, true),
+        (r#"[{"messages":[1,2],"status":"open","status":"resolved"}]"#, false),
+        (r#"[{"status":"open","messages":[1,2],"status":null}]"#, false),
+    ] {
+        for limit in [1, 2, 5_000, 1_000_000] {
+            let expected = model::parse(list).trim(Some(limit), &["open"], "", false).write();
+            assert_eq!(trimmed(list, &trimming(Some(limit), &["open"], "", false)), expected, "{limit}");
+            assert_eq!(expected != "[]", newest);
+        }
+    }
+}
+
+#[test]
 fn fields_go_at_every_level_and_the_rest_stands() {
     let list = r#"[{"id":1,"messages":[{"attachments":[null,{"id":2,"meta":{"a":1e400,"b":{"c":"\u003c"}}}],"content":"\u00e9"}],"contact":{"e":1}}]"#;
     for (drop, kept) in [
