@@ -159,7 +159,8 @@ fn mutated(dice: &mut Dice, seeds: &[Seed]) -> Vec<u8> {
 }
 
 fn settings() -> Vec<PayloadSettings> {
-    let rules: [(Option<usize>, &[&str], &[&str], bool); 7] = [
+    type Rules<'a> = (Option<usize>, &'a [&'a str], &'a [&'a str], bool);
+    let rules: [Rules<'_>; 7] = [
         (None, &[], &[], false),
         (Some(2), &[], &[], false),
         (Some(1), &["open"], &["uuid", "contact"], true),

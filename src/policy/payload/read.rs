@@ -8,7 +8,7 @@ use super::scan::{Cursor, Scan, Text, digits, is_integral, seconds};
 use super::schema::{CONVERSATION, Field, Kind, LABELS, Label, MESSAGE, Role, SHAPES, STATUSES, Shape};
 use super::scopes::Gathering;
 use super::trim::{Fate, Rules, Trim};
-use super::write::{Plan, Size};
+use super::write::{Cuts, Plan};
 use super::{NotAList, Why};
 
 /// The walker and what it has found so far.
@@ -81,12 +81,12 @@ impl<'a> Reader<'a> {
             self.conversation = ConversationNotes::default();
             let start = self.cursor.at();
             let messages = self.plan.messages();
-            let size = self.element(&CONVERSATION, self.rules)?;
+            let removed = self.element(&CONVERSATION, self.rules)?;
             if !self.is_listed(self.conversation.listed) {
                 self.changed = true;
                 self.plan.forget_messages(messages);
             } else if !self.trim.is_none() {
-                self.plan.keep_conversation(start, self.cursor.at(), self.conversation.id, size);
+                self.plan.keep_conversation(start, self.cursor.at(), self.conversation.id, removed);
             }
             self.place.conversation += 1;
             more = self.cursor.next_element()?;
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// An element of an array of objects. Like everything below, gives the length of what is kept of it.
+    /// An element of an array of objects. Like everything below, gives how many bytes the rules take from it.
     fn element(&mut self, shape: &'static Shape, rules: Option<&'a Rules>) -> Scan<usize> {
         match self.cursor.peek()? {
             b'{' => return self.object(shape, rules),
@@ -110,35 +110,33 @@ impl<'a> Reader<'a> {
     }
 
     fn object(&mut self, shape: &'static Shape, rules: Option<&'a Rules>) -> Scan<usize> {
-        let start = self.cursor.at();
-        let (mut seen, mut previous, mut kept) = (0_u32, 0, Size::default());
+        let (mut seen, mut previous, mut removed) = (0_u32, 0, 0);
+        let mut cuts = Cuts::default();
         let mut more = self.cursor.first_key()?;
         while more {
             let key_at = self.cursor.at();
             let (found, key) = self.key(shape, previous)?;
             let fate = rules.map_or(Fate::Keep, |rules| rules.fate(key));
             let first_byte = self.cursor.colon()?;
-            let size = if let Some(i) = found {
+            let inside = if let Some(i) = found {
                 seen |= 1 << i;
                 previous = i + 1;
                 let (field, label) = (&shape.fields[i], Label(shape.first + i));
-                let size = self.value(field, label, first_byte, fate.inside())?;
+                let inside = self.value(field, label, first_byte, fate.inside())?;
                 if let Some(weights) = &mut self.weights {
                     weights[label.0] += (self.cursor.at() - key_at) as u64;
                 }
                 if !field.is_published() {
                     self.unknown.add(shape, field.name.as_bytes());
                 }
-                size
+                inside
             } else {
                 self.unknown.add(shape, key.raw());
                 self.anything(fate.inside())?
             };
-            match fate {
-                Fate::Drop => self.changed = true,
-                Fate::Keep | Fate::Inside(_) => kept.add(key.token.len() + 1 + size),
-            }
+            let end = self.cursor.at();
             more = self.cursor.next_key()?;
+            removed += self.member(&mut cuts, fate, key_at, end, inside, more);
         }
         let missing = shape.required & !seen;
         if missing != 0 {
@@ -146,7 +144,19 @@ impl<'a> Reader<'a> {
                 self.violation(Label(shape.first + i), ViolationKind::Missing);
             }
         }
-        Ok(if rules.is_some() { kept.total() } else { self.cursor.at() - start })
+        Ok(removed)
+    }
+
+    /// After a member, the cursor being on the next key, if there is one.
+    #[inline]
+    fn member(&mut self, cuts: &mut Cuts, fate: Fate, key_at: usize, end: usize, inside: usize, more: bool) -> usize {
+        if matches!(fate, Fate::Drop) {
+            self.changed = true;
+            cuts.drop(key_at, end, more.then_some(self.cursor.at())).len()
+        } else {
+            cuts.keep(end);
+            inside
+        }
     }
 
     /// Reads a key and finds its field. The field that followed the previous one last time is tried first.
@@ -213,9 +223,9 @@ impl<'a> Reader<'a> {
             }
             (b'{', Kind::One(shape)) if field.role == Role::Sender => {
                 self.scopes.begin_sender();
-                let size = self.object(shape, rules)?;
+                let removed = self.object(shape, rules)?;
                 self.scopes.end_sender();
-                return Ok(size);
+                return Ok(removed);
             }
             (b'{', Kind::One(shape)) => return self.object(shape, rules),
             (b'[', Kind::Many(shape)) => return self.elements(shape, rules),
@@ -233,7 +243,7 @@ impl<'a> Reader<'a> {
         if !fits {
             self.violation(label, ViolationKind::WrongType);
         }
-        Ok(self.cursor.at() - start)
+        Ok(0)
     }
 
     /// A key named again replaces what it said before, as for any client.
@@ -252,7 +262,7 @@ impl<'a> Reader<'a> {
         let is_messages = shape.index == MESSAGE.index;
         let limit = self.trim.messages.filter(|_| is_messages);
         let notes = limit.is_some_and(|limit| self.notes_messages(limit));
-        let (first, mut kept) = (self.plan.messages(), Size::default());
+        let (first, mut removed) = (self.plan.messages(), 0);
         let mut index = 0;
         let mut more = self.cursor.first_element()?;
         while more {
@@ -261,27 +271,23 @@ impl<'a> Reader<'a> {
                 self.created_at = None;
             }
             let at = self.cursor.at();
-            let size = self.element(shape, rules)?;
-            match limit {
-                None => kept.add(size),
-                Some(limit) if notes => {
-                    self.changed |= self.plan.offer_message(first, limit, self.created_at, at, size);
-                }
-                Some(_) => {}
+            removed += self.element(shape, rules)?;
+            if let Some(limit) = limit
+                && notes
+            {
+                let size = self.cursor.at() - at - removed;
+                removed = 0; // it is in the sizes of the messages
+                self.changed |= self.plan.offer_message(first, limit, self.created_at, at, size);
             }
             index += 1;
             more = self.cursor.next_element()?;
         }
-        if limit.is_some() {
-            self.plan.settle_messages(first).for_each(|size| kept.add(size));
-        }
-        Ok(if rules.is_some() || limit.is_some() { kept.total() } else { self.cursor.at() - start })
+        Ok(if notes { self.cursor.at() - start - self.plan.settle_messages(first) } else { removed })
     }
 
     /// `contact.label_list`.
     fn texts(&mut self, rules: Option<&'a Rules>) -> Scan<usize> {
-        let start = self.cursor.at();
-        let (mut index, mut kept) = (0, Size::default());
+        let (mut index, mut removed) = (0, 0);
         let mut more = self.cursor.first_element()?;
         while more {
             self.place.message = index;
@@ -290,42 +296,40 @@ impl<'a> Reader<'a> {
                 b'n' => self.violation(Label::LABEL_LIST, ViolationKind::Null),
                 _ => self.violation(Label::LABEL_LIST, ViolationKind::WrongType),
             }
-            kept.add(self.anything(rules)?);
+            removed += self.anything(rules)?;
             index += 1;
             more = self.cursor.next_element()?;
         }
-        Ok(if rules.is_some() { kept.total() } else { self.cursor.at() - start })
+        Ok(removed)
     }
 
     /// A value that the contract does not look into. Rules go through arrays as if they were not there.
     fn anything(&mut self, rules: Option<&'a Rules>) -> Scan<usize> {
-        let start = self.cursor.at();
         let (Some(rules), byte @ (b'{' | b'[')) = (rules, self.cursor.peek()?) else {
             self.cursor.skip()?;
-            return Ok(self.cursor.at() - start);
+            return Ok(0);
         };
-        let mut kept = Size::default();
+        let mut removed = 0;
         if byte == b'[' {
             let mut more = self.cursor.first_element()?;
             while more {
-                kept.add(self.anything(Some(rules))?);
+                removed += self.anything(Some(rules))?;
                 more = self.cursor.next_element()?;
             }
-            return Ok(kept.total());
+            return Ok(removed);
         }
+        let mut cuts = Cuts::default();
         let mut more = self.cursor.first_key()?;
         while more {
-            let key = self.cursor.string()?;
+            let key_at = self.cursor.at();
+            let fate = rules.fate(self.cursor.string()?);
             self.cursor.colon()?;
-            let fate = rules.fate(key);
-            let size = self.anything(fate.inside())?;
-            match fate {
-                Fate::Drop => self.changed = true,
-                Fate::Keep | Fate::Inside(_) => kept.add(key.token.len() + 1 + size),
-            }
+            let inside = self.anything(fate.inside())?;
+            let end = self.cursor.at();
             more = self.cursor.next_key()?;
+            removed += self.member(&mut cuts, fate, key_at, end, inside, more);
         }
-        Ok(kept.total())
+        Ok(removed)
     }
 
     fn note_text(&mut self, role: Role, text: Text<'a>) {

@@ -190,6 +190,45 @@ impl<'a> Cursor<'a> {
         }
     }
 
+    /// Passes over a value that has been passed before, so that only its end needs to be found.
+    pub(super) fn skip_known(&mut self) {
+        let mut depth = 0_u32;
+        while let Some(byte) = self.bytes.get(self.at) {
+            match byte {
+                b'"' => self.skip_known_string(),
+                b'{' | b'[' => {
+                    depth += 1;
+                    self.at += 1;
+                }
+                // The end of a number or a word.
+                b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return,
+                b'}' | b']' => {
+                    depth -= 1;
+                    self.at += 1;
+                }
+                _ => {
+                    self.at += 1;
+                    continue;
+                }
+            }
+            if depth == 0 {
+                return;
+            }
+        }
+    }
+
+    fn skip_known_string(&mut self) {
+        self.at += 1;
+        loop {
+            self.pass_plain();
+            match self.bytes.get(self.at) {
+                Some(b'\\') => self.at += 2,
+                _ => break,
+            }
+        }
+        self.at += 1;
+    }
+
     /// Passes over a number, `true`, `false` or `null`.
     pub(super) fn scalar(&mut self) -> Scan<()> {
         match self.bytes.get(self.at) {

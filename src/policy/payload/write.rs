@@ -1,26 +1,34 @@
 //! What is kept of a list, and the copy made of it.
 //!
+//! The copy is made of long runs: what lies between two parts that go is copied as it stands, white space included.
+//!
 //! The plan holds 16 bytes per kept conversation, and per kept message if messages are limited; the copy is allocated
 //! once, in its exact length. That bounds the memory of a pass: body in, body out, and the plan.
+
+use std::ops::Range;
 
 use super::scan::{Cursor, Scan};
 use super::trim::{Fate, Rules, Trim};
 
-/// The length of an object or array whose parts are known: brackets, parts, commas.
+/// Which bytes go with the members of an object that go: each with one comma, so that what is left is an object. The
+/// reader measures by it and the writer copies by it.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Size {
-    parts: usize,
-    bytes: usize,
+pub(super) struct Cuts {
+    /// Where the last member ended, if one before it stays.
+    last_end: Option<usize>,
 }
 
-impl Size {
-    pub(super) fn add(&mut self, bytes: usize) {
-        self.parts += 1;
-        self.bytes += bytes;
+impl Cuts {
+    pub(super) fn keep(&mut self, end: usize) {
+        self.last_end = Some(end);
     }
 
-    pub(super) fn total(self) -> usize {
-        2 + self.bytes + self.parts.saturating_sub(1)
+    /// A member from its key to its end goes; `next` is where the next key stands.
+    pub(super) fn drop(&mut self, key_at: usize, end: usize, next: Option<usize>) -> Range<usize> {
+        match &mut self.last_end {
+            Some(last_end) => std::mem::replace(last_end, end)..end, // with the comma before it
+            None => key_at..next.unwrap_or(end),                     // with the comma after it
+        }
     }
 }
 
@@ -55,7 +63,8 @@ pub(super) struct Plan {
     conversations: Vec<KeptConversation>,
     /// Of all conversations, in the order of the body; empty if messages are not limited.
     messages: Vec<KeptMessage>,
-    size: Size,
+    /// Of the kept parts, without what goes between them.
+    bytes: usize,
 }
 
 impl Plan {
@@ -64,8 +73,8 @@ impl Plan {
         self.messages.len()
     }
 
-    pub(super) fn keep_conversation(&mut self, start: usize, end: usize, id: Option<u64>, size: usize) {
-        self.size.add(size);
+    pub(super) fn keep_conversation(&mut self, start: usize, end: usize, id: Option<u64>, removed: usize) {
+        self.bytes += end - start - removed;
         let kept = KeptConversation { start: offset(start), end: offset(end), id: id.unwrap_or(u64::MAX) };
         push(&mut self.conversations, kept);
     }
@@ -102,11 +111,11 @@ impl Plan {
         true
     }
 
-    /// Puts the messages since `first` back into the order of the body; gives their sizes.
-    pub(super) fn settle_messages(&mut self, first: usize) -> impl Iterator<Item = usize> + '_ {
+    /// Puts the messages since `first` back into the order of the body; gives the length of an array of them.
+    pub(super) fn settle_messages(&mut self, first: usize) -> usize {
         let messages = &mut self.messages[first..];
         messages.sort_unstable_by_key(|message| message.start);
-        messages.iter().map(|message| message.size as usize)
+        array_length(messages.len(), messages.iter().map(|message| message.size as usize).sum())
     }
 
     /// Sorts by id, then by place. True if that changed anything.
@@ -121,14 +130,20 @@ impl Plan {
     pub(super) fn write(mut self, body: &[u8], trim: &Trim) -> Vec<u8> {
         self.conversations.shrink_to_fit();
         self.messages.shrink_to_fit();
-        let mut out = Vec::with_capacity(self.size.total());
-        let mut writer = Writer { cursor: Cursor::new(body), body, trim, messages: &self.messages, out: &mut out };
+        let length = array_length(self.conversations.len(), self.bytes);
+        let cursor = Cursor::new(body);
+        let mut writer = Writer { cursor, body, trim, plan: &self, from: 0, out: Vec::with_capacity(length) };
         // The reader has been over these bytes: nothing can be wrong with them. Were it otherwise, the copy would be
         // short of its planned length, which the tests look for.
-        let written = writer.conversations(&self.conversations);
-        debug_assert!(written.is_ok() && out.len() == self.size.total(), "the copy has the planned length");
-        out
+        let written = writer.conversations();
+        debug_assert!(written.is_ok() && writer.out.len() == length, "the copy has the planned length");
+        writer.out
     }
+}
+
+/// The length of an array without white space.
+fn array_length(elements: usize, bytes: usize) -> usize {
+    2 + bytes + elements.saturating_sub(1)
 }
 
 /// Grows by an eighth instead of doubling: the plan is to stay at 16 bytes for each part.
@@ -174,121 +189,113 @@ struct Writer<'a> {
     cursor: Cursor<'a>,
     body: &'a [u8],
     trim: &'a Trim,
-    messages: &'a [KeptMessage],
-    out: &'a mut Vec<u8>,
+    plan: &'a Plan,
+    /// Where what has not been copied yet begins.
+    from: usize,
+    out: Vec<u8>,
 }
 
 impl Writer<'_> {
-    fn conversations(&mut self, kept: &[KeptConversation]) -> Scan<()> {
+    fn conversations(&mut self) -> Scan<()> {
         self.out.push(b'[');
-        for (i, conversation) in kept.iter().enumerate() {
+        for (i, conversation) in self.plan.conversations.iter().enumerate() {
             if i > 0 {
                 self.out.push(b',');
             }
-            let (start, end) = (conversation.start as usize, conversation.end as usize);
-            match self.trim.conversation_rules() {
-                Some(rules) if self.body[start] == b'{' => {
-                    self.cursor.jump(start);
-                    self.object(rules, self.trim.messages.is_some())?;
+            self.from = conversation.start as usize;
+            if let Some(rules) = self.trim.conversation_rules() {
+                self.cursor.jump(self.from);
+                match self.cursor.peek()? {
+                    b'{' => self.object(rules, self.trim.messages.is_some())?,
+                    _ => self.value(rules)?,
                 }
-                Some(rules) => {
-                    self.cursor.jump(start);
-                    self.value(rules)?;
-                }
-                None => self.out.extend_from_slice(&self.body[start..end]),
             }
+            self.copy_to(conversation.end as usize);
         }
         self.out.push(b']');
         Ok(())
     }
 
-    /// A value in which something may go.
+    /// Copies what lies before, as it stands.
+    fn copy_to(&mut self, end: usize) {
+        self.out.extend_from_slice(&self.body[self.from..end]);
+        self.from = end;
+    }
+
+    /// Passes over a value in which something may go.
     fn value(&mut self, rules: &Rules) -> Scan<()> {
         match self.cursor.peek()? {
-            b'{' => self.object(rules, false),
+            b'{' => self.object(rules, false)?,
             b'[' => {
-                self.out.push(b'[');
                 let mut more = self.cursor.first_element()?;
                 while more {
                     self.value(rules)?;
                     more = self.cursor.next_element()?;
-                    if more {
-                        self.out.push(b',');
-                    }
                 }
-                self.out.push(b']');
-                Ok(())
             }
-            _ => self.copy(),
+            _ => self.cursor.skip_known(),
         }
+        Ok(())
     }
 
     fn object(&mut self, rules: &Rules, limits_messages: bool) -> Scan<()> {
-        self.out.push(b'{');
-        let mut is_first = true;
+        let mut cuts = Cuts::default();
         let mut more = self.cursor.first_key()?;
         while more {
+            let key_at = self.cursor.at();
             let key = self.cursor.string()?;
             let byte = self.cursor.colon()?;
             let fate = rules.fate(key);
-            if matches!(fate, Fate::Drop) {
-                self.cursor.skip()?;
-            } else {
-                if !is_first {
-                    self.out.push(b',');
-                }
-                is_first = false;
-                self.out.extend_from_slice(key.token);
-                self.out.push(b':');
-                match fate.inside() {
-                    inside if limits_messages && byte == b'[' && key.is("messages") => self.newest(inside)?,
-                    Some(rules) => self.value(rules)?,
-                    None => self.copy()?,
-                }
+            match fate {
+                Fate::Drop => self.cursor.skip_known(),
+                _ if limits_messages && byte == b'[' && key.is("messages") => self.newest(fate.inside())?,
+                Fate::Inside(rules) => self.value(rules)?,
+                Fate::Keep => self.cursor.skip_known(),
             }
+            let end = self.cursor.at();
             more = self.cursor.next_key()?;
+            if matches!(fate, Fate::Drop) {
+                let cut = cuts.drop(key_at, end, more.then_some(self.cursor.at()));
+                self.copy_to(cut.start);
+                self.from = cut.end;
+            } else {
+                cuts.keep(end);
+            }
         }
-        self.out.push(b'}');
         Ok(())
     }
 
     /// The messages that the plan keeps. The ones before the first of them, usually most, are not looked at again.
     fn newest(&mut self, rules: Option<&Rules>) -> Scan<()> {
         let array = self.cursor.at();
-        let next = self.messages.partition_point(|message| (message.start as usize) < array);
-        let mut kept = self.messages[next..].iter().map(|message| message.start as usize).peekable();
-        self.out.push(b'[');
-        let mut is_first = true;
+        let next = self.plan.messages.partition_point(|message| (message.start as usize) < array);
+        let mut kept = self.plan.messages[next..].iter().peekable();
+        self.copy_to(array + 1);
         let mut more = self.cursor.first_element()?;
         if more && self.trim.messages != Some(0) {
             // An array that is not empty keeps one at least, so the next one noted is its own.
-            kept.peek().into_iter().for_each(|&start| self.cursor.jump(start));
+            kept.peek().into_iter().for_each(|message| self.cursor.jump(message.start as usize));
         }
+        let mut is_first = true;
         while more {
-            if kept.next_if_eq(&self.cursor.at()).is_some() {
+            let at = self.cursor.at();
+            if let Some(message) = kept.next_if(|message| message.start as usize == at) {
                 if !is_first {
                     self.out.push(b',');
                 }
                 is_first = false;
+                self.from = at;
                 match rules {
                     Some(rules) => self.value(rules)?,
-                    None => self.copy()?,
+                    None => self.cursor.jump(at + message.size as usize),
                 }
+                self.copy_to(self.cursor.at());
             } else {
-                self.cursor.skip()?;
+                self.cursor.skip_known();
             }
             more = self.cursor.next_element()?;
         }
-        self.out.push(b']');
-        Ok(())
-    }
-
-    /// A value as it stands.
-    fn copy(&mut self) -> Scan<()> {
-        self.cursor.peek()?;
-        let start = self.cursor.at();
-        self.cursor.skip()?;
-        self.out.extend_from_slice(self.cursor.since(start));
+        self.from = self.cursor.at() - 1; // the closing bracket
         Ok(())
     }
 }

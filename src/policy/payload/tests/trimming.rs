@@ -124,10 +124,12 @@ fn fields_go_at_every_level_and_the_rest_stands() {
 }
 
 #[test]
-fn white_space_between_kept_parts_may_go_but_not_within() {
+fn white_space_goes_only_with_what_it_stood_beside() {
     let list = "[ { \"id\" : 1 , \"uuid\" : \"u\" , \"contact\" : { \"email\" : [ 1 ,  2 ] } } ]";
     let kept = trimmed(list, &trimming(None, &[], "uuid", false));
-    assert_eq!(kept, r#"[{"id":1,"contact":{ "email" : [ 1 ,  2 ] }}]"#);
+    assert_eq!(kept, r#"[{ "id" : 1 , "contact" : { "email" : [ 1 ,  2 ] } }]"#);
+    let kept = trimmed(list, &trimming(None, &[], "id contact", false));
+    assert_eq!(kept, r#"[{ "uuid" : "u" }]"#);
 }
 
 #[test]
