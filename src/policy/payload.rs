@@ -1,10 +1,10 @@
 //! Checks a list against the published contract, trims it, and reads its scopes, in one pass over the bytes.
 //!
 //! The contract is [`schema`]: the published page with the requiredness and nullability that `api.md` sections 4 and 5
-//! read from the server's code. A list is never parsed into a tree. [`read`](self) walks the bytes once; it refuses what
-//! is not JSON, compares what is with the contract, notes the scopes that coherence needs (also those of parts that
-//! trimming takes away) and which parts are kept. If something goes, the kept parts are then copied as they stand: key
-//! order, spelling of numbers, escapes. White space between parts may be lost, but only from lists that lose more.
+//! read from the server's code. A list is never parsed into a tree. The reader walks the bytes once; it refuses what is
+//! not JSON, compares what is with the contract, notes the scopes that coherence needs (also those of parts that trimming
+//! takes away) and what is kept. If anything goes, the writer copies what is kept as it stands: key order, spelling of
+//! numbers, escapes. Only white space beside parts that go, and between conversations, is lost with them.
 //!
 //! Hostile bodies are bounded: 127 levels of nesting, 4 GiB, closed sets of labels, limited numbers of scopes and names.
 //! The time is linear in the body.

@@ -166,9 +166,9 @@ impl<'a> Reader<'a> {
         if let Some(field) = shape.fields.get(guess)
             && self.cursor.key_is(field.name)
         {
-            return Ok((Some(guess), Text { token: self.cursor.since(start), escaped: false }));
+            return Ok((Some(guess), self.cursor.text_since(start, false)));
         }
-        let key = self.cursor.string()?;
+        let key = self.cursor.text()?;
         let found = if key.escaped {
             let name = key.decoded();
             shape.fields.iter().position(|field| field.name == name)
@@ -189,12 +189,12 @@ impl<'a> Reader<'a> {
         }
         let fits = match (first_byte, field.kind) {
             (b'"', kind) => {
-                let text = self.cursor.string()?;
+                let escaped = self.cursor.string()?;
                 if field.role != Role::None {
-                    self.note_text(field.role, text);
+                    self.note_text(field.role, self.cursor.text_since(start, escaped));
                 }
                 match kind {
-                    Kind::Status if !STATUSES.iter().any(|status| text.is(status)) => {
+                    Kind::Status if !is_status(self.cursor.text_since(start, escaped)) => {
                         self.violation(label, ViolationKind::UnknownEnumValue);
                         true
                     }
@@ -322,7 +322,7 @@ impl<'a> Reader<'a> {
         let mut more = self.cursor.first_key()?;
         while more {
             let key_at = self.cursor.at();
-            let fate = rules.fate(self.cursor.string()?);
+            let fate = rules.fate(self.cursor.text()?);
             self.cursor.colon()?;
             let inside = self.anything(fate.inside())?;
             let end = self.cursor.at();
@@ -385,9 +385,9 @@ impl<'a> Reader<'a> {
         let mut ahead = self.cursor.clone();
         ahead.skip()?;
         while ahead.next_key()? {
-            let is_status = ahead.string()?.is("status");
+            let is_status = ahead.text()?.is("status");
             if ahead.colon()? == b'"' {
-                let text = ahead.string()?;
+                let text = ahead.text()?;
                 listed = if is_status { self.trim.statuses.iter().any(|status| text.is(status)) } else { listed };
             } else {
                 listed &= !is_status;
@@ -402,4 +402,8 @@ impl<'a> Reader<'a> {
             self.violations.add(label, kind, self.place);
         }
     }
+}
+
+fn is_status(text: Text<'_>) -> bool {
+    STATUSES.iter().any(|status| text.is(status))
 }

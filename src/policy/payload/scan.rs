@@ -66,13 +66,19 @@ impl<'a> Cursor<'a> {
         &self.bytes[start..self.at]
     }
 
+    /// The string that started there and has just been passed.
+    pub(super) fn text_since(&self, start: usize, escaped: bool) -> Text<'a> {
+        Text { token: self.since(start), escaped }
+    }
+
     /// The next byte that is not white space, which stays unread.
     #[inline]
     pub(super) fn peek(&mut self) -> Scan<u8> {
         loop {
             match self.bytes.get(self.at) {
+                Some(&byte) if byte > b' ' => return Ok(byte), // nearly always: servers send no white space
                 Some(b' ' | b'\n' | b'\t' | b'\r') => self.at += 1,
-                Some(&byte) => return Ok(byte),
+                Some(_) => return Err(Why::Malformed),
                 None => return Err(Why::Truncated),
             }
         }
@@ -167,7 +173,7 @@ impl<'a> Cursor<'a> {
     /// Passes over one value of any kind.
     pub(super) fn skip(&mut self) -> Scan<()> {
         match self.peek()? {
-            b'"' => self.string().map(|_| ()),
+            b'"' => self.string().map(|_escaped| ()),
             b'{' => {
                 let mut more = self.first_key()?;
                 while more {
@@ -195,7 +201,7 @@ impl<'a> Cursor<'a> {
         let mut depth = 0_u32;
         while let Some(byte) = self.bytes.get(self.at) {
             match byte {
-                b'"' => self.skip_known_string(),
+                b'"' => drop(self.skip_known_string()),
                 b'{' | b'[' => {
                     depth += 1;
                     self.at += 1;
@@ -217,16 +223,32 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    fn skip_known_string(&mut self) {
+    /// The same for a string. True: it holds an escape.
+    #[inline]
+    pub(super) fn skip_known_string(&mut self) -> bool {
+        let mut escaped = false;
         self.at += 1;
         loop {
-            self.pass_plain();
+            while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
+                let word = u64::from_le_bytes(*chunk);
+                let stops = (equal(word, b'"') | equal(word, b'\\')) & HIGH;
+                if stops != 0 {
+                    self.at += (stops.trailing_zeros() / 8) as usize;
+                    break;
+                }
+                self.at += 8;
+            }
             match self.bytes.get(self.at) {
-                Some(b'\\') => self.at += 2,
-                _ => break,
+                Some(b'\\') => {
+                    escaped = true;
+                    self.at += 2;
+                }
+                Some(b'"') | None => break,
+                Some(_) => self.at += 1, // among the last eight bytes of the body
             }
         }
         self.at += 1;
+        escaped
     }
 
     /// Passes over a number, `true`, `false` or `null`.
@@ -293,9 +315,16 @@ impl<'a> Cursor<'a> {
         }
     }
 
-    /// Passes over a string, the cursor being on its opening quote.
+    /// Reads a string, the cursor being on its opening quote.
+    pub(super) fn text(&mut self) -> Scan<Text<'a>> {
+        let start = self.at;
+        let escaped = self.string()?;
+        Ok(self.text_since(start, escaped))
+    }
+
+    /// Passes over a string, the cursor being on its opening quote. True: it holds an escape.
     #[inline]
-    pub(super) fn string(&mut self) -> Scan<Text<'a>> {
+    pub(super) fn string(&mut self) -> Scan<bool> {
         let start = self.at;
         let mut escaped = false;
         let mut high_bits = 0;
@@ -313,13 +342,12 @@ impl<'a> Cursor<'a> {
             }
         }
         self.at += 1;
-        let token = self.since(start);
         // Outside strings a byte above 0x7f is malformed anyway, so this is all the UTF-8 there is to check.
-        if high_bits & HIGH != 0 && std::str::from_utf8(token).is_err() {
+        if high_bits & HIGH != 0 && std::str::from_utf8(self.since(start)).is_err() {
             self.at = start;
             return Err(Why::NotUtf8);
         }
-        Ok(Text { token, escaped })
+        Ok(escaped)
     }
 
     /// Moves to the next quote, backslash or control character, eight bytes at a time. Gives the bytes passed over, laid

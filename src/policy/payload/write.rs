@@ -243,7 +243,8 @@ impl Writer<'_> {
         let mut more = self.cursor.first_key()?;
         while more {
             let key_at = self.cursor.at();
-            let key = self.cursor.string()?;
+            let escaped = self.cursor.skip_known_string();
+            let key = self.cursor.text_since(key_at, escaped);
             let byte = self.cursor.colon()?;
             let fate = rules.fate(key);
             match fate {
