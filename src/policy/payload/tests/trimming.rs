@@ -52,6 +52,14 @@ fn newest_goes_by_time_then_place_and_keeps_the_order() {
 }
 
 #[test]
+fn a_time_named_twice_is_the_last_one() {
+    let list =
+        r#"[{"messages":[{"created_at":9,"created_at":null},{"created_at":2},{"created_at":[],"created_at":3}]}]"#;
+    let kept = r#"[{"messages":[{"created_at":2},{"created_at":[],"created_at":3}]}]"#;
+    assert_eq!(trimmed(list, &trimming(Some(2), &[], "", false)), kept);
+}
+
+#[test]
 fn statuses_wherever_the_status_stands() {
     let open = trimming(Some(1), &["open", "snoozed"], "", false);
     for (list, kept) in [
@@ -134,8 +142,9 @@ fn white_space_goes_only_with_what_it_stood_beside() {
 
 #[test]
 fn conversations_by_id() {
-    let list = r#"[{"id":20},{"x":1},{"id":"3"},{"id":1.5},{"id":3,"y":2},5]"#;
-    let sorted = r#"[{"id":"3"},{"id":3,"y":2},{"id":20},{"x":1},{"id":1.5},5]"#;
+    // An id named twice, the last time as something else, is none: the last one counts.
+    let list = r#"[{"id":20},{"x":1},{"id":"3"},{"id":1.5},{"id":0,"\u0069d":[]},{"id":3,"y":2},5]"#;
+    let sorted = r#"[{"id":"3"},{"id":3,"y":2},{"id":20},{"x":1},{"id":1.5},{"id":0,"\u0069d":[]},5]"#;
     assert_eq!(trimmed(list, &trimming(None, &[], "", true)), sorted);
 }
 
