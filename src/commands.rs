@@ -2,6 +2,7 @@
 //! settings.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
+mod check;
 #[cfg(feature = "demo")]
 mod demo;
 
@@ -31,6 +32,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the proxy in front of the API at `upstream.url`.
     Serve(Serve),
+    /// Compare a list with the published contract: what differs, what trimming saves, where the bytes are.
+    Check(check::Check),
     /// Show the settings in force and where each came from, or everything that is wrong with them.
     Config(File),
     /// Ask a running proxy whether it takes requests: exit code 0 if it does.
@@ -107,6 +110,7 @@ impl Cli {
     pub(crate) fn run(self) -> Done {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Check(check) => check.run(),
             Command::Config(file) => file.show(),
             Command::Ready { admin } => Ok(ready(&admin)),
             Command::Purge(purge) => purge.run(),

@@ -17,8 +17,9 @@ use crate::engine::upstream::{Exchange, UpstreamError};
 use crate::policy::freshness::unsettled_expiry;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
+use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
 use crate::policy::representation::{Prepared, is_made_from_body};
-use crate::policy::scopes;
+use crate::policy::shown;
 use crate::room::{Live, Room, since};
 
 /// What a shared fetch obeys.
@@ -34,8 +35,10 @@ pub struct FetchSettings {
     pub memory: u64,
 }
 
-/// A list longer than this is not worked on by a thread that serves others.
-const WORK_ASIDE: usize = 256 * 1024;
+/// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
+const NAMED_CONVERSATIONS: usize = 32;
+/// How many violations a log line or an error names.
+const NAMED_VIOLATIONS: usize = 5;
 /// The most of an error's body that is kept to be shared.
 const ERROR_BODY: usize = 64 * 1024;
 /// How long the look-up of an unknown contact may take.
@@ -86,6 +89,8 @@ pub enum Failure {
     Upstream(UpstreamError),
     /// It answered that it cannot: 5xx or 429.
     Answered(Arc<Prepared>),
+    /// Its list breaks the contract, which is enforced; the first violations by path, never a value.
+    BreaksContract(Arc<str>),
 }
 
 impl Landed {
@@ -95,6 +100,7 @@ impl Landed {
             Self::Answer { .. } => "answered",
             Self::Private(private) => private.why,
             Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
+            Self::Failed(Failure::BreaksContract(_)) => "breaks_contract",
             Self::Failed(_) => "upstream_error",
         }
     }
@@ -178,7 +184,7 @@ impl Fetch {
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.live.fingerprint
         })?;
-        let etag = captured.answer.etag()?;
+        let etag = captured.answer.upstream_etag()?;
         (self.room.is_current(captured) || is_made_from_body(etag)).then(|| etag.clone())
     }
 
@@ -218,37 +224,97 @@ impl Fetch {
             Collected::TooLarge(body) => return Ok(self.private(head, body, "too_large")),
         };
         self.room.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
-        let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
         let wants_no_store = has_directive(&head.headers, "no-store");
         let initial_age = initial_age(&head.headers);
-        let answer = Prepared::new(head.status, head.headers, body.clone(), head.version);
         let mut places = self.room.path_places(&self.key).to_vec();
         match head.status {
             StatusCode::OK => {
-                let found = if is_json { read_scopes(body).await } else { None };
-                let Some(mut found) = found else {
-                    // A maintenance page says nothing of the list: what is kept stays.
-                    let entry = self.entry(answer, places, began, initial_age);
-                    return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+                let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+                let mut list = match checked {
+                    Ok(list) => list,
+                    Err(why) if self.live.config.payload.validate == Validate::Enforce => {
+                        return Ok(Landed::Failed(Failure::BreaksContract(why.to_string().into())));
+                    }
+                    Err(_) => {
+                        // A maintenance page says nothing of the list: what is kept stays.
+                        let answer = Prepared::new(head.status, head.headers, body, head.version);
+                        let entry = self.entry(answer, places, began, initial_age);
+                        return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                    }
                 };
+                drop(body);
+                if self.live.config.payload.validate == Validate::Enforce && !list.violations.is_empty() {
+                    let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+                    return Ok(Landed::Failed(Failure::BreaksContract(first.into())));
+                }
                 let (inbox, contact) = (self.key.inbox(), self.key.contact());
-                match found.contacts[..] {
-                    [] => found.contacts.extend(self.room.contact_of(&self.live, inbox, contact, &self.peer).await),
+                match list.scopes.contacts[..] {
+                    [] => list.scopes.contacts.extend(self.room.contact_of(&self.live, inbox, contact, &self.peer).await),
                     [only] => self.room.learned.learn(inbox, contact, only),
                     _ => {}
                 }
-                places.extend(found.scopes().map(|scope| self.room.ledger.place(&scope)));
+                places.extend(self.body_places(&list.scopes));
+                let counted = if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
+                let has_room = counted.is_ok();
+                let mut answer = Prepared::new(head.status, head.headers, counted.unwrap_or(list.body), head.version);
+                if list.changed {
+                    answer.made_anew();
+                }
+                let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
                 let entry = self.entry(answer, places, began, initial_age);
-                let known = !found.contacts.is_empty();
-                Ok(self.keep_or_forget(entry, known && !wants_no_store, !known))
+                Ok(self.keep_or_forget(entry, known && has_room && !wants_no_store, !known))
             }
             StatusCode::NOT_FOUND => {
                 places.push(self.room.ledger.place(&Scope::Missing(self.key.inbox())));
                 let keep = !self.live.config.lifetimes.negative_ttl.is_zero() && !wants_no_store;
+                let answer = Prepared::new(head.status, head.headers, body, head.version);
                 Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), keep, false))
             }
-            _ => Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true)),
+            _ => {
+                let answer = Prepared::new(head.status, head.headers, body, head.version);
+                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true))
+            }
         }
+    }
+
+    /// The contract pass: checked, trimmed, its scopes read. Counts and tells what differs.
+    async fn check(&self, body: Bytes) -> Result<payload::Outcome, NotAList> {
+        let list = if body.len() < INLINE_LIMIT {
+            payload::apply(&body, &self.live.config.payload)?
+        } else {
+            let live = self.live.clone();
+            let aside = tokio::task::spawn_blocking(move || payload::apply(&body, &live.config.payload));
+            aside.await.expect("the pass does not panic")?
+        };
+        let metrics = &self.room.metrics;
+        for violation in list.violations.iter() {
+            let labels = [violation.field, violation.kind.as_str()];
+            metrics.payload_violations.with_label_values(&labels).inc_by(violation.count);
+        }
+        metrics.payload_unknown_keys.inc_by(list.unknown_keys.total);
+        if !list.violations.is_empty() && self.room.may_tell_of_violations(clock::now()) {
+            let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+            tracing::warn!(count = list.violations.total(), first, "a list differs from the contract");
+        }
+        Ok(list)
+    }
+
+    /// Where the last changes of what a body was made from are written.
+    fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
+        let ledger = &self.room.ledger;
+        let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
+        let many = scopes.too_many_uuids
+            || scopes.too_many_conversations
+            || scopes.uuids.len().max(scopes.display_ids.len()) > NAMED_CONVERSATIONS;
+        if many {
+            places.push(ledger.place(&Scope::AnyConversation));
+        } else {
+            places.extend(scopes.uuids.iter().map(|uuid| ledger.place(&Scope::Conversation(uuid))));
+            let named = scopes.conversations().map(|(account, display)| Scope::AccountConversation(account, display));
+            places.extend(named.map(|scope| ledger.place(&scope)));
+        }
+        places
     }
 
     fn entry(&self, answer: Prepared, places: Vec<Place>, began: Instant, initial_age: Duration) -> Arc<Entry> {
@@ -321,7 +387,7 @@ impl Room {
             let response =
                 live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
             match read_at_most(live.upstream.watch(response.into_body(), exchange), ERROR_BODY).await {
-                Ok(Read::Whole(body)) => scopes::of_answer(&body).contact,
+                Ok(Read::Whole(body)) => shown::of_answer(&body).contact,
                 _ => None,
             }
         };
@@ -329,13 +395,6 @@ impl Room {
         self.learned.learn(inbox, source, contact);
         Some(contact)
     }
-}
-
-async fn read_scopes(body: Bytes) -> Option<scopes::ListScopes> {
-    if body.len() < WORK_ASIDE {
-        return scopes::of_list(&body);
-    }
-    tokio::task::spawn_blocking(move || scopes::of_list(&body)).await.ok()?
 }
 
 /// Whether anybody may have it: its end can be told from a broken connection, it is not encoded for one reader, and it

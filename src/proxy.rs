@@ -24,7 +24,7 @@ use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_ho
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
 use crate::policy::route::{BypassReason, Refusal, Route, Source, Target, classify, has_body};
-use crate::policy::scopes;
+use crate::policy::shown;
 use crate::room::{Live, Room};
 use crate::write::Write;
 
@@ -274,6 +274,10 @@ impl Asked {
                 let response = answer.respond(&self.head.method, &self.head.headers).map(Body::from);
                 (response, outcome.status(answer.status))
             }
+            Failure::BreaksContract(first) => {
+                let detail = format!("the upstream's list breaks the published contract: {first}");
+                (self.problem(StatusCode::BAD_GATEWAY, &detail), outcome.detail("breaks-contract"))
+            }
         }
     }
 
@@ -330,7 +334,7 @@ impl Asked {
             return;
         }
         let kept = self.room.store.get(key);
-        let differs = kept.is_some_and(|kept| kept.answer.etag() != response.headers().get(header::ETAG));
+        let differs = kept.is_some_and(|kept| kept.answer.upstream_etag() != response.headers().get(header::ETAG));
         if differs || self.room.flights.is_under_way(key) {
             self.room.outdate_list(key, "bypass");
         }
@@ -436,7 +440,7 @@ impl Asked {
         let (head, body) = response.into_parts();
         let body = match read_at_most(body, usize::MAX).await {
             Ok(Read::Whole(read)) => {
-                if let Some(contact) = scopes::of_answer(&read).contact {
+                if let Some(contact) = shown::of_answer(&read).contact {
                     self.room.learned.learn(&source.inbox, &source.contact, contact);
                 }
                 Body::from(read)

@@ -21,13 +21,13 @@ use crate::engine::learned::Learned;
 use crate::engine::memory::Memory;
 use crate::engine::metrics::Metrics;
 use crate::engine::store::{Entry, Store};
-use crate::engine::upstream::Upstream;
+use crate::engine::upstream::{Upstream, UpstreamSettings};
 use crate::fetch::Landed;
 use crate::outcome::Sampler;
 use crate::policy::freshness::{Aging, Freshness, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
-use crate::policy::ledger::{Ledger, PLACES, Place, Scope};
+use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
 
 /// How many lists are remembered as not to be shared, and for how long.
 const UNSHAREABLE: u64 = 10_000;
@@ -37,6 +37,9 @@ const UNSHAREABLE_FOR: Duration = Duration::from_secs(10);
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const RETRIES_PER_SECOND: u32 = 5;
 const RETRY_SHARE: f32 = 0.2;
+
+/// Milliseconds between two log lines that tell of violations.
+const TELL_EVERY_MS: u64 = 10_000;
 
 /// What a reload replaces, whole.
 pub struct Live {
@@ -81,6 +84,7 @@ pub struct Room {
     pub metrics: Arc<Metrics>,
     hasher: RandomState,
     request_ids: AtomicU64,
+    told_of_violations: AtomicU64,
 }
 
 impl Room {
@@ -113,6 +117,7 @@ impl Room {
             live: ArcSwap::from_pointee(Live::new(config, metrics.clone())?),
             metrics,
             request_ids: AtomicU64::new(0),
+            told_of_violations: AtomicU64::new(0),
             hasher,
         }))
     }
@@ -129,6 +134,14 @@ impl Room {
     pub fn reload(&self, config: Config) -> Result<(), String> {
         self.live.store(Arc::new(Live::new(config, self.metrics.clone())?));
         Ok(())
+    }
+
+    /// Whether a log line may tell of violations: at most one in a while, the metric has them all.
+    pub fn may_tell_of_violations(&self, now: Instant) -> bool {
+        let Moment(now) = self.epoch.moment(now);
+        let last = self.told_of_violations.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= TELL_EVERY_MS;
+        due && self.told_of_violations.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 
     /// A keyed hash of a contact, for the log.
@@ -181,7 +194,8 @@ impl Room {
 impl Live {
     fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, String> {
         let upstream = Upstream::new(config.upstream.clone(), metrics)?;
-        let shape = format!("{:?} {:?} {:?}", config.upstream.base, config.credentials, config.query);
+        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, .. } = &config;
+        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Ok(Self { config, upstream, fingerprint })
     }

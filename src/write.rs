@@ -12,7 +12,7 @@ use crate::engine::clock;
 use crate::engine::upstream::UpstreamError;
 use crate::policy::ledger::{Place, Scope};
 use crate::policy::route::{Effect, Source, Target, effect_of};
-use crate::policy::scopes;
+use crate::policy::shown;
 use crate::room::{Live, Room};
 
 /// How long a write's effects may go on after its answer.
@@ -91,18 +91,18 @@ impl Write {
                 .headers
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-            let mut shown = scopes::Shown::default();
+            let mut about = shown::Shown::default();
             if is_json {
                 match read_at_most(body, HELD_ANSWER).await {
                     Ok(Read::Whole(read)) => {
-                        shown = scopes::of_answer(&read);
+                        about = shown::of_answer(&read);
                         body = Body::from(read);
                     }
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => return Err(UpstreamError::Reset),
                 }
             }
-            self.attribute(&mut guard, shown).await;
+            self.attribute(&mut guard, about).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
                 self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
@@ -129,7 +129,7 @@ impl Write {
         let body = std::mem::replace(self.request.body_mut(), Body::empty());
         *self.request.body_mut() = match read_at_most(body, READ_CREATION).await {
             Ok(Read::Whole(body)) => {
-                guard.source = scopes::of_creation(&body);
+                guard.source = shown::of_creation(&body);
                 Body::from(body)
             }
             Ok(Read::Longer(body)) => body,
@@ -139,8 +139,8 @@ impl Write {
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    async fn attribute(&self, guard: &mut Outdating, shown: scopes::Shown) {
-        let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
+    async fn attribute(&self, guard: &mut Outdating, about: shown::Shown) {
+        let mut contacts: Vec<u64> = about.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
             match target {
@@ -154,19 +154,19 @@ impl Write {
                         contacts.extend(asked);
                     }
                 }
-                Target::Creation { inbox } => match (&shown.source, shown.contact) {
+                Target::Creation { inbox } => match (&about.source, about.contact) {
                     (Some(source), Some(contact)) => self.room.learned.learn(inbox, source, contact),
                     _ => unknown = true,
                 },
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }
         }
-        if let Some(source) = shown.source {
+        if let Some(source) = about.source {
             guard.places.push(self.room.ledger.place(&Scope::Source(&source)));
             // The answer says what the request only asked for.
             guard.source = None;
         }
-        if let Some(uuid) = &shown.uuid {
+        if let Some(uuid) = &about.uuid {
             guard.places.push(self.room.ledger.place(&Scope::Conversation(uuid)));
         }
         guard.places.extend(contacts.into_iter().map(|contact| self.room.ledger.place(&Scope::Contact(contact))));

@@ -13,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
 use crate::policy::key::QueryRule;
+use crate::policy::payload::{Trim, TrimMistake, Validate};
 use crate::policy::route::CredentialsRule;
 use crate::policy::secret::{MASK, Secret};
 
@@ -59,12 +60,23 @@ pub(super) const CREDENTIALS: Form<CredentialsRule> =
 /// `log.format`.
 pub(super) const LOG_FORMAT: Form<LogFormat> =
     Form::open(|value| read_word(value, &LOG_FORMAT_WORDS), |value| word(value, &LOG_FORMAT_WORDS));
+/// `payload.validate`.
+pub(super) const VALIDATE: Form<Validate> =
+    Form::open(|value| read_word(value, &VALIDATE_WORDS), |value| word(value, &VALIDATE_WORDS));
+/// `payload.trim.statuses`.
+pub(super) const STATUSES: Form<Vec<String>> =
+    Form::open(|value| read_texts(value, |text| Trim::compile(None, &[text], &[], false)), |value| texts(value));
+/// `payload.trim.drop`.
+pub(super) const DROP: Form<Vec<String>> =
+    Form::open(|value| read_texts(value, |text| Trim::compile(None, &[], &[text], false)), |value| texts(value));
 /// A secret, already fetched from its file or variable.
 pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
 
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
+static VALIDATE_WORDS: [(&str, Validate); 3] =
+    [("off", Validate::Off), ("report", Validate::Report), ("enforce", Validate::Enforce)];
 static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
@@ -105,6 +117,19 @@ fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
 fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
     let found = words.iter().find(|(_, meaning)| meaning == value);
     quoted(found.expect("every variant has a word").0)
+}
+
+/// A list of texts, each of which the trim must take. All that it does not take are told of.
+fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>) -> Result<Vec<String>, String> {
+    let list = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+    let list: Vec<String> = list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
+    let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
+    let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
+    if problems.is_empty() { Ok(list) } else { Err(problems.join("; ")) }
+}
+
+fn texts(list: &[String]) -> String {
+    Value::from(list.to_vec()).to_string()
 }
 
 /// Units from small to large, and how many of the smallest each one is.

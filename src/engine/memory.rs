@@ -36,6 +36,12 @@ impl Memory {
         Collecting { bytes: Vec::with_capacity(capacity), held }
     }
 
+    /// Counts a body that was made from another, if there is room.
+    pub fn adopt(&self, bytes: Bytes) -> Result<Bytes, Full> {
+        let held = self.pieces.clone().try_acquire_many_owned(pieces(bytes.len())).map_err(|_| Full)?;
+        Ok(Bytes::from_owner(Adopted { bytes, _held: held }))
+    }
+
     /// Bytes that are free.
     pub fn free(&self) -> u64 {
         self.pieces.available_permits() as u64 * PIECE
@@ -80,6 +86,17 @@ impl Collecting {
         let spare = self.held.num_permits().saturating_sub(pieces(self.bytes.capacity()) as usize);
         drop(self.held.split(spare));
         Bytes::from_owner(self)
+    }
+}
+
+struct Adopted {
+    bytes: Bytes,
+    _held: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Adopted {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
     }
 }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode};
+use siphasher::sip128::SipHasher13;
 
 use super::headers::{X_REQUEST_ID, append_via, has_origin, remove_hop_by_hop};
 
@@ -17,6 +18,10 @@ pub struct Prepared {
     pub cors: Option<HeaderMap>,
     /// The whole body.
     pub body: Bytes,
+    /// Whether the body is the upstream's.
+    changed: bool,
+    /// The upstream's validator, if the body is no longer the upstream's.
+    upstream_etag: Option<HeaderValue>,
 }
 
 /// Fields that are made anew for every answer, or belong to one request only.
@@ -41,7 +46,7 @@ impl Prepared {
         }
         let cors = split_cors(&mut head);
         append_via(&mut head, version);
-        Self { status, head, cors, body }
+        Self { status, head, cors, body, changed: false, upstream_etag: None }
     }
 
     /// Whether this reader may have it: one from another origin may not, if the upstream tells origins apart.
@@ -49,9 +54,19 @@ impl Prepared {
         self.cors.is_some() || !has_origin(asked)
     }
 
-    /// The validator.
-    pub fn etag(&self) -> Option<&HeaderValue> {
-        self.head.get(header::ETAG)
+    /// The body is no longer the upstream's: a weak validator of our own, from a hash that every replica makes alike.
+    pub fn made_anew(&mut self) {
+        let hash = u128::from(SipHasher13::new().hash(&self.body));
+        let etag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value");
+        self.upstream_etag = self.head.insert(header::ETAG, etag);
+        self.changed = true;
+        // Strong validators of the upstream's body would be wrong here (RFC 9110 section 8.8.2.2).
+        self.head.remove(header::LAST_MODIFIED);
+    }
+
+    /// The validator by which the upstream knows what this was made from.
+    pub fn upstream_etag(&self) -> Option<&HeaderValue> {
+        if self.changed { self.upstream_etag.as_ref() } else { self.head.get(header::ETAG) }
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
