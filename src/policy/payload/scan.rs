@@ -197,28 +197,32 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over a value that has been passed before, so that only its end needs to be found.
+    #[inline]
     pub(super) fn skip_known(&mut self) {
-        let mut depth = 0_u32;
-        while let Some(byte) = self.bytes.get(self.at) {
-            match byte {
-                b'"' => drop(self.skip_known_string()),
-                b'{' | b'[' => {
-                    depth += 1;
+        match self.bytes.get(self.at) {
+            Some(b'"') => drop(self.skip_known_string()),
+            Some(b'{' | b'[') => self.skip_known_container(),
+            _ => {
+                while let Some(b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E') = self.bytes.get(self.at) {
                     self.at += 1;
-                }
-                // The end of a number or a word.
-                b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return,
-                b'}' | b']' => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                _ => {
-                    self.at += 1;
-                    continue;
                 }
             }
-            if depth == 0 {
-                return;
+        }
+    }
+
+    fn skip_known_container(&mut self) {
+        let mut depth = 0_u32;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if byte == b'"' {
+                self.skip_known_string();
+                continue;
+            }
+            self.at += 1;
+            match byte | 0x20 {
+                b'{' => depth += 1, // or `[`: they differ in this bit only
+                b'}' if depth == 1 => return,
+                b'}' => depth -= 1,
+                _ => {}
             }
         }
     }
