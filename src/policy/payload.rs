@@ -16,6 +16,7 @@ pub mod schema;
 mod scopes;
 #[cfg(test)]
 pub(crate) mod tests;
+mod token;
 mod trim;
 mod write;
 

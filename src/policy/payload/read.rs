@@ -4,9 +4,10 @@
 //! be, so that [`super::write`] allocates it once and exactly; a list that loses nothing is never copied.
 
 use super::report::{Place, UnknownTally, ViolationKind, Violations};
-use super::scan::{Cursor, Scan, Text, digits, is_integral, seconds};
+use super::scan::{Cursor, Scan};
 use super::schema::{CONVERSATION, Field, Kind, LABELS, Label, MESSAGE, Role, SHAPES, STATUSES, Shape};
 use super::scopes::Gathering;
+use super::token::{Text, digits, is_integral, seconds};
 use super::trim::{Fate, Rules, Trim};
 use super::write::{Cuts, Plan};
 use super::{NotAList, Why};

@@ -4,6 +4,7 @@
 //! a number may be too large for a float: nothing here turns it into one. Nothing is copied and nothing allocated.
 
 use super::Why;
+use super::token::Text;
 
 /// How many arrays and objects may stand in one another: one less than this, as in `serde_json`. Also what keeps the
 /// recursion over hostile bodies within the stack.
@@ -11,33 +12,6 @@ pub const DEPTH_LIMIT: u8 = 128;
 
 /// What a step of the scan gives; where it failed is where the cursor stands.
 pub(super) type Scan<T> = Result<T, Why>;
-
-/// A string as it stands in the body.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Text<'a> {
-    /// The token with its quotes.
-    pub(super) token: &'a [u8],
-    /// Whether it holds an escape, so that its bytes are not its text.
-    pub(super) escaped: bool,
-}
-
-impl<'a> Text<'a> {
-    /// The bytes between the quotes.
-    pub(super) fn raw(self) -> &'a [u8] {
-        &self.token[1..self.token.len() - 1]
-    }
-
-    /// Whether the string, escapes resolved, is this one.
-    pub(super) fn is(self, expected: &str) -> bool {
-        if self.escaped { self.decoded() == expected } else { self.raw() == expected.as_bytes() }
-    }
-
-    /// The string, escapes resolved.
-    pub(super) fn decoded(self) -> String {
-        // Only what the cursor has accepted gets here, and it accepts no more than serde_json does.
-        serde_json::from_slice(self.token).unwrap_or_default()
-    }
-}
 
 /// A place in a body.
 #[derive(Clone, Debug)]
@@ -197,28 +171,32 @@ impl<'a> Cursor<'a> {
     }
 
     /// Passes over a value that has been passed before, so that only its end needs to be found.
+    #[inline]
     pub(super) fn skip_known(&mut self) {
-        let mut depth = 0_u32;
-        while let Some(byte) = self.bytes.get(self.at) {
-            match byte {
-                b'"' => drop(self.skip_known_string()),
-                b'{' | b'[' => {
-                    depth += 1;
+        match self.bytes.get(self.at) {
+            Some(b'"') => drop(self.skip_known_string()),
+            Some(b'{' | b'[') => self.skip_known_container(),
+            _ => {
+                while let Some(b'0'..=b'9' | b'a'..=b'z' | b'+' | b'-' | b'.' | b'E') = self.bytes.get(self.at) {
                     self.at += 1;
-                }
-                // The end of a number or a word.
-                b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t' if depth == 0 => return,
-                b'}' | b']' => {
-                    depth -= 1;
-                    self.at += 1;
-                }
-                _ => {
-                    self.at += 1;
-                    continue;
                 }
             }
-            if depth == 0 {
-                return;
+        }
+    }
+
+    fn skip_known_container(&mut self) {
+        let mut depth = 0_u32;
+        while let Some(&byte) = self.bytes.get(self.at) {
+            if byte == b'"' {
+                self.skip_known_string();
+                continue;
+            }
+            self.at += 1;
+            match byte | 0x20 {
+                b'{' => depth += 1, // or `[`: they differ in this bit only
+                b'}' if depth == 1 => return,
+                b'}' => depth -= 1,
+                _ => {}
             }
         }
     }
@@ -427,32 +405,6 @@ const fn less_than_space(word: u64) -> u64 {
 const fn equal(word: u64, byte: u8) -> u64 {
     let zero_where_equal = word ^ (ONES * byte as u64);
     zero_where_equal.wrapping_sub(ONES) & !zero_where_equal
-}
-
-/// An id: digits and nothing else.
-pub(super) fn digits(token: &[u8]) -> Option<u64> {
-    if token.is_empty() || token.len() > 20 {
-        return None;
-    }
-    token.iter().try_fold(0_u64, |number, &byte| {
-        let digit = byte.is_ascii_digit().then(|| u64::from(byte - b'0'))?;
-        number.checked_mul(10)?.checked_add(digit)
-    })
-}
-
-/// A time in seconds, however it is spelt; only its order counts.
-pub(super) fn seconds(token: &[u8]) -> Option<i64> {
-    let text = std::str::from_utf8(token).ok()?;
-    #[expect(clippy::cast_possible_truncation, reason = "saturates, which keeps the order")]
-    text.parse().ok().or_else(|| text.parse::<f64>().ok().filter(|time| !time.is_nan()).map(|time| time as i64))
-}
-
-/// Whether a number that is not written as an integer is one: `1.0`, `1e3`. JSON Schema counts these too.
-pub(super) fn is_integral(token: &[u8]) -> bool {
-    std::str::from_utf8(token)
-        .ok()
-        .and_then(|text| text.parse::<f64>().ok())
-        .is_some_and(|number| number.fract() == 0.0)
 }
 
 #[cfg(test)]

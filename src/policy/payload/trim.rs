@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use super::scan::Text;
 use super::schema::{CONVERSATION, Kind, STATUSES, Shape};
+use super::token::Text;
 
 /// The compiled rules. [`Trim::none`] leaves lists as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
