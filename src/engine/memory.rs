@@ -67,14 +67,21 @@ impl Collecting {
             return Err(Full);
         }
         if needed > self.bytes.capacity() {
-            let capacity = needed.max(self.bytes.capacity() * 2).min(usize::try_from(max).unwrap_or(usize::MAX));
-            let more = pieces(capacity).saturating_sub(u32::try_from(self.held.num_permits()).unwrap_or(u32::MAX));
-            let more = self.held.semaphore().clone().try_acquire_many_owned(more).map_err(|_| Full)?;
-            self.held.merge(more);
+            let max = usize::try_from(max).unwrap_or(usize::MAX);
+            let doubled = needed.max(self.bytes.capacity().saturating_mul(2)).min(max);
+            // Twice the room if there is any, else what is needed now.
+            let capacity = [doubled, needed].into_iter().find(|capacity| self.hold(*capacity)).ok_or(Full)?;
             self.bytes.reserve_exact(capacity - self.bytes.len());
         }
         self.bytes.extend_from_slice(data);
         Ok(())
+    }
+
+    /// Counts so many bytes in all, if there is room.
+    fn hold(&mut self, capacity: usize) -> bool {
+        let more = pieces(capacity).saturating_sub(u32::try_from(self.held.num_permits()).unwrap_or(u32::MAX));
+        let more = self.held.semaphore().clone().try_acquire_many_owned(more);
+        more.map(|more| self.held.merge(more)).is_ok()
     }
 
     /// The body, counted until the last clone of it is gone.
