@@ -6,6 +6,8 @@ mod ledger;
 mod lifecycle;
 mod list;
 mod passing;
+mod privacy;
 mod sharing;
+mod streaming;
 mod support;
 mod tunnels;
