@@ -515,6 +515,8 @@ fn status_of(error: UpstreamError) -> StatusCode {
     match error {
         UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
+        UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,
     }
 }
 

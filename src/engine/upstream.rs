@@ -18,7 +18,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
-use super::body::{Body, Guard, Watched};
+use super::body::{Body, BodyError, Guard, Watched};
 use super::clock;
 use super::connector::{Connector, Traffic};
 use super::metrics::{Metrics, Raised, class_label};
@@ -74,6 +74,10 @@ pub enum UpstreamError {
     Reset,
     /// It is not HTTP, or the framing is wrong.
     Malformed,
+    /// Not the upstream's fault: the client gave no more of its body for too long.
+    ClientStalled,
+    /// Not the upstream's fault: the client's body broke off, or its framing is wrong.
+    ClientBroke,
 }
 
 impl UpstreamError {
@@ -84,6 +88,7 @@ impl UpstreamError {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::Malformed => "malformed",
+            Self::ClientStalled | Self::ClientBroke => "client",
         }
     }
 }
@@ -95,6 +100,8 @@ impl fmt::Display for UpstreamError {
             Self::Timeout => "the upstream took too long",
             Self::Reset => "the upstream broke the connection",
             Self::Malformed => "the upstream's answer is not HTTP",
+            Self::ClientStalled => "the request's body did not go on",
+            Self::ClientBroke => "the request's body is not whole",
         })
     }
 }
@@ -226,11 +233,19 @@ impl Service<Request<Body>> for Send {
                 if let Some(connected) = connection.connection_metadata().as_ref() {
                     connected.get_extras(&mut extras);
                 }
-                let closed = extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.closed_without_a_byte());
+                let closed = extras
+                    .get::<Arc<Traffic>>()
+                    .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
                 Failed { error: kind(&error), met_closed_connection: closed }
             })
         })
     }
+}
+
+/// Whether the connection's end was noticed before the first byte of the request was written.
+fn was_never_sent(error: &legacy::Error) -> bool {
+    use std::error::Error;
+    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
 }
 
 /// What went wrong, by the causes of hyper's error.
@@ -240,6 +255,11 @@ fn kind(error: &legacy::Error) -> UpstreamError {
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
+        match error.downcast_ref::<BodyError>() {
+            Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
+            Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,
+            None => {}
+        }
         if let Some(error) = error.downcast_ref::<hyper::Error>()
             && (error.is_parse() || error.is_parse_status())
         {
@@ -272,7 +292,7 @@ struct Told {
 
 impl http_body::Body for Told {
     type Data = bytes::Bytes;
-    type Error = super::body::BodyError;
+    type Error = BodyError;
 
     fn poll_frame(
         mut self: std::pin::Pin<&mut Self>,

@@ -5,5 +5,11 @@
 
 mod floors;
 mod ledger;
+mod lifecycle;
 mod list;
+mod passing;
+mod privacy;
+mod sharing;
+mod streaming;
 mod support;
+mod tunnels;
