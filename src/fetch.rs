@@ -250,12 +250,16 @@ impl Fetch {
                 }
                 let (inbox, contact) = (self.key.inbox(), self.key.contact());
                 match list.scopes.contacts[..] {
-                    [] => list.scopes.contacts.extend(self.room.contact_of(&self.live, inbox, contact, &self.peer).await),
+                    [] => {
+                        let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
+                        list.scopes.contacts.extend(asked);
+                    }
                     [only] => self.room.learned.learn(inbox, contact, only),
                     _ => {}
                 }
                 places.extend(self.body_places(&list.scopes));
-                let counted = if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
+                let counted =
+                    if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
                 let has_room = counted.is_ok();
                 let mut answer = Prepared::new(head.status, head.headers, counted.unwrap_or(list.body), head.version);
                 if list.changed {

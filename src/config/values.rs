@@ -122,7 +122,8 @@ fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
 /// A list of texts, each of which the trim must take. All that it does not take are told of.
 fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>) -> Result<Vec<String>, String> {
     let list = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
-    let list: Vec<String> = list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
+    let list: Vec<String> =
+        list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
     let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
     let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
     if problems.is_empty() { Ok(list) } else { Err(problems.join("; ")) }
@@ -238,8 +239,13 @@ fn read_log_filter(value: &Value) -> Result<String, String> {
         || format!("{value} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug");
     let text = value.as_str().ok_or_else(wrong)?;
     // The filter's own parser takes any bare word for the name of a module, so `inof` would pass and silence the rest.
+    // It also panics on some text that is not ASCII.
     let plain = |piece: &str| piece.contains('=') || (!piece.is_empty() && piece.parse::<LevelFilter>().is_ok());
-    if text.split(',').all(plain) && EnvFilter::try_new(text).is_ok() { Ok(text.to_owned()) } else { Err(wrong()) }
+    if text.is_ascii() && text.split(',').all(plain) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(wrong())
+    }
 }
 
 /// The value itself is never part of the message.
