@@ -66,7 +66,6 @@ async fn an_upload_and_a_download_of_50_mib_take_no_memory_to_speak_of() {
     assert_eq!(length, BODY);
 
     let peak = program.memory("VmHWM");
-    println!("idle {} KiB, peak {} KiB", idle / 1024, peak / 1024);
     assert!(peak < idle + ALLOWANCE, "idle {idle}, peak {peak}");
 }
 
