@@ -23,6 +23,7 @@ use crate::engine::store::StoreSettings;
 use crate::engine::upstream::UpstreamSettings;
 use crate::fetch::FetchSettings;
 use crate::outcome::LogSettings;
+use crate::policy::encoding::EncodingSettings;
 use crate::policy::freshness::Lifetimes;
 use crate::policy::key::QueryRule;
 use crate::policy::payload::{PayloadSettings, Trim};
@@ -64,6 +65,8 @@ pub struct Config {
     pub settle: SettleSettings,
     /// `payload`, with the trim compiled.
     pub payload: PayloadSettings,
+    /// `encoding`.
+    pub encoding: EncodingSettings,
     /// `log`.
     pub log: LogSettings,
 }
@@ -231,6 +234,13 @@ fn build(draft: Draft) -> Config {
                 given(draft.sort_conversations),
             )
             .expect("each part was checked, and that they go together"),
+        },
+        encoding: EncodingSettings {
+            offer: given(draft.offer),
+            min_size: given(draft.min_size),
+            zstd_level: given(draft.zstd_level),
+            br_level: given(draft.br_level).unsigned_abs(),
+            gzip_level: given(draft.gzip_level).unsigned_abs(),
         },
         log: LogSettings {
             format: given(draft.log_format),

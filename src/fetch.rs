@@ -14,11 +14,12 @@ use crate::engine::body::{Body, BodyError, Guard, Read, Resumed, read_at_most};
 use crate::engine::clock;
 use crate::engine::store::Entry;
 use crate::engine::upstream::{Exchange, UpstreamError};
+use crate::policy::encoding::{Coding, coding_of, decode};
 use crate::policy::freshness::unsettled_expiry;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
-use crate::policy::representation::{Prepared, is_made_from_body};
+use crate::policy::representation::{Prepared, Received, is_made_from_body};
 use crate::policy::shown;
 use crate::room::{Live, Room, since};
 
@@ -154,9 +155,11 @@ impl Fetch {
         let request_id = self.room.request_id();
         let mut request =
             self.live.own_request(&self.key.path_and_query(), &request_id).ok_or(UpstreamError::Malformed)?;
-        // An origin, so that the answer shows what readers with one may get; our own side's, so that it tells nothing.
+        // An origin, so that the answer shows what readers with one may get: the upstream's own, which tells nothing,
+        // unless it tells origins apart.
         let base = self.live.upstream.base();
-        let origin = HeaderValue::try_from(format!("{}://{}", base.scheme, base.authority));
+        let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
+        let origin = HeaderValue::try_from(origin);
         request.headers_mut().insert(header::ORIGIN, origin.map_err(|_| UpstreamError::Malformed)?);
         request.headers_mut().insert("x-forwarded-for", self.peer.clone());
         let asked_if = self.condition();
@@ -168,7 +171,8 @@ impl Fetch {
         let (head, body) = response.into_parts();
         match head.status {
             StatusCode::NOT_MODIFIED if asked_if.is_some() => {
-                self.captured.as_ref().map(|captured| self.refreshed(captured, began)).ok_or(UpstreamError::Malformed)
+                let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;
+                Ok(self.refreshed(captured, head, began))
             }
             status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -190,12 +194,28 @@ impl Fetch {
 
     /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
     /// captured one, not of whatever is stored by now.
-    fn refreshed(&self, captured: &Entry, began: Instant) -> Landed {
+    fn refreshed(&self, captured: &Entry, head: Parts, began: Instant) -> Landed {
         let mut places = captured.places.to_vec();
         places.extend(self.room.path_places(&self.key));
-        let entry = self.entry(captured.answer.clone(), places, began, captured.initial_age);
+        let initial_age = initial_age(&head.headers);
+        let answer = captured.answer.refreshed(head.headers, head.version);
+        let entry = self.entry(answer, places, began, initial_age);
         self.room.store.put(self.key.clone(), entry.clone());
         Landed::Answer { entry, kept: true, only_early: false }
+    }
+
+    /// Makes an answer ready to be sent any number of times.
+    fn prepared(&self, head: Parts, body: Bytes) -> Prepared {
+        let date = httpdate::fmt_http_date(clock::wall());
+        Prepared::new(Received {
+            status: head.status,
+            head: head.headers,
+            body,
+            version: head.version,
+            date: HeaderValue::try_from(date).expect("a date is a header value"),
+            for_one_origin: self.key.origin().is_some(),
+            has_codings: !self.live.config.encoding.offer.is_empty(),
+        })
     }
 
     async fn failed(&self, head: Parts, body: Body) -> Result<Landed, UpstreamError> {
@@ -203,7 +223,7 @@ impl Fetch {
             Read::Whole(body) => body,
             Read::Longer(_) => Bytes::new(),
         };
-        let prepared = Prepared::new(head.status, head.headers, body, head.version);
+        let prepared = self.prepared(head, body);
         Ok(Landed::Failed(Failure::Answered(Arc::new(prepared))))
     }
 
@@ -224,6 +244,13 @@ impl Fetch {
             Collected::TooLarge(body) => return Ok(self.private(head, body, "too_large")),
         };
         self.room.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
+        let body = match coding_of(&head.headers) {
+            Ok(Some(coding)) => match self.decoded(body.clone(), coding).await? {
+                Some(body) => body,
+                None => return Ok(self.private(head, Body::from(body), "too_large")),
+            },
+            _ => body,
+        };
         let wants_no_store = has_directive(&head.headers, "no-store");
         let initial_age = initial_age(&head.headers);
         let mut places = self.room.path_places(&self.key).to_vec();
@@ -238,7 +265,7 @@ impl Fetch {
                     }
                     Err(_) => {
                         // A maintenance page says nothing of the list: what is kept stays.
-                        let answer = Prepared::new(head.status, head.headers, body, head.version);
+                        let answer = self.prepared(head, body);
                         let entry = self.entry(answer, places, began, initial_age);
                         return Ok(Landed::Answer { entry, kept: false, only_early: true });
                     }
@@ -261,10 +288,8 @@ impl Fetch {
                 let counted =
                     if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
                 let has_room = counted.is_ok();
-                let mut answer = Prepared::new(head.status, head.headers, counted.unwrap_or(list.body), head.version);
-                if list.changed {
-                    answer.made_anew();
-                }
+                let answer = self.prepared(head, counted.unwrap_or(list.body));
+                let answer = if list.changed { answer.made_anew() } else { answer };
                 let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
                 let entry = self.entry(answer, places, began, initial_age);
                 Ok(self.keep_or_forget(entry, known && has_room && !wants_no_store, !known))
@@ -272,14 +297,22 @@ impl Fetch {
             StatusCode::NOT_FOUND => {
                 places.push(self.room.ledger.place(&Scope::Missing(self.key.inbox())));
                 let keep = !self.live.config.lifetimes.negative_ttl.is_zero() && !wants_no_store;
-                let answer = Prepared::new(head.status, head.headers, body, head.version);
+                let answer = self.prepared(head, body);
                 Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), keep, false))
             }
             _ => {
-                let answer = Prepared::new(head.status, head.headers, body, head.version);
+                let answer = self.prepared(head, body);
                 Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true))
             }
         }
+    }
+
+    /// A body out of the coding that the upstream put it in, though it was not asked to; `None` if it is too large.
+    async fn decoded(&self, body: Bytes, coding: Coding) -> Result<Option<Bytes>, UpstreamError> {
+        let max = self.live.config.fetch.max_body;
+        let aside = tokio::task::spawn_blocking(move || decode(&body, coding, max));
+        let decoded = aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)?;
+        Ok(decoded.and_then(|body| self.room.memory.adopt(body.into()).ok()))
     }
 
     /// The contract pass: checked, trimmed, its scopes read. Counts and tells what differs.
@@ -401,12 +434,12 @@ impl Room {
     }
 }
 
-/// Whether anybody may have it: its end can be told from a broken connection, it is not encoded for one reader, and it
+/// Whether anybody may have it: its end can be told from a broken connection, its coding is known, and it
 /// does not vary by what a shared fetch leaves out.
 fn is_shareable(head: &Parts) -> bool {
     let framed =
         head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
-    let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let decodable = coding_of(&head.headers).is_ok();
     let known = ["origin", "accept-encoding", "cookie", "authorization"];
     let varies = head.headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
         Ok(vary) => {
@@ -414,7 +447,7 @@ fn is_shareable(head: &Parts) -> bool {
         }
         Err(_) => true,
     });
-    (framed || head.status == StatusCode::NO_CONTENT) && !encoded && !varies
+    (framed || head.status == StatusCode::NO_CONTENT) && decodable && !varies
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

@@ -13,6 +13,7 @@ pub mod policy {
     pub mod shown;
     pub mod freshness;
     pub mod representation;
+    pub mod encoding;
     pub mod headers;
     pub mod secret;
 

@@ -195,7 +195,12 @@ impl Record {
         self.status = response.status();
         self.logged = logged;
         let headers = response.headers_mut();
-        headers.append(CACHE_STATUS, outcome.field());
+        // Ours comes last, after those of caches nearer to the origin (RFC 9211 section 2); a kept answer's is empty.
+        if headers.get(CACHE_STATUS).is_some_and(|field| !field.is_empty()) {
+            headers.append(CACHE_STATUS, outcome.field());
+        } else {
+            headers.insert(CACHE_STATUS, outcome.field());
+        }
         headers.insert(X_REQUEST_ID, self.request_id.clone());
         match response.body() {
             Body::Whole(bytes) => {

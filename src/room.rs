@@ -38,6 +38,8 @@ const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const RETRIES_PER_SECOND: u32 = 5;
 const RETRY_SHARE: f32 = 0.2;
 
+/// Bodies being put into a coding at once: more readers get the plain body meanwhile.
+const ENCODED_AT_ONCE: usize = 4;
 /// Milliseconds between two log lines that tell of violations.
 const TELL_EVERY_MS: u64 = 10_000;
 
@@ -66,6 +68,8 @@ pub struct Room {
     pub flights: Flights<Landed>,
     /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
     pub unshareable: Cache<Key, &'static str>,
+    /// Bounds the bodies being put into a coding at once.
+    pub encoding: Semaphore,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
@@ -107,6 +111,7 @@ impl Room {
             learned: Learned::new(hasher.clone()),
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
+            encoding: Semaphore::new(ENCODED_AT_ONCE),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
@@ -158,13 +163,13 @@ impl Room {
 
     /// The places every list of this key has from its path.
     pub fn path_places(&self, key: &Key) -> [Place; 3] {
-        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text())]
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
             .map(|scope| self.ledger.place(&scope))
     }
 
     /// This one list is out of date; `source` says who found out.
     pub fn outdate_list(&self, key: &Key, source: &'static str) {
-        self.ledger.outdate(self.ledger.place(&Scope::List(key.text())));
+        self.ledger.outdate(self.ledger.place(&Scope::List(key.text_of_list())));
         self.metrics.invalidations.with_label_values(&[source]).inc();
     }
 

@@ -10,11 +10,12 @@ use std::time::Duration;
 use toml::Value;
 
 use super::values::{
-    ADDRESS, BASE_URL, COUNT, CREDENTIALS, DROP, DURATION, LOG_FILTER, LOG_FORMAT, PATH, QUERY, SECRET, SHARE, SIZE,
-    STATUSES, SWITCH, TIME_LIMIT, VALIDATE,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
+    QUERY, SECRET, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
+use crate::policy::encoding::Coding;
 use crate::policy::key::QueryRule;
 use crate::policy::payload::Validate;
 use crate::policy::route::CredentialsRule;
@@ -117,6 +118,11 @@ pub(super) struct Draft {
     pub(super) statuses: Option<Vec<String>>,
     pub(super) drop: Option<Vec<String>>,
     pub(super) sort_conversations: Option<bool>,
+    pub(super) offer: Option<Vec<Coding>>,
+    pub(super) min_size: Option<u64>,
+    pub(super) zstd_level: Option<i32>,
+    pub(super) br_level: Option<i32>,
+    pub(super) gzip_level: Option<i32>,
     pub(super) drain_notice: Option<Duration>,
     pub(super) drain_deadline: Option<Duration>,
     pub(super) log_format: Option<LogFormat>,
@@ -210,6 +216,17 @@ pub(super) static TABLE: &[Setting] = &[
         "fields that are not served, such as [\"contact.email\", \"messages.sender.phone_number\"]"),
     setting!("payload.trim.sort_conversations", Is("false"), SWITCH, sort_conversations,
         "conversations by id; the upstream's order is unspecified"),
+
+    setting!("encoding.offer", Is(r#"["zstd", "br", "gzip"]"#), CODINGS, offer,
+        "codings that lists are sent in, the preferred first; [] is none"),
+    setting!("encoding.min_size", Is(r#""1KiB""#), SIZE, min_size,
+        "shorter lists are sent as they are"),
+    setting!("encoding.zstd_level", Is("3"), ZSTD_LEVEL, zstd_level,
+        "1 (fast) to 19 (small)"),
+    setting!("encoding.br_level", Is("5"), BR_LEVEL, br_level,
+        "0 (fast) to 11 (small)"),
+    setting!("encoding.gzip_level", Is("6"), GZIP_LEVEL, gzip_level,
+        "1 (fast) to 9 (small)"),
 
     setting!("drain.notice", Is(r#""5s""#), DURATION, drain_notice,
         "told to stop: how long /ready says 503 while requests are still taken"),

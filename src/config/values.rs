@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
+use crate::policy::encoding::Coding;
 use crate::policy::key::QueryRule;
 use crate::policy::payload::{Trim, TrimMistake, Validate};
 use crate::policy::route::CredentialsRule;
@@ -69,6 +70,16 @@ pub(super) const STATUSES: Form<Vec<String>> =
 /// `payload.trim.drop`.
 pub(super) const DROP: Form<Vec<String>> =
     Form::open(|value| read_texts(value, |text| Trim::compile(None, &[], &[text], false)), |value| texts(value));
+/// `encoding.offer`.
+pub(super) const CODINGS: Form<Vec<Coding>> = Form::open(read_codings, |codings| {
+    Value::from(codings.iter().map(|coding| coding.name()).collect::<Vec<_>>()).to_string()
+});
+/// `encoding.zstd_level`.
+pub(super) const ZSTD_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 19), ToString::to_string);
+/// `encoding.br_level`.
+pub(super) const BR_LEVEL: Form<i32> = Form::open(|value| read_level(value, 0, 11), ToString::to_string);
+/// `encoding.gzip_level`.
+pub(super) const GZIP_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 9), ToString::to_string);
 /// A secret, already fetched from its file or variable.
 pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
 
@@ -131,6 +142,23 @@ fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>)
 
 fn texts(list: &[String]) -> String {
     Value::from(list.to_vec()).to_string()
+}
+
+fn read_codings(value: &Value) -> Result<Vec<Coding>, String> {
+    let wrong = || format!("{value} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once");
+    let mut codings = Vec::new();
+    for name in value.as_array().ok_or_else(wrong)? {
+        let coding = Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name()));
+        codings.push(coding.filter(|coding| !codings.contains(coding)).ok_or_else(wrong)?);
+    }
+    Ok(codings)
+}
+
+fn read_level(value: &Value, least: i32, most: i32) -> Result<i32, String> {
+    let level = value.as_integer().and_then(|level| i32::try_from(level).ok());
+    level
+        .filter(|level| (least..=most).contains(level))
+        .ok_or_else(|| format!("{value} is not a level; write a number from {least} to {most}"))
 }
 
 /// Units from small to large, and how many of the smallest each one is.
