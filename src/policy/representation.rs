@@ -39,9 +39,9 @@ impl Prepared {
         for name in &NOT_KEPT {
             head.remove(name);
         }
-        let cors = split_cors(&mut head);
+        let cors = split_cors(&mut head).map(|cors| compact(&cors));
         append_via(&mut head, version);
-        Self { status, head, cors, body }
+        Self { status, head: compact(&head), cors, body }
     }
 
     /// Whether this reader may have it: one from another origin may not, if the upstream tells origins apart.
@@ -85,6 +85,20 @@ impl Prepared {
         let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum::<usize>();
         fields(&self.head) + self.cors.as_ref().map_or(0, fields) + self.body.len()
     }
+}
+
+/// A head that holds its own bytes and no more. The values of one that was read from a connection are parts of the
+/// connection's buffer, and keep all of it in memory as long as one of them is kept.
+fn compact(head: &HeaderMap) -> HeaderMap {
+    let mut bytes = Vec::with_capacity(head.values().map(HeaderValue::len).sum());
+    head.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
+    let mut bytes = Bytes::from(bytes);
+    let mut compacted = HeaderMap::with_capacity(head.len());
+    for (name, value) in head {
+        let value = HeaderValue::from_maybe_shared(bytes.split_to(value.len())).expect("it was one before");
+        compacted.append(name.clone(), value);
+    }
+    compacted
 }
 
 /// Takes the CORS fields out of a head; gives them if they are the same for every origin.
