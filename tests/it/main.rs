@@ -5,6 +5,7 @@
 mod ledger;
 mod lifecycle;
 mod list;
+mod memory;
 mod passing;
 mod privacy;
 mod sharing;
