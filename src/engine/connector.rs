@@ -114,9 +114,11 @@ impl Traffic {
     }
 }
 
+type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+
 /// A connection to the upstream.
 pub struct Connected {
-    io: Pin<Box<TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>>>,
+    io: Pin<Box<Stream>>,
     traffic: Arc<Traffic>,
 }
 

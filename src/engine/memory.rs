@@ -177,7 +177,7 @@ mod tests {
         for _ in 0..130 {
             collecting.push(&[1; KIB]).unwrap();
         }
-        assert_eq!(collecting.push(&[1; 100 * KIB]), Err(Full));
+        assert_eq!(collecting.push(&vec![1; 100 * KIB]), Err(Full));
         let body = collecting.finish();
         assert_eq!(body.len(), 130 * KIB);
         assert_eq!(memory.free(), 70 * KIB as u64, "what was not needed is given back");

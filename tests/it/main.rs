@@ -1,6 +1,7 @@
 //! Promises, each held by a module, over real sockets.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod ledger;
 mod lifecycle;
