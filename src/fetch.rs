@@ -392,11 +392,11 @@ impl Fetch {
         if length.is_some_and(|length| length > max) {
             return Ok(Collected::TooLarge(body));
         }
-        let mut collecting = self.room.memory.room(length).await;
+        let mut collecting = self.room.memory.room(length, max).await;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| body_error(&error))?;
             let Ok(data) = frame.into_data() else { continue };
-            if collecting.push(&data, max).is_err() {
+            if collecting.push(&data).is_err() {
                 let read = Resumed::new(collecting.finish(), Resumed::new(data, body));
                 return Ok(Collected::TooLarge(Body::stream(read)));
             }

@@ -183,9 +183,9 @@ impl Asked {
         }
         // Too many are being made: this reader gets the plain body.
         let _permit = self.room.encoding.try_acquire().ok()?;
-        let mut made = false;
+        let mut is_new = false;
         let make = async {
-            made = true;
+            is_new = true;
             let (live, body) = (self.live.clone(), body.clone());
             let plain = body.len();
             let work = move || encode(&body, coding, &live.config.encoding).ok();
@@ -194,7 +194,7 @@ impl Asked {
             coded.filter(|coded| coded.len() < plain).and_then(|coded| self.room.memory.adopt(coded.into()).ok())
         };
         let coded = cell.get_or_init(|| make).await.clone();
-        if made {
+        if is_new {
             self.room.store.reweigh(key, entry);
         }
         Some((coding, coded?))
@@ -368,7 +368,7 @@ impl Asked {
             Ok(response) => {
                 self.note_passing_list(key, &response);
                 let outcome = outcome.status(response.status());
-                let response = response.map(|body| Body::stream(Held { body, _permit: permit }));
+                let response = response.map(|body| Body::stream(Watched::guarded(body, permit)));
                 (self.as_passed(response), outcome)
             }
             Err(error) => self.failed(error),
@@ -607,33 +607,5 @@ struct Counting(Arc<std::sync::atomic::AtomicU64>);
 impl Guard for Counting {
     fn passed(&mut self, bytes: usize) {
         self.0.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn whole(&mut self) {}
-}
-
-/// A body that holds its place among the fetches at once.
-struct Held {
-    body: Body,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Held {
-    type Data = Bytes;
-    type Error = crate::engine::body::BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

@@ -114,12 +114,11 @@ impl Traffic {
     }
 }
 
-/// TCP, with TLS if the upstream has it, as tokio reads and writes it.
-type Stream = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
 
 /// A connection to the upstream.
 pub struct Connected {
-    io: Pin<Box<TimeoutStream<Stream>>>,
+    io: Pin<Box<Stream>>,
     traffic: Arc<Traffic>,
 }
 

@@ -187,8 +187,6 @@ pub struct Exchange {
 }
 
 impl Guard for Exchange {
-    fn passed(&mut self, _: usize) {}
-
     fn whole(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
@@ -279,38 +277,21 @@ fn kind(error: &legacy::Error) -> UpstreamError {
 fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
     let (tell, sent) = oneshot::channel::<()>();
     // An empty body drops the sender here: it is sent at once.
-    let body = if body.is_empty() { body } else { Body::stream(Told { body, tell: Some(tell) }) };
+    let body = if body.is_empty() { body } else { Body::stream(Watched::guarded(body, Told(Some(tell)))) };
     let sent = async move { drop(sent.await) };
     (sent, body)
 }
 
-struct Told {
-    body: Body,
-    /// Dropped when the body has been given away: that is the message.
-    tell: Option<oneshot::Sender<()>>,
-}
+/// Tells of a body's end by being dropped, or before.
+struct Told(Option<oneshot::Sender<()>>);
 
-impl http_body::Body for Told {
-    type Data = bytes::Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let polled = std::pin::Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_empty() {
-            self.tell = None;
-        }
-        polled
+impl Guard for Told {
+    fn whole(&mut self) {
+        self.0 = None;
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+    fn broken(&mut self) {
+        self.0 = None;
     }
 }
 

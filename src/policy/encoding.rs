@@ -95,24 +95,24 @@ fn weight(parameter: &str) -> Option<u16> {
 
 /// A body in a coding. The time is in proportion to the body and the level: milliseconds per hundred kilobytes.
 pub fn encode(body: &[u8], coding: Coding, settings: &EncodingSettings) -> io::Result<Vec<u8>> {
-    let mut encoded = Vec::with_capacity(body.len() / 4);
+    let mut out = Vec::with_capacity(body.len() / 4);
     match coding {
-        Coding::Zstd => zstd::stream::copy_encode(body, &mut encoded, settings.zstd_level)?,
+        Coding::Zstd => zstd::stream::copy_encode(body, &mut out, settings.zstd_level)?,
         Coding::Brotli => {
-            let mut encoder = brotli::CompressorWriter::new(&mut encoded, 4096, settings.br_level, 22);
+            let mut encoder = brotli::CompressorWriter::new(&mut out, 4096, settings.br_level, 22);
             encoder.write_all(body)?;
             encoder.flush()?;
             drop(encoder);
         }
         Coding::Gzip => {
             let level = flate2::Compression::new(settings.gzip_level);
-            let mut encoder = flate2::write::GzEncoder::new(&mut encoded, level);
+            let mut encoder = flate2::write::GzEncoder::new(&mut out, level);
             encoder.write_all(body)?;
             encoder.finish()?;
         }
     }
-    encoded.shrink_to_fit();
-    Ok(encoded)
+    out.shrink_to_fit();
+    Ok(out)
 }
 
 /// A body out of its coding; `None` if it is longer than `max` bytes, whatever it was in its coding.
@@ -127,15 +127,19 @@ pub fn decode(encoded: &[u8], coding: Coding, max: u64) -> io::Result<Option<Vec
     Ok((read as u64 <= max).then_some(body))
 }
 
-/// The one coding a body is in, if there is one: `Err` if there are several, or one that is not known.
-pub fn coding_of(head: &HeaderMap) -> Result<Option<Coding>, ()> {
+/// A body is in several codings, or in one that is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotUnderstood;
+
+/// The one coding a body is in, if there is one.
+pub fn coding_of(head: &HeaderMap) -> Result<Option<Coding>, NotUnderstood> {
     let mut found = head.get_all(header::CONTENT_ENCODING).iter();
     let coding = match (found.next().map(HeaderValue::as_bytes), found.next()) {
         (None, _) => return Ok(None),
-        (Some(field), None) => std::str::from_utf8(field).map_err(drop)?.trim(),
-        (Some(_), Some(_)) => return Err(()),
+        (Some(field), None) => std::str::from_utf8(field).map_err(|_| NotUnderstood)?.trim(),
+        (Some(_), Some(_)) => return Err(NotUnderstood),
     };
-    if coding.eq_ignore_ascii_case("identity") { Ok(None) } else { Coding::named(coding).map(Some).ok_or(()) }
+    if coding.eq_ignore_ascii_case("identity") { Ok(None) } else { Coding::named(coding).map(Some).ok_or(NotUnderstood) }
 }
 
 #[cfg(test)]
@@ -203,8 +207,8 @@ mod tests {
         assert_eq!(coding_of(&head(&[])), Ok(None));
         assert_eq!(coding_of(&head(&["identity"])), Ok(None));
         assert_eq!(coding_of(&head(&["br"])), Ok(Some(Coding::Brotli)));
-        assert_eq!(coding_of(&head(&["gzip, br"])), Err(()));
-        assert_eq!(coding_of(&head(&["gzip", "br"])), Err(()));
-        assert_eq!(coding_of(&head(&["deflate"])), Err(()));
+        assert_eq!(coding_of(&head(&["gzip, br"])), Err(NotUnderstood));
+        assert_eq!(coding_of(&head(&["gzip", "br"])), Err(NotUnderstood));
+        assert_eq!(coding_of(&head(&["deflate"])), Err(NotUnderstood));
     }
 }

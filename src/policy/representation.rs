@@ -87,11 +87,12 @@ impl Prepared {
         for name in &NOT_KEPT {
             head.remove(name);
         }
+        let cors = split_cors(&mut head, for_one_origin).map(|cors| compact(&cors));
+        let mut head = compact(&head);
         let upstream_etag = head.get(header::ETAG).cloned();
         if encoded && let Some(etag) = &upstream_etag {
             head.insert(header::ETAG, weakened(etag));
         }
-        let cors = split_cors(&mut head, for_one_origin);
         if has_codings {
             vary_by_coding(&mut head);
         }
@@ -131,7 +132,7 @@ impl Prepared {
         }
         Self {
             status: self.status,
-            head,
+            head: compact(&head),
             cors: self.cors.clone(),
             body: self.body.clone(),
             upstream_etag: self.upstream_etag.clone(),
@@ -215,6 +216,20 @@ fn vary_by_coding(head: &mut HeaderMap) {
     if !fields.any(|vary| vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("accept-encoding"))) {
         head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
+}
+
+/// A head that holds its own bytes and no more. The values of one that was read from a connection are parts of the
+/// connection's buffer, and keep all of it in memory as long as one of them is kept.
+fn compact(head: &HeaderMap) -> HeaderMap {
+    let mut bytes = Vec::with_capacity(head.values().map(HeaderValue::len).sum());
+    head.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
+    let mut bytes = Bytes::from(bytes);
+    let mut compacted = HeaderMap::with_capacity(head.len());
+    for (name, value) in head {
+        let value = HeaderValue::from_maybe_shared(bytes.split_to(value.len())).expect("it was one before");
+        compacted.append(name.clone(), value);
+    }
+    compacted
 }
 
 /// Takes the CORS fields out of a head; gives them if they are the same for every origin, or for the one asked for.

@@ -279,3 +279,27 @@ async fn the_curl_lines_of_the_demonstration_show_what_they_promise() {
     program.signal("INT").await;
     assert_eq!(program.ended().await.code(), Some(0));
 }
+
+/// What the access log says of an answer is what became of it, not what was meant.
+#[tokio::test]
+async fn the_log_tells_an_answer_that_was_not_whole() {
+    let (stand_in, mut program) = both(PROMPT).await;
+    let told = async |detail: &str| program.wait_for_stderr(&format!("\"detail\":\"{detail}\"")).await;
+    let mut leaving = Talk::to(&program.url).await;
+    leaving.send("GET /rails/active_storage/disk/100000000 HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    leaving.head().await.unwrap();
+    drop(leaving);
+    told("client-left").await;
+    stand_in.fault_on(anteroom::demo::Fault::Truncate, Matcher::any());
+    let cut = exchange(&program.url, "GET /nowhere HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    assert!(!cut.whole);
+    told("cut-short").await;
+    stand_in.clear_faults();
+    for path in ["/nowhere", "/rails/active_storage/disk/0", "/rails/active_storage/disk/9"] {
+        exchange(&program.url, format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n")).await;
+    }
+    program.signal("TERM").await;
+    program.ended().await;
+    assert_eq!(program.stderr().matches("client-left").count(), 1, "{}", program.stderr());
+    assert_eq!(program.stderr().matches("cut-short").count(), 1);
+}

@@ -2,11 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod floors;
 mod ledger;
 mod lifecycle;
 mod list;
+mod memory;
 mod passing;
 mod privacy;
 mod sharing;

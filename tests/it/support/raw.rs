@@ -141,6 +141,20 @@ impl Talk {
         Some(message)
     }
 
+    /// Reads an answer with a length and keeps nothing of its body; it must be a whole 200.
+    pub async fn skip_message(&mut self) {
+        let head = self.head().await.expect("an answer");
+        let message = Message { head, body: Vec::new(), trailers: String::new(), whole: true };
+        assert_eq!(message.status(), 200, "{}", message.head);
+        let mut left: usize = message.field("content-length").expect("a length").parse().expect("a number");
+        while left > 0 {
+            let here = left.min(self.buffer.len());
+            self.buffer.drain(..here);
+            left -= here;
+            assert!(left == 0 || self.more().await, "{left} bytes are missing");
+        }
+    }
+
     async fn chunks(&mut self, message: &mut Message) {
         message.whole = false;
         while let Some(size) = self.until(b"\r\n").await {
