@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod floors;
+mod interleavings;
 mod ledger;
 mod list;
 mod support;
