@@ -176,10 +176,12 @@ impl Asked {
         };
         let depart = || {
             let noted = self.room.ledger.now();
+            // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
+            let live = self.room.live();
             let captured = self.room.store.get(key);
             let fetch = Fetch {
                 room: self.room.clone(),
-                live: self.live.clone(),
+                live,
                 key: key.clone(),
                 noted,
                 captured: captured.clone(),

@@ -127,7 +127,13 @@ impl Room {
     /// # Errors
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
-        self.live.store(Arc::new(Live::new(config, self.metrics.clone())?));
+        let live = Live::new(config, self.metrics.clone())?;
+        let reshaped = live.fingerprint != self.live().fingerprint;
+        self.live.store(Arc::new(live));
+        if reshaped {
+            // A flight under the old settings noted its tick before it took them: nobody joins it after this.
+            self.ledger.outdate_everything();
+        }
         Ok(())
     }
 
