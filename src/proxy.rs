@@ -328,12 +328,15 @@ impl Asked {
     /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
     /// be about to land, that is out of date.
     fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
-        if response.status() != StatusCode::OK && response.status() != StatusCode::NOT_MODIFIED {
+        // A 404 is an answer, too.
+        if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;
         }
-        let kept = self.room.store.get(key);
-        let differs = kept.is_some_and(|kept| kept.answer.etag() != response.headers().get(header::ETAG));
-        if differs || self.room.flights.is_under_way(key) {
+        // In this order: a flight stores its answer before it is no longer under way.
+        let under_way = self.room.flights.is_under_way(key);
+        let seen = response.headers().get(header::ETAG);
+        let differs = self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.etag() != seen);
+        if differs || under_way {
             self.room.outdate_list(key, "bypass");
         }
     }
