@@ -151,7 +151,7 @@ impl Asked {
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
     fn refresh_behind(&self, key: &Key, entry: &Arc<Entry>, now: Instant) {
         if self.may_ask_again(key, entry, now) {
-            drop(self.join(key, |_, noted| self.is_current_path(key, noted)));
+            drop(self.join(key, false, |_, noted| self.is_current_path(key, noted)));
         }
     }
 
@@ -167,14 +167,18 @@ impl Asked {
         self.room.ledger.is_current(noted, &self.room.path_places(key))
     }
 
-    /// Joins the flight of a key, or begins one.
-    fn join(&self, key: &Key, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
+    /// Joins the flight of a key, or begins one: `instead` of one that this reader has given up on, which is out of
+    /// date from then on. Only who begins says so, else each of those who gave up would do away with the new one.
+    fn join(&self, key: &Key, instead: bool, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
         let settled = || {
             let entry = self.room.store.get(key).filter(|entry| entry.fingerprint == self.live.fingerprint)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
             (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
         };
         let depart = || {
+            if instead {
+                self.room.outdate_list(key, "flight");
+            }
             let noted = self.room.ledger.now();
             // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
             let live = self.room.live();
@@ -202,7 +206,7 @@ impl Asked {
         let mut given_up = None;
         let mut served_badly = false;
         loop {
-            let joined = self.join(&key, |id, noted| {
+            let joined = self.join(&key, given_up.is_some(), |id, noted| {
                 let good = if served_badly { noted >= arrived } else { self.is_current_path(&key, noted) };
                 good && given_up != Some(id)
             });
@@ -253,7 +257,6 @@ impl Asked {
                         return self.without_answer(&key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT);
                     }
                     given_up = Some(ticket.id);
-                    self.room.outdate_list(&key, "flight");
                 }
             }
         }
