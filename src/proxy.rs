@@ -419,6 +419,7 @@ impl Asked {
     /// Sends the request on as it is and gives the answer as it comes.
     async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
+        let noted = self.room.ledger.now();
         let exchange = self.live.upstream.exchange();
         let response = self.live.upstream.send(request).await?;
         if response.status().is_informational() {
@@ -426,13 +427,13 @@ impl Asked {
         }
         let response = response.map(|body| self.live.upstream.watch(body, exchange));
         match learn {
-            Some(source) => self.learn(&source, response).await,
+            Some(source) => self.learn(noted, &source, response).await,
             None => Ok(response),
         }
     }
 
     /// Reads a short answer on its way for the contact it shows.
-    async fn learn(&self, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+    async fn learn(&self, noted: Tick, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
         let is_json = response
             .headers()
@@ -445,7 +446,7 @@ impl Asked {
         let body = match read_at_most(body, usize::MAX).await {
             Ok(Read::Whole(read)) => {
                 if let Some(contact) = scopes::of_answer(&read).contact {
-                    self.room.learned.learn(&source.inbox, &source.contact, contact);
+                    self.room.learn(noted, &source.inbox, &source.contact, contact);
                 }
                 Body::from(read)
             }
