@@ -64,6 +64,10 @@ impl Write {
         }
         let mut guard = Outdating::new(&self);
         self.read_creation(&mut guard).await;
+        if self.may_merge() {
+            // Afterwards nobody could say whose the source was before.
+            self.attribute(&mut guard, scopes::Shown::default()).await;
+        }
         // From here on the first byte may reach the upstream.
         guard.armed = true;
         let exchange = self.live.upstream.exchange();
@@ -110,6 +114,16 @@ impl Write {
         // Before anybody hears of the answer.
         drop(guard);
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Whether it may give its source to another contact, or take it from everyone: what is not a `POST` to something
+    /// below the contact.
+    fn may_merge(&self) -> bool {
+        let request = &self.request;
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let posts = *request.method() == Method::POST && !request.headers().contains_key("x-http-method-override");
+        !reads && !(posts && request.uri().path().contains("/conversations"))
+            && self.targets.iter().any(|target| matches!(target, Target::Contact(_)))
     }
 
     /// A `GET` with an identifier's hash in its query, and the source it verifies.
