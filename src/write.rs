@@ -68,15 +68,18 @@ impl Write {
             // Afterwards nobody could say whose the source was before.
             self.attribute(&mut guard, scopes::Shown::default()).await;
         }
-        // From here on the first byte may reach the upstream.
-        guard.armed = true;
+        // From here on the first byte may reach the upstream. What was verified already changes nothing.
+        guard.armed = !self.targets.is_empty();
         let exchange = self.live.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
         let response = match self.live.upstream.send(request).await {
             Ok(response) => response,
             Err(error) => {
                 // Without a connection nothing was sent.
-                guard.armed = error != UpstreamError::Connect;
+                guard.armed &= error != UpstreamError::Connect;
+                if guard.armed {
+                    self.attribute(&mut guard, scopes::Shown::default()).await;
+                }
                 return Err(error);
             }
         };
@@ -103,7 +106,10 @@ impl Write {
                         body = Body::from(read);
                     }
                     Ok(Read::Longer(rest)) => body = rest,
-                    Err(_) => return Err(UpstreamError::Reset),
+                    Err(_) => {
+                        self.attribute(&mut guard, shown).await;
+                        return Err(UpstreamError::Reset);
+                    }
                 }
             }
             self.attribute(&mut guard, shown).await;
