@@ -242,7 +242,12 @@ impl Asked {
                 Ok(Landed::Private(private)) => {
                     // What it was made from is not known: only for a reader who came before its fetch began.
                     let taken = if arrived <= ticket.noted { private.take() } else { None };
-                    let Some(response) = taken else { return self.alone(&key, private.why).await };
+                    let Some(response) = taken else {
+                        let why = private.why;
+                        // It holds a place among the fetches at once as long as anybody may still take it.
+                        drop((ticket, private));
+                        return self.alone(&key, why).await;
+                    };
                     let outcome = outcome.status(response.status()).detail(private.why);
                     return (self.as_passed(response), outcome);
                 }
