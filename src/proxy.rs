@@ -438,7 +438,12 @@ impl Asked {
     }
 
     /// Reads a short answer on its way for the contact it shows.
-    async fn learn(&self, noted: Tick, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+    async fn learn(
+        &self,
+        noted: Tick,
+        source: &Source,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
         let is_json = response
             .headers()

@@ -66,7 +66,11 @@ impl Write {
         self.read_creation(&mut guard).await;
         if self.may_merge() {
             // Afterwards nobody could say whose the source was before.
-            self.attribute(&mut guard, scopes::Shown::default()).await;
+            for target in &self.targets {
+                let Target::Contact(Source { inbox, contact }) = target else { continue };
+                let before = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
+                guard.places.extend(before.map(|id| self.room.ledger.place(&Scope::Contact(id))));
+            }
         }
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
@@ -129,7 +133,6 @@ impl Write {
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let posts = *request.method() == Method::POST && !request.headers().contains_key("x-http-method-override");
         !reads && !(posts && request.uri().path().contains("/conversations"))
-            && self.targets.iter().any(|target| matches!(target, Target::Contact(_)))
     }
 
     /// A `GET` with an identifier's hash in its query, and the source it verifies.
@@ -167,7 +170,10 @@ impl Write {
                 Target::Contact(Source { inbox, contact }) => {
                     let known = contacts.first().copied();
                     if let Some(known) = known {
-                        self.room.learned.learn(inbox, contact, known);
+                        // Of a spelling that can be read in two ways it is not known which one was meant.
+                        if self.targets.len() == 1 {
+                            self.room.learned.learn(inbox, contact, known);
+                        }
                     } else {
                         let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
                         unknown |= asked.is_none();

@@ -519,6 +519,7 @@ async fn i25_after_a_reload_nothing_made_under_other_settings_is_served() {
     gate.release_all();
     early.await.unwrap();
     assert!(late.await.unwrap().cache_status().contains("fwd=uri-miss"));
+    proxy.list(A).await;
     assert!(proxy.list(A).await.is_hit());
     stand_in.fault(Fault::Error);
     let failed = proxy.list("visitor-b").await;
