@@ -202,7 +202,7 @@ impl Record {
                 self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
                 response
             }
-            Body::Stream(_) => response.map(|body| Body::stream(Told { body, record: self })),
+            Body::Stream(_) | Body::Incoming(_) => response.map(|body| Body::stream(Told { body, record: self })),
         }
     }
 }

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tower::retry::budget::Budget;
 
@@ -42,14 +41,14 @@ struct Asked {
     live: Arc<Live>,
     head: Parts,
     /// Taken by whoever passes it on.
-    body: Option<Incoming>,
+    body: Option<Body>,
     peer: SocketAddr,
     request_id: HeaderValue,
     received: Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// Answers a request.
-pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
     let live = room.live();
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| room.request_id());

@@ -64,7 +64,8 @@ impl Write {
         }
         let mut guard = Outdating::new(&self);
         self.read_creation(&mut guard).await;
-        if self.may_merge() {
+        let merges = self.may_merge();
+        if merges {
             // Afterwards nobody could say whose the source was before.
             for target in &self.targets {
                 let Target::Contact(Source { inbox, contact }) = target else { continue };
@@ -82,7 +83,7 @@ impl Write {
                 // Without a connection nothing was sent.
                 guard.armed &= error != UpstreamError::Connect;
                 if guard.armed {
-                    self.attribute(&mut guard, scopes::Shown::default()).await;
+                    self.attribute(&mut guard, scopes::Shown::default(), merges).await;
                 }
                 return Err(error);
             }
@@ -111,12 +112,12 @@ impl Write {
                     }
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
-                        self.attribute(&mut guard, shown).await;
+                        self.attribute(&mut guard, shown, merges).await;
                         return Err(UpstreamError::Reset);
                     }
                 }
             }
-            self.attribute(&mut guard, shown).await;
+            self.attribute(&mut guard, shown, merges).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
                 self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
@@ -162,7 +163,7 @@ impl Write {
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    async fn attribute(&self, guard: &mut Outdating, shown: scopes::Shown) {
+    async fn attribute(&self, guard: &mut Outdating, shown: scopes::Shown, merges: bool) {
         let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
@@ -175,6 +176,10 @@ impl Write {
                             self.room.learned.learn(inbox, contact, known);
                         }
                     } else {
+                        if merges {
+                            // What was known of it may have been true until now only.
+                            self.room.learned.forget(inbox, contact);
+                        }
                         let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
                         unknown |= asked.is_none();
                         contacts.extend(asked);
@@ -182,7 +187,17 @@ impl Write {
                 }
                 Target::Creation { inbox } => match (&shown.source, shown.contact) {
                     (Some(source), Some(contact)) => self.room.learned.learn(inbox, source, contact),
-                    _ => unknown = true,
+                    _ => {
+                        let asked = match &guard.source {
+                            Some(source) => {
+                                self.room.learned.forget(inbox, source);
+                                self.room.contact_of(&self.live, inbox, source, &self.peer).await
+                            }
+                            None => None,
+                        };
+                        unknown |= asked.is_none();
+                        contacts.extend(asked);
+                    }
                 },
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }

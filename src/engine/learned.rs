@@ -40,6 +40,13 @@ impl Learned {
         self.contacts.insert(source, contact);
     }
 
+    /// Whose this source is, is not known any more.
+    pub fn forget(&self, inbox: &str, source: &str) {
+        let source = self.hasher.hash_one((inbox, source));
+        self.contacts.invalidate(&source);
+        self.verified.invalidate(&source);
+    }
+
     /// Whether this very request (a `GET` with an identifier's hash) was the last of its kind that succeeded for the
     /// source: then it changes nothing.
     pub fn has_verified(&self, inbox: &str, source: &str, request: &str) -> bool {
