@@ -7,4 +7,5 @@ mod floors;
 mod interleavings;
 mod ledger;
 mod list;
+mod model;
 mod support;
