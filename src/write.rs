@@ -133,7 +133,8 @@ impl Write {
         let request = &self.request;
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         let posts = *request.method() == Method::POST && !request.headers().contains_key("x-http-method-override");
-        !reads && !(posts && request.uri().path().contains("/conversations"))
+        let below_the_contact = request.uri().path().contains("/conversations");
+        !(reads || posts && below_the_contact)
     }
 
     /// A `GET` with an identifier's hash in its query, and the source it verifies.
@@ -185,20 +186,18 @@ impl Write {
                         contacts.extend(asked);
                     }
                 }
-                Target::Creation { inbox } => match (&shown.source, shown.contact) {
-                    (Some(source), Some(contact)) => self.room.learned.learn(inbox, source, contact),
-                    _ => {
-                        let asked = match &guard.source {
-                            Some(source) => {
-                                self.room.learned.forget(inbox, source);
-                                self.room.contact_of(&self.live, inbox, source, &self.peer).await
-                            }
-                            None => None,
-                        };
+                Target::Creation { inbox } => {
+                    if let (Some(source), Some(contact)) = (&shown.source, shown.contact) {
+                        self.room.learned.learn(inbox, source, contact);
+                    } else if let Some(source) = &guard.source {
+                        self.room.learned.forget(inbox, source);
+                        let asked = self.room.contact_of(&self.live, inbox, source, &self.peer).await;
                         unknown |= asked.is_none();
                         contacts.extend(asked);
+                    } else {
+                        unknown = true;
                     }
-                },
+                }
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }
         }

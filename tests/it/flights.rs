@@ -138,9 +138,10 @@ async fn a_reader_waits_for_two_flights_at_most() {
     let (stand_in, proxy) = both("cache.wait = \"2s\"").await;
     stand_in.fault(Fault::Hang);
     let reader = reading(&proxy, A);
-    for flights in 1..=2 {
+    for flights in 1..=2_u32 {
         proxy.wait_for_metric("anteroom_flights", f64::from(flights)).await;
-        stand_in.wait_for("the list", |seen| seen.iter().filter(|seen| seen.is_list).count() == flights as usize).await;
+        let asked = usize::try_from(flights).unwrap();
+        stand_in.wait_for("the list", |seen| seen.iter().filter(|seen| seen.is_list).count() == asked).await;
         jump(Duration::from_secs(3)).await;
     }
     assert_eq!(reader.await.unwrap().status, StatusCode::GATEWAY_TIMEOUT);

@@ -400,7 +400,9 @@ async fn i20_a_newer_list_too_large_to_keep_removes_the_older_one() {
 async fn i21_what_a_bypassed_reader_has_seen_the_next_reader_sees_too() {
     for faults in [&[][..], &[Fault::NoEtag]] {
         let (stand_in, proxy) = both("").await;
-        faults.iter().for_each(|fault| stand_in.fault(*fault));
+        for fault in faults {
+            stand_in.fault(*fault);
+        }
         proxy.list(A).await;
         stand_in.agent_message(A, "nobody told the proxy");
         let bypassed = get_with(&proxy.list_url(A), &[("cookie", "a=b")]).await;

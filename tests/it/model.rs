@@ -172,7 +172,7 @@ impl Client {
             10..15 => self.write(source).await,
             15 => self.create().await,
             16 => self.merge().await,
-            17 => self.agent(source).await,
+            17 => self.agent(source),
             18 => self.forget(source),
             _ => sleep(Duration::from_millis(self.dice.below(6_000))).await,
         }
@@ -255,7 +255,7 @@ impl Client {
     }
 
     /// An agent changes the contact of a source; an event tells of it late, twice, or never.
-    async fn agent(&mut self, source: u64) {
+    fn agent(&mut self, source: u64) {
         let Some((contact, sources, version)) = self.schedule.register().change(source) else { return };
         self.schedule.tell(&format!("an agent changes the contact of s{source}: {version}"));
         let (times, late) = (self.dice.below(3), self.dice.pause());

@@ -155,7 +155,9 @@ impl Register {
             if merged || created {
                 self.need(source, most);
             }
-            all.into_iter().for_each(|source| self.need(source, version));
+            for source in all {
+                self.need(source, version);
+            }
         }
         Some(version)
     }
