@@ -197,6 +197,9 @@ impl Fetch {
     fn refreshed(&self, captured: &Entry, head: Parts, began: Instant) -> Landed {
         let mut places = captured.places.to_vec();
         places.extend(self.room.path_places(&self.key));
+        // An empty list names nobody: it may be as empty as before, and another contact's.
+        let learned = self.room.learned.contact(self.key.inbox(), self.key.contact());
+        places.extend(learned.map(|contact| self.room.ledger.place(&Scope::Contact(contact))));
         let initial_age = initial_age(&head.headers);
         let answer = captured.answer.refreshed(head.headers, head.version);
         let entry = self.entry(answer, places, began, initial_age);
@@ -281,7 +284,7 @@ impl Fetch {
                         let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
                         list.scopes.contacts.extend(asked);
                     }
-                    [only] => self.room.learned.learn(inbox, contact, only),
+                    [only] => self.room.learn(self.noted, inbox, contact, only),
                     _ => {}
                 }
                 places.extend(self.body_places(&list.scopes));
@@ -416,6 +419,7 @@ impl Room {
         if let Some(contact) = self.learned.contact(inbox, source) {
             return Some(contact);
         }
+        let noted = self.ledger.now();
         let path = crate::policy::key::contact_path(inbox, source);
         let mut request = live.own_request(&path, &self.request_id())?;
         request.headers_mut().insert("x-forwarded-for", peer.clone());
@@ -429,8 +433,17 @@ impl Room {
             }
         };
         let contact = tokio::time::timeout(LOOK_UP, look_up).await.ok()??;
-        self.learned.learn(inbox, source, contact);
+        self.learn(noted, inbox, source, contact);
         Some(contact)
+    }
+
+    /// What was asked for at this tick shows the contact of a source. It is not learned if a change since may have
+    /// given the source to another contact.
+    pub fn learn(&self, noted: Tick, inbox: &str, source: &str, contact: u64) {
+        let places = [Scope::Source(source), Scope::Contact(contact)].map(|scope| self.ledger.place(&scope));
+        if self.ledger.is_current(noted, &places) {
+            self.learned.learn(inbox, source, contact);
+        }
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tower::retry::budget::Budget;
 
@@ -46,14 +45,14 @@ struct Asked {
     live: Arc<Live>,
     head: Parts,
     /// Taken by whoever passes it on.
-    body: Option<Incoming>,
+    body: Option<Body>,
     peer: SocketAddr,
     request_id: HeaderValue,
     received: Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// Answers a request.
-pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Incoming>) -> Response<Body> {
+pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
     let live = room.live();
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| room.request_id());
@@ -203,7 +202,7 @@ impl Asked {
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
     fn refresh_behind(&self, key: &Key, entry: &Arc<Entry>, now: Instant) {
         if self.may_ask_again(key, entry, now) {
-            drop(self.join(key, |_, noted| self.is_current_path(key, noted)));
+            drop(self.join(key, false, |_, noted| self.is_current_path(key, noted)));
         }
     }
 
@@ -219,19 +218,25 @@ impl Asked {
         self.room.ledger.is_current(noted, &self.room.path_places(key))
     }
 
-    /// Joins the flight of a key, or begins one.
-    fn join(&self, key: &Key, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
+    /// Joins the flight of a key, or begins one: `instead` of one that this reader has given up on, which is out of
+    /// date from then on. Only who begins says so, else each of those who gave up would do away with the new one.
+    fn join(&self, key: &Key, instead: bool, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
         let settled = || {
             let entry = self.kept(key)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
             (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
         };
         let depart = || {
+            if instead {
+                self.room.outdate_list(key, "flight");
+            }
             let noted = self.room.ledger.now();
+            // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
+            let live = self.room.live();
             let captured = self.room.store.get(key);
             let fetch = Fetch {
                 room: self.room.clone(),
-                live: self.live.clone(),
+                live,
                 key: key.clone(),
                 noted,
                 captured: captured.clone(),
@@ -252,7 +257,7 @@ impl Asked {
         let mut given_up = None;
         let mut served_badly = false;
         loop {
-            let joined = self.join(&key, |id, noted| {
+            let joined = self.join(&key, given_up.is_some(), |id, noted| {
                 let good = if served_badly { noted >= arrived } else { self.is_current_path(&key, noted) };
                 good && given_up != Some(id)
             });
@@ -298,7 +303,12 @@ impl Asked {
                 Ok(Landed::Private(private)) => {
                     // What it was made from is not known: only for a reader who came before its fetch began.
                     let taken = if arrived <= ticket.noted { private.take() } else { None };
-                    let Some(response) = taken else { return self.alone(&key, private.why).await };
+                    let Some(response) = taken else {
+                        let why = private.why;
+                        // It holds a place among the fetches at once as long as anybody may still take it.
+                        drop((ticket, private));
+                        return self.alone(&key, why).await;
+                    };
                     let outcome = outcome.status(response.status()).detail(private.why);
                     return (self.as_passed(response), outcome);
                 }
@@ -313,7 +323,6 @@ impl Asked {
                         return self.without_answer(&key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT).await;
                     }
                     given_up = Some(ticket.id);
-                    self.room.outdate_list(&key, "flight");
                 }
             }
         }
@@ -392,12 +401,16 @@ impl Asked {
     /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
     /// be about to land, that is out of date.
     fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
-        if response.status() != StatusCode::OK && response.status() != StatusCode::NOT_MODIFIED {
+        // A 404 is an answer, too.
+        if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;
         }
-        let kept = self.room.store.get(key);
-        let differs = kept.is_some_and(|kept| kept.answer.upstream_etag() != response.headers().get(header::ETAG));
-        if differs || self.room.flights.is_under_way(key) {
+        // In this order: a flight stores its answer before it is no longer under way.
+        let under_way = self.room.flights.is_under_way(key);
+        let seen = response.headers().get(header::ETAG);
+        let differs =
+            self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
+        if differs || under_way {
             self.room.outdate_list(key, "bypass");
         }
     }
@@ -477,6 +490,7 @@ impl Asked {
     /// Sends the request on as it is and gives the answer as it comes.
     async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
+        let noted = self.room.ledger.now();
         let exchange = self.live.upstream.exchange();
         let response = self.live.upstream.send(request).await?;
         if response.status().is_informational() {
@@ -484,13 +498,18 @@ impl Asked {
         }
         let response = response.map(|body| self.live.upstream.watch(body, exchange));
         match learn {
-            Some(source) => self.learn(&source, response).await,
+            Some(source) => self.learn(noted, &source, response).await,
             None => Ok(response),
         }
     }
 
     /// Reads a short answer on its way for the contact it shows.
-    async fn learn(&self, source: &Source, response: Response<Body>) -> Result<Response<Body>, UpstreamError> {
+    async fn learn(
+        &self,
+        noted: Tick,
+        source: &Source,
+        response: Response<Body>,
+    ) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
         let is_json = response
             .headers()
@@ -503,7 +522,7 @@ impl Asked {
         let body = match read_at_most(body, usize::MAX).await {
             Ok(Read::Whole(read)) => {
                 if let Some(contact) = shown::of_answer(&read).contact {
-                    self.room.learned.learn(&source.inbox, &source.contact, contact);
+                    self.room.learn(noted, &source.inbox, &source.contact, contact);
                 }
                 Body::from(read)
             }

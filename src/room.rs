@@ -97,6 +97,12 @@ impl Room {
     /// # Errors
     /// In words, if the certificates cannot be used.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, String> {
+        let upstream = Upstream::new(config.upstream.clone(), metrics.clone())?;
+        Ok(Self::with(config, upstream, metrics))
+    }
+
+    /// The same with a client towards the upstream that is there already.
+    pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
         let hasher = RandomState::new();
         let longest = [
             config.lifetimes.ttl.saturating_add(config.lifetimes.stale_while_revalidate),
@@ -104,7 +110,7 @@ impl Room {
             config.lifetimes.negative_ttl,
         ];
         let longest = longest.into_iter().max().unwrap_or_default();
-        Ok(Arc::new(Self {
+        Arc::new(Self {
             store: Store::new(config.store, longest, &metrics),
             ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
             epoch: Epoch::begin(),
@@ -119,12 +125,12 @@ impl Room {
             tasks: TaskTracker::new(),
             ready: AtomicBool::new(true),
             drained: CancellationToken::new(),
-            live: ArcSwap::from_pointee(Live::new(config, metrics.clone())?),
+            live: ArcSwap::from_pointee(Live::new(config, upstream)),
             metrics,
             request_ids: AtomicU64::new(0),
             told_of_violations: AtomicU64::new(0),
             hasher,
-        }))
+        })
     }
 
     /// The settings in force, for one request from its beginning to its end.
@@ -137,7 +143,14 @@ impl Room {
     /// # Errors
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
-        self.live.store(Arc::new(Live::new(config, self.metrics.clone())?));
+        let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
+        let live = Live::new(config, upstream);
+        let reshaped = live.fingerprint != self.live().fingerprint;
+        self.live.store(Arc::new(live));
+        if reshaped {
+            // A flight under the old settings noted its tick before it took them: nobody joins it after this.
+            self.ledger.outdate_everything();
+        }
         Ok(())
     }
 
@@ -197,12 +210,11 @@ impl Room {
 }
 
 impl Live {
-    fn new(config: Config, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let upstream = Upstream::new(config.upstream.clone(), metrics)?;
+    fn new(config: Config, upstream: Upstream) -> Self {
         let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, .. } = &config;
         let shape = format!("{base:?} {credentials:?} {query:?} {payload:?}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
-        Ok(Self { config, upstream, fingerprint })
+        Self { config, upstream, fingerprint }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
+use crate::engine::body::Body;
 use crate::engine::metrics::Raised;
 use crate::proxy;
 use crate::room::Room;
@@ -142,7 +143,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
         let room = room.clone();
         async move {
             let response = if public {
-                proxy::handle(room, peer, request).await
+                proxy::handle(room, peer, request.map(Body::from)).await
             } else {
                 let (head, body) = request.into_parts();
                 admin::handle(&room, &head, body.boxed_unsync()).await

@@ -64,15 +64,27 @@ impl Write {
         }
         let mut guard = Outdating::new(&self);
         self.read_creation(&mut guard).await;
-        // From here on the first byte may reach the upstream.
-        guard.armed = true;
+        let merges = self.may_merge();
+        if merges {
+            // Afterwards nobody could say whose the source was before.
+            for target in &self.targets {
+                let Target::Contact(Source { inbox, contact }) = target else { continue };
+                let before = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
+                guard.places.extend(before.map(|id| self.room.ledger.place(&Scope::Contact(id))));
+            }
+        }
+        // From here on the first byte may reach the upstream. What was verified already changes nothing.
+        guard.armed = !self.targets.is_empty();
         let exchange = self.live.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
         let response = match self.live.upstream.send(request).await {
             Ok(response) => response,
             Err(error) => {
                 // Without a connection nothing was sent.
-                guard.armed = error != UpstreamError::Connect;
+                guard.armed &= error != UpstreamError::Connect;
+                if guard.armed {
+                    self.attribute(&mut guard, shown::Shown::default(), merges).await;
+                }
                 return Err(error);
             }
         };
@@ -91,18 +103,21 @@ impl Write {
                 .headers
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-            let mut about = shown::Shown::default();
+            let mut shown = shown::Shown::default();
             if is_json {
                 match read_at_most(body, HELD_ANSWER).await {
                     Ok(Read::Whole(read)) => {
-                        about = shown::of_answer(&read);
+                        shown = shown::of_answer(&read);
                         body = Body::from(read);
                     }
                     Ok(Read::Longer(rest)) => body = rest,
-                    Err(_) => return Err(UpstreamError::Reset),
+                    Err(_) => {
+                        self.attribute(&mut guard, shown, merges).await;
+                        return Err(UpstreamError::Reset);
+                    }
                 }
             }
-            self.attribute(&mut guard, about).await;
+            self.attribute(&mut guard, shown, merges).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
                 self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
@@ -110,6 +125,16 @@ impl Write {
         // Before anybody hears of the answer.
         drop(guard);
         Ok(Response::from_parts(head, body))
+    }
+
+    /// Whether it may give its source to another contact, or take it from everyone: what is not a `POST` to something
+    /// below the contact.
+    fn may_merge(&self) -> bool {
+        let request = &self.request;
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        let posts = *request.method() == Method::POST && !request.headers().contains_key("x-http-method-override");
+        let below_the_contact = request.uri().path().contains("/conversations");
+        !(reads || posts && below_the_contact)
     }
 
     /// A `GET` with an identifier's hash in its query, and the source it verifies.
@@ -139,34 +164,49 @@ impl Write {
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    async fn attribute(&self, guard: &mut Outdating, about: shown::Shown) {
-        let mut contacts: Vec<u64> = about.contact.into_iter().collect();
+    async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
+        let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
             match target {
                 Target::Contact(Source { inbox, contact }) => {
                     let known = contacts.first().copied();
                     if let Some(known) = known {
-                        self.room.learned.learn(inbox, contact, known);
+                        // Of a spelling that can be read in two ways it is not known which one was meant.
+                        if self.targets.len() == 1 {
+                            self.room.learned.learn(inbox, contact, known);
+                        }
                     } else {
+                        if merges {
+                            // What was known of it may have been true until now only.
+                            self.room.learned.forget(inbox, contact);
+                        }
                         let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
                         unknown |= asked.is_none();
                         contacts.extend(asked);
                     }
                 }
-                Target::Creation { inbox } => match (&about.source, about.contact) {
-                    (Some(source), Some(contact)) => self.room.learned.learn(inbox, source, contact),
-                    _ => unknown = true,
-                },
+                Target::Creation { inbox } => {
+                    if let (Some(source), Some(contact)) = (&shown.source, shown.contact) {
+                        self.room.learned.learn(inbox, source, contact);
+                    } else if let Some(source) = &guard.source {
+                        self.room.learned.forget(inbox, source);
+                        let asked = self.room.contact_of(&self.live, inbox, source, &self.peer).await;
+                        unknown |= asked.is_none();
+                        contacts.extend(asked);
+                    } else {
+                        unknown = true;
+                    }
+                }
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }
         }
-        if let Some(source) = about.source {
+        if let Some(source) = shown.source {
             guard.places.push(self.room.ledger.place(&Scope::Source(&source)));
             // The answer says what the request only asked for.
             guard.source = None;
         }
-        if let Some(uuid) = &about.uuid {
+        if let Some(uuid) = &shown.uuid {
             guard.places.push(self.room.ledger.place(&Scope::Conversation(uuid)));
         }
         guard.places.extend(contacts.into_iter().map(|contact| self.room.ledger.place(&Scope::Contact(contact))));

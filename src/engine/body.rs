@@ -43,6 +43,8 @@ pub enum Body {
     Whole(Option<Bytes>),
     /// Streamed.
     Stream(BoxBody<Bytes, BodyError>),
+    /// As it comes from a connection.
+    Incoming(hyper::body::Incoming),
 }
 
 impl Body {
@@ -61,7 +63,14 @@ impl Body {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
             Self::Stream(body) => http_body::Body::is_end_stream(body),
+            Self::Incoming(body) => http_body::Body::is_end_stream(body),
         }
+    }
+}
+
+impl From<hyper::body::Incoming> for Body {
+    fn from(body: hyper::body::Incoming) -> Self {
+        Self::Incoming(body)
     }
 }
 
@@ -82,6 +91,7 @@ impl http_body::Body for Body {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(body) => Pin::new(body).poll_frame(context),
+            Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
         }
     }
 
@@ -93,6 +103,7 @@ impl http_body::Body for Body {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
             Self::Stream(body) => body.size_hint(),
+            Self::Incoming(body) => body.size_hint(),
         }
     }
 }

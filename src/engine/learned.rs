@@ -25,13 +25,26 @@ impl Learned {
         self.contacts.get(&self.hasher.hash_one((inbox, source)))
     }
 
-    /// A source shows this contact. If it was another's before, nothing of that one holds any more.
+    /// A source shows this contact. If it was another's before, contacts were merged, and nobody says which other
+    /// sources moved with this one: nothing that was learned holds any more.
     pub fn learn(&self, inbox: &str, source: &str, contact: u64) {
         let source = self.hasher.hash_one((inbox, source));
-        if self.contacts.get(&source) != Some(contact) {
-            self.contacts.insert(source, contact);
-            self.verified.invalidate(&source);
+        match self.contacts.get(&source) {
+            Some(known) if known == contact => return,
+            Some(_) => {
+                self.contacts.invalidate_all();
+                self.verified.invalidate_all();
+            }
+            None => {}
         }
+        self.contacts.insert(source, contact);
+    }
+
+    /// Whose this source is, is not known any more.
+    pub fn forget(&self, inbox: &str, source: &str) {
+        let source = self.hasher.hash_one((inbox, source));
+        self.contacts.invalidate(&source);
+        self.verified.invalidate(&source);
     }
 
     /// Whether this very request (a `GET` with an identifier's hash) was the last of its kind that succeeded for the

@@ -118,10 +118,12 @@ impl Store {
     /// Keeps an answer, unless one from a later fetch is kept. moka runs over its bound under bursts of large values
     /// if its pending work waits.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
-        if self.get(&key).is_none_or(|kept| kept.noted <= entry.noted) {
-            self.cache.insert(key, entry);
-            self.cache.run_pending_tasks();
-        }
+        // At once: between a look and an insertion a newer one may come.
+        self.cache.entry(key).and_compute_with(|kept| match kept {
+            Some(kept) if kept.value().noted > entry.noted => Op::Nop,
+            _ => Op::Put(entry),
+        });
+        self.cache.run_pending_tasks();
     }
 
     /// Weighs an entry anew, since moka weighs at insertion only; a newer one that took its place stays.
@@ -134,9 +136,10 @@ impl Store {
 
     /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.
     pub fn forget(&self, key: &Key, noted: Tick) {
-        if self.get(key).is_some_and(|kept| kept.noted <= noted) {
-            self.cache.invalidate(key);
-        }
+        self.cache.entry_by_ref(key).and_compute_with(|kept| match kept {
+            Some(kept) if kept.value().noted <= noted => Op::Remove,
+            _ => Op::Nop,
+        });
     }
 
     /// How many answers are kept, and their weight in bytes.

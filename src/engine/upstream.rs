@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Response, Uri};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::capture_connection;
+use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tokio::sync::oneshot;
@@ -130,6 +130,14 @@ impl Upstream {
     /// In words, if the certificates cannot be used.
     pub fn new(settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
         let connector = Connector::new(&settings)?;
+        Ok(Self::over(connector, settings, metrics))
+    }
+
+    /// A client over connections of another kind.
+    pub fn over<C>(connector: C, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Self
+    where
+        C: Connect + Clone + std::marker::Send + Sync + 'static,
+    {
         let client = Client::builder(TokioExecutor::new())
             .pool_idle_timeout(settings.pool_idle)
             // Without a timer the idle limit does nothing.
@@ -141,7 +149,7 @@ impl Upstream {
         let stack = ServiceBuilder::new()
             .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
             .service(Send { client, head_timeout: settings.head_timeout });
-        Ok(Self { stack: BoxCloneSyncService::new(stack), settings, metrics })
+        Self { stack: BoxCloneSyncService::new(stack), settings, metrics }
     }
 
     /// Where it is.
@@ -195,12 +203,15 @@ impl Guard for Exchange {
 
 /// One request, with the limit on its head.
 #[derive(Clone)]
-struct Send {
-    client: Client<Connector, Body>,
+struct Send<C> {
+    client: Client<C, Body>,
     head_timeout: Duration,
 }
 
-impl Service<Request<Body>> for Send {
+impl<C> Service<Request<Body>> for Send<C>
+where
+    C: Connect + Clone + std::marker::Send + Sync + 'static,
+{
     type Response = Response<Incoming>;
     type Error = Failed;
     type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Failed>> + std::marker::Send>>;
