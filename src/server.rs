@@ -139,11 +139,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
     // A client that takes no byte for so long is gone.
     stream.set_write_timeout(Some(room.live().upstream.settings().stall_timeout));
     // Whether bytes came that nothing was said to yet: at the limit on heads that is half a head, else an idle client.
-    let heard = Arc::new(AtomicBool::new(false));
-    let (hears, says) = (heard.clone(), heard.clone());
-    let stream = InspectWriter::new(stream, move |_| says.store(false, Ordering::Relaxed));
+    let unanswered = Arc::new(AtomicBool::new(false));
+    let (on_read, on_write) = (unanswered.clone(), unanswered.clone());
+    let stream = InspectWriter::new(stream, move |_| on_write.store(false, Ordering::Relaxed));
     let stream = InspectReader::new(stream, move |read: &[u8]| {
-        hears.fetch_or(!read.is_empty(), Ordering::Relaxed);
+        on_read.fetch_or(!read.is_empty(), Ordering::Relaxed);
     });
     let public = name == "public";
     let metrics = room.metrics.clone();
@@ -173,7 +173,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
         }
     };
     if let Err(error) = result
-        && (heard.load(Ordering::Relaxed) || !error.is_timeout())
+        && (unanswered.load(Ordering::Relaxed) || !error.is_timeout())
     {
         metrics.connection_errors.with_label_values(&[kind(&error)]).inc();
         tracing::debug!(%error, listener = name, "a connection ended by an error");
