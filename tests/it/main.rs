@@ -1,6 +1,12 @@
 //! Promises, each held by a module, over real sockets.
 
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(
+    clippy::format_collect,
+    clippy::too_many_lines,
+    clippy::cast_precision_loss,
+    reason = "tests are read from top to bottom, and need not be fast"
+)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod crowd;
