@@ -121,6 +121,26 @@ async fn a_list_too_large_to_keep_passes_and_no_late_reader_gets_it() {
 }
 
 #[tokio::test]
+async fn a_private_answer_that_nobody_may_have_gives_its_place_back() {
+    let (stand_in, proxy) = both("cache.max_body = \"64KiB\"\nupstream.max_in_flight = 1").await;
+    stand_in.seed(A, Shape { conversations: 1, messages: 100, bytes: 1000 });
+    stand_in.attach(A, "phone");
+    stand_in.verify("phone");
+    let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("phone"));
+    let early = reading(&proxy, "phone");
+    gate.arrived(1).await;
+    write(&stand_in, &proxy, A).await;
+    let late = reading(&proxy, "phone");
+    proxy.wait_for_metric("anteroom_waiters", 2.0).await;
+    early.abort();
+    proxy.wait_for_metric("anteroom_waiters", 1.0).await;
+    gate.release_all();
+    // There is but one place, and the answer that was not for it held it.
+    assert!(late.await.unwrap().body == stand_in.list_body("phone"));
+    ended(&proxy, "too_large", 1.0).await;
+}
+
+#[tokio::test]
 async fn a_flight_ends_at_its_deadline() {
     let (stand_in, proxy) = both("upstream.fetch_timeout = \"3s\"").await;
     stand_in.fault(Fault::Hang);

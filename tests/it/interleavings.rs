@@ -21,6 +21,7 @@ use crate::support::{Answer, Proxy, get_with, jump, post, request, send, setting
 const A: &str = "visitor-a";
 const WAITERS: &str = "anteroom_waiters";
 const FLIGHTS: &str = "anteroom_flights";
+const CLIENTS: &str = "anteroom_connections{listener=\"public\"}";
 const WRITES: &str = "anteroom_invalidations_total{source=\"write\"}";
 
 async fn both(more: &str) -> (StandIn, Proxy) {
@@ -343,13 +344,17 @@ async fn i17_a_client_that_hangs_up_in_mid_upload_or_after_it_has_outdated_the_l
     proxy.wait_for_metric(WRITES, 1.0).await;
     assert!(!proxy.list(A).await.is_hit());
 
-    let gate = stand_in.hold(Point::Acknowledging, Matcher::writes());
+    let before = stand_in.list_body(A);
+    let gate = stand_in.hold(Point::BeforeReading, Matcher::writes());
     let mut client = tokio::net::TcpStream::connect(host).await.unwrap();
     client.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
     gate.arrived(1).await;
+    proxy.wait_for_metric(CLIENTS, 1.0).await;
     drop(client);
+    proxy.wait_for_metric(CLIENTS, 0.0).await;
     gate.release_all();
     proxy.wait_for_metric(WRITES, 2.0).await;
+    assert!(stand_in.list_body(A) != before, "the write went on without its client");
     is_up_to_date(&stand_in, &proxy, A).await;
 }
 
