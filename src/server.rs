@@ -148,8 +148,11 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
     });
     let public = name == "public";
     let metrics = room.metrics.clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let on_request = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let room = room.clone();
+        let (room, asked) = (room.clone(), on_request.clone());
+        asked.store(true, Ordering::Relaxed);
         async move {
             let response = if public {
                 proxy::handle(room, peer, request.map(Body::from)).await
@@ -157,6 +160,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
                 let (head, body) = request.into_parts();
                 admin::handle(&room, &head, body.boxed_unsync()).await
             };
+            asked.store(false, Ordering::Relaxed);
             Ok::<_, std::convert::Infallible>(response)
         }
     });
@@ -170,6 +174,10 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
         result = &mut connection => result,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
+            // Half a head is no request: the drain does not wait for the rest of it.
+            if unanswered.load(Ordering::Relaxed) && !asked.load(Ordering::Relaxed) {
+                return;
+            }
             connection.await
         }
     };

@@ -19,6 +19,7 @@ mod list;
 mod memory;
 mod model;
 mod passing;
+mod preflight;
 mod privacy;
 mod sharing;
 mod streaming;
