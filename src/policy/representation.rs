@@ -37,6 +37,9 @@ const NOT_KEPT: [HeaderName; 6] = [
 /// Fields of a 200 that a 304 does not have: the upstream leaves out these two (`api.md` 6.2).
 const NOT_IN_304: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_LENGTH];
 
+/// Fields that hold of the upstream's body and of no other.
+const OF_THE_UPSTREAMS_BODY: [&str; 5] = ["last-modified", "content-digest", "repr-digest", "digest", "content-md5"];
+
 impl Prepared {
     /// Makes ready what the upstream answered to a shared fetch, which had an `Origin`.
     pub fn new(status: StatusCode, mut head: HeaderMap, body: Bytes, version: http::Version) -> Self {
@@ -54,14 +57,14 @@ impl Prepared {
         self.cors.is_some() || !has_origin(asked)
     }
 
-    /// The body is no longer the upstream's: a weak validator of our own, from a hash that every replica makes alike.
-    pub fn made_anew(&mut self) {
-        let hash = u128::from(SipHasher13::new().hash(&self.body));
-        let etag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value");
+    /// The body is no longer the upstream's: it has a validator of our own, from [`own_etag`].
+    pub fn made_anew(&mut self, etag: HeaderValue) {
         self.upstream_etag = self.head.insert(header::ETAG, etag);
         self.changed = true;
-        // Strong validators of the upstream's body would be wrong here (RFC 9110 section 8.8.2.2).
-        self.head.remove(header::LAST_MODIFIED);
+        // What describes the upstream's body would be wrong here (RFC 9110 section 8.8.2.2, RFC 9530).
+        for name in OF_THE_UPSTREAMS_BODY {
+            self.head.remove(name);
+        }
     }
 
     /// The validator by which the upstream knows what this was made from.
@@ -153,6 +156,12 @@ fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
         }
         rest = &tag[end + 2..];
     }
+}
+
+/// A weak validator of our own, from a hash that every replica makes alike. Reads the whole body.
+pub fn own_etag(body: &[u8]) -> HeaderValue {
+    let hash = u128::from(SipHasher13::new().hash(body));
+    HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value")
 }
 
 /// Whether a validator is made from the body alone: a strong one, or the hash that the upstream's framework makes
