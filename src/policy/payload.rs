@@ -65,7 +65,7 @@ pub struct Outcome {
     pub changed: bool,
     /// What differs from the contract; nothing if that was not asked for.
     pub violations: Violations,
-    /// Keys that are not on the published page.
+    /// Keys that are not on the published page; none if differences were not asked for.
     pub unknown_keys: UnknownKeys,
     /// What the list was made from, read before anything was taken away.
     pub scopes: BodyScopes,
@@ -108,6 +108,7 @@ impl fmt::Display for NotAList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.why {
             Why::NotAnArray => "not a JSON array",
+            Why::Truncated if self.at == 0 => return f.write_str("an empty body"),
             Why::Truncated => "cut off",
             Why::Malformed => "not valid JSON",
             Why::NotUtf8 => "a string that is not UTF-8",
