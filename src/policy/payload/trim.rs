@@ -97,6 +97,11 @@ impl Trim {
         self.messages.is_none() && self.statuses.is_empty() && self.rules.is_empty() && !self.sort
     }
 
+    /// Whether conversations are ordered.
+    pub fn sorts(&self) -> bool {
+        self.sort
+    }
+
     /// What becomes of a conversation's keys; none if kept conversations are copied as they stand.
     pub(super) fn conversation_rules(&self) -> Option<&Rules> {
         (self.messages.is_some() || !self.rules.is_empty()).then_some(&self.rules)
