@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anteroom::demo::{Options, Shape, StandIn};
-use anteroom::policy::payload::schema::Label;
+use anteroom::policy::payload::schema::{ATTACHMENT, CONTACT, CONVERSATION, Label, MESSAGE, SENDER};
 use anteroom::policy::payload::{self, INLINE_LIMIT, ViolationKind};
 use bytes::Bytes;
 use http::StatusCode;
@@ -440,7 +440,6 @@ async fn hostile_lists_add_no_series_beyond_the_contract() {
             let own = (0..100).map(|n| format!("\"key\\\"}}{number}-{n}\":{value}"));
             format!("{{{}}}", known.chain(own).collect::<Vec<_>>().join(","))
         };
-        use payload::schema::{ATTACHMENT, CONTACT, CONVERSATION, MESSAGE, SENDER};
         let attachments = format!("[{value},{}]", object(&ATTACHMENT, &[]));
         let sender = object(&SENDER, &[]);
         let message = object(&MESSAGE, &[("attachments", &attachments), ("sender", &sender)]);
@@ -453,4 +452,325 @@ async fn hostile_lists_add_no_series_beyond_the_contract() {
     let seen = series(&proxy).await;
     assert!(seen.len() > 100, "{}", seen.len());
     assert_eq!(seen.difference(&all).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+/// A stand-in with a contact whose list has something for every rule, and a proxy with these rules.
+async fn trimming(rules: &str) -> (StandIn, Proxy) {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    stand_in.seed("visitor-a", Shape { conversations: 3, messages: 7, bytes: 60 });
+    stand_in.agent_toggle_status("visitor-a");
+    let proxy = Proxy::start(&stand_in, rules).await;
+    (stand_in, proxy)
+}
+
+/// What the pass makes of a list under the settings that a proxy has.
+fn trimmed(rules: &str, list: &Bytes) -> Bytes {
+    let config = settings("http://127.0.0.1:9", rules);
+    payload::apply(list, &config.payload).unwrap().body
+}
+
+/// The upstream's validator, as its clients see it.
+async fn upstreams_etag(stand_in: &StandIn, source: &str) -> String {
+    let direct = get(&format!("{}{}", stand_in.url(), StandIn::list_path(source))).await;
+    direct.header("etag").unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn every_reader_gets_the_trimmed_list() {
+    let some = "payload.trim.messages_per_conversation = 2\n";
+    let open = "payload.trim.statuses = [\"open\", \"pending\"]\n";
+    let none = "payload.trim.statuses = [\"snoozed\"]\n";
+    let drop = "payload.trim.drop = [\"contact.email\", \"messages.sender\", \"uuid\", \"nothing?\"]\n";
+    let sort = "payload.trim.sort_conversations = true\n";
+    for rules in [some, open, none, drop, sort, &format!("{some}{open}{drop}{sort}payload.validate = \"enforce\"")] {
+        let (stand_in, proxy) = trimming(rules).await;
+        if rules == sort {
+            stand_in.fault(anteroom::demo::Fault::Reorder);
+        }
+        for source in ["visitor-a", "visitor-b", "visitor-c"] {
+            let expected = trimmed(rules, &stand_in.list_body(source));
+            let first = proxy.list(source).await;
+            if rules == sort {
+                let ids: Value = first.text().parse().unwrap();
+                let ids: Vec<_> = ids.as_array().unwrap().iter().map(|it| it["id"].as_i64().unwrap()).collect();
+                assert!(ids.is_sorted(), "{ids:?}");
+            } else {
+                assert_eq!(first.body, expected, "{rules} {source}");
+            }
+            assert!(first.cache_status().ends_with("stored"), "{rules} {source}: {}", first.cache_status());
+            let second = proxy.list(source).await;
+            assert!(second.is_hit() && second.body == first.body, "{rules} {source}");
+            let head = send(request("HEAD", &proxy.list_url(source), &[], "")).await;
+            let length = first.body.len().to_string();
+            assert_eq!((head.header("content-length"), head.header("etag")), (Some(&*length), first.header("etag")));
+            assert!(head.is_hit());
+        }
+        let (received, kept) = (proxy.room.metrics.payload_bytes.with_label_values(&["received"]).get(), "kept");
+        let kept = proxy.room.metrics.payload_bytes.with_label_values(&[kept]).get();
+        assert!(if rules == sort { kept == received } else { kept < received }, "{rules}: {kept} of {received}");
+    }
+}
+
+#[tokio::test]
+async fn a_trimmed_list_has_a_weak_validator_of_its_own_by_which_clients_revalidate() {
+    let rules = "payload.trim.messages_per_conversation = 1";
+    let (stand_in, proxy) = trimming(rules).await;
+    let first = proxy.list("visitor-a").await;
+    let own = first.header("etag").unwrap().to_owned();
+    let upstreams = upstreams_etag(&stand_in, "visitor-a").await;
+    assert!(own.starts_with("W/\"") && own.len() == upstreams.len() && own != upstreams, "{own} {upstreams}");
+    let again = get_with(&proxy.list_url("visitor-a"), &[("if-none-match", &own)]).await;
+    assert_eq!((again.status, again.body.len()), (StatusCode::NOT_MODIFIED, 0));
+    let with_the_upstreams = get_with(&proxy.list_url("visitor-a"), &[("if-none-match", &upstreams)]).await;
+    assert_eq!(with_the_upstreams.status, StatusCode::OK, "that names another body");
+    // Another process makes the same of the same.
+    let replica = Proxy::start(&stand_in, rules).await;
+    assert_eq!(replica.list("visitor-a").await.header("etag"), Some(&*own));
+    assert_ne!(replica.list("visitor-b").await.header("etag"), Some(&*own));
+    // What is not changed keeps the upstream's.
+    let empty = replica.list("visitor-c").await;
+    assert_eq!((&*empty.text(), empty.header("etag")), ("[]", Some("W/\"4f53cda18c2baa0c0354bb5f9a3ecbe5\"")));
+}
+
+/// The upstream's order may change from answer to answer, and its validator with it.
+#[tokio::test]
+async fn a_sorted_list_has_one_validator_whatever_the_order_it_came_in() {
+    let (stand_in, proxy) = trimming(&format!("payload.trim.sort_conversations = true\n{NO_TTL}")).await;
+    let first = proxy.list("visitor-a").await;
+    assert_eq!(first.body, stand_in.list_body("visitor-a"), "it came in order");
+    stand_in.fault(anteroom::demo::Fault::Reorder);
+    let mut validators = BTreeSet::new();
+    for _ in 0..4 {
+        // Two looks and one fetch: both orders come to both.
+        for _ in 0..2 {
+            validators.insert(upstreams_etag(&stand_in, "visitor-a").await);
+        }
+        let again = proxy.list("visitor-a").await;
+        assert_eq!((&again.body, again.header("etag")), (&first.body, first.header("etag")));
+    }
+    assert_eq!(validators.len(), 2, "the upstream's order changed");
+}
+
+#[tokio::test]
+async fn what_described_the_upstreams_body_does_not_stand_beside_a_trimmed_one() {
+    let upstream = Upstream::giving(TYPICAL).await;
+    let more = "content-digest: sha-256=:x:\r\nlast-modified: Sun, 06 Nov 1994 08:49:37 GMT\r\netag: \"strong\"\r\n";
+    let with_more = |list: &str| {
+        let answer = String::from_utf8(ok("application/json", list)).unwrap();
+        answer.replace("vary: Origin\r\n", more).into_bytes()
+    };
+    *upstream.answer.lock().unwrap() = with_more(TYPICAL);
+    let proxy = upstream.behind("payload.trim.drop = [\"contact\"]").await;
+    let answer = proxy.list("reader").await;
+    assert!(answer.header("etag").unwrap().starts_with("W/\""));
+    for name in ["content-digest", "last-modified"] {
+        assert_eq!(answer.header(name), None, "{name}");
+    }
+    // Nothing to trim: all of it holds.
+    *upstream.answer.lock().unwrap() = with_more("[ ]");
+    let answer = proxy.list("another").await;
+    assert_eq!(answer.header("etag"), Some("\"strong\""));
+    assert!(answer.header("content-digest").is_some() && answer.header("last-modified").is_some());
+}
+
+#[tokio::test]
+async fn a_trimmed_list_is_revalidated_with_the_upstreams_validator_and_stays_trimmed() {
+    let rules = format!("payload.trim.messages_per_conversation = 1\npayload.trim.drop = [\"contact\"]\n{NO_TTL}");
+    let (stand_in, proxy) = trimming(&rules).await;
+    let upstreams = upstreams_etag(&stand_in, "visitor-a").await;
+    let first = proxy.list("visitor-a").await;
+    for times in 1..4 {
+        let again = proxy.list("visitor-a").await;
+        assert_eq!((&again.body, again.header("etag")), (&first.body, first.header("etag")));
+        assert_eq!(stand_in.requests().last().unwrap().headers["if-none-match"], *upstreams);
+        assert_metric(&proxy, "anteroom_upstream_requests_total{result=\"3xx\"}", f64::from(times)).await;
+    }
+    stand_in.agent_message("visitor-a", "one more");
+    let changed = proxy.list("visitor-a").await;
+    assert_eq!(changed.body, trimmed(&rules, &stand_in.list_body("visitor-a")));
+    assert_ne!(changed.header("etag"), first.header("etag"));
+}
+
+/// Coherence goes by what a list was made from, not by what was left of it.
+#[tokio::test]
+async fn writes_outdate_by_scopes_that_trimming_took_away() {
+    for rules in [
+        "payload.trim.drop = [\"id\", \"uuid\", \"contact\", \"messages\"]",
+        "payload.trim.statuses = [\"snoozed\"]",
+        "payload.trim.messages_per_conversation = 1\npayload.trim.drop = [\"messages.sender\", \"contact.id\", \"uuid\"]",
+    ] {
+        let (stand_in, proxy) = trimming(rules).await;
+        stand_in.attach("visitor-a", "other-source");
+        let uuid = stand_in.ask_csat("visitor-a");
+        let is_fetched_anew = async |why: &str| {
+            let answer = proxy.list("visitor-a").await;
+            assert!(!answer.is_hit(), "{rules}: {why}: {}", answer.cache_status());
+            assert_eq!(answer.body, trimmed(rules, &stand_in.list_body("visitor-a")), "{rules}: {why}");
+            assert!(proxy.list("visitor-a").await.is_hit(), "{rules}: {why}");
+        };
+        is_fetched_anew("never asked for").await;
+        let rating = r#"{"message":{"submitted_values":{"csat_survey_response":{"rating":5}}}}"#;
+        let csat = format!("{}/public/api/v1/csat_survey/{uuid}", proxy.url);
+        let rated = send(request("PUT", &csat, &[("content-type", "application/json")], rating)).await;
+        assert_eq!(rated.status, StatusCode::OK, "{}", rated.text());
+        is_fetched_anew("rated by the uuid of the conversation").await;
+        let other = proxy.contact_url("other-source");
+        let named =
+            send(request("PATCH", &other, &[("content-type", "application/json")], r#"{"name":"Renamed"}"#)).await;
+        assert_eq!(named.status, StatusCode::OK, "{}", named.text());
+        is_fetched_anew("the contact was renamed through another source").await;
+        proxy.list("visitor-b").await;
+        assert_eq!(post(&format!("{}/conversations", proxy.contact_url("visitor-c")), "{}").await.status, 200);
+        assert!(proxy.list("visitor-a").await.is_hit(), "{rules}: what has nothing in common stays");
+    }
+}
+
+#[tokio::test]
+async fn a_reload_with_other_rules_makes_what_was_kept_unusable() {
+    let (stand_in, proxy) = trimming("payload.trim.messages_per_conversation = 2").await;
+    let reload = |rules: &str| proxy.room.reload(settings(&stand_in.url(), rules)).unwrap();
+    let list = stand_in.list_body("visitor-a");
+    let steps = [
+        "payload.trim.messages_per_conversation = 1",
+        "payload.trim.drop = [\"contact.email\"]",
+        "payload.trim.drop = [\"contact.phone_number\"]",
+        "payload.trim.sort_conversations = true",
+        "payload.validate = \"enforce\"",
+        "",
+    ];
+    proxy.list("visitor-a").await;
+    for rules in steps {
+        reload(rules);
+        let answer = proxy.list("visitor-a").await;
+        assert!(answer.cache_status().ends_with("stored"), "{rules}: {}", answer.cache_status());
+        assert_eq!(answer.body, trimmed(rules, &list), "{rules}");
+        reload(rules);
+        assert!(proxy.list("visitor-a").await.is_hit(), "{rules}: the same rules change nothing");
+        assert!(!stand_in.requests().last().unwrap().headers.contains_key("if-none-match"), "{rules}");
+    }
+    // Not even when the upstream fails.
+    reload("payload.trim.drop = [\"contact\"]");
+    stand_in.fault(anteroom::demo::Fault::Error);
+    let answer = proxy.list("visitor-a").await;
+    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", answer.cache_status());
+}
+
+#[tokio::test]
+async fn lists_that_pass_by_the_cache_are_untouched() {
+    let rules = "payload.validate = \"enforce\"\npayload.trim.drop = [\"contact\"]\ncache.max_body = \"16KiB\"";
+    let upstream = Upstream::giving(broken()).await;
+    let proxy = upstream.behind(rules).await;
+    let url = proxy.list_url("reader");
+    for (url, fields) in [
+        (url.clone(), &[("cookie", "a=b")][..]),
+        (url.clone(), &[("authorization", "Bearer x")]),
+        (format!("{url}/"), &[]),
+        (format!("{url}.json"), &[]),
+    ] {
+        let answer = get_with(&url, fields).await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, broken()), "{url} {fields:?}");
+        assert!(answer.cache_status().contains("fwd=bypass"), "{}", answer.cache_status());
+    }
+    assert_eq!(series(&proxy).await.iter().filter(|name| name.contains("violations")).count(), 0);
+    // Too large to be collected: nobody has looked at it.
+    let large = format!("[{}]", vec![broken().trim_matches(['[', ']']).to_owned(); 4].join(","));
+    upstream.give_list(&large);
+    for _ in 0..2 {
+        let answer = proxy.list("reader").await;
+        assert_eq!((answer.status, answer.text()), (StatusCode::OK, large.clone()));
+    }
+    assert_eq!(stored(&proxy), 0);
+}
+
+/// A list of so many bytes or a little more, with many messages.
+fn long(bytes: usize) -> String {
+    let sample = TYPICAL.parse::<Value>().unwrap().to_string();
+    let conversations = sample.strip_prefix('[').unwrap().strip_suffix(']').unwrap();
+    format!("[{}]", vec![conversations; bytes / conversations.len() + 1].join(","))
+}
+
+/// One thread runs everything but the pass over long lists. The only thread there is for those is held up, so that
+/// their order is a fact: the short list and the hit are answered while the long list waits for its pass.
+#[test]
+fn a_pass_over_a_long_list_holds_nobody_up() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().max_blocking_threads(1).build().unwrap();
+    runtime.block_on(async {
+        let list = long(4 << 20);
+        let upstream = Upstream::giving(TYPICAL).await;
+        let rules = "cache.max_body = \"8MiB\"\npayload.trim.messages_per_conversation = 1";
+        let proxy = upstream.behind(rules).await;
+        proxy.list("short").await;
+        let (go_on, held) = std::sync::mpsc::channel::<()>();
+        let holding = tokio::task::spawn_blocking(move || held.recv());
+        upstream.give_list(&list);
+        let url = proxy.list_url("long");
+        let waiting = spawn(async move { get(&url).await });
+        proxy
+            .wait_for_metric("anteroom_payload_bytes_total{stage=\"received\"}", (TYPICAL.len() + list.len()) as f64)
+            .await;
+        assert!(proxy.list("short").await.is_hit());
+        // A list below the limit is worked on at once: it needs no other thread.
+        let short = long(INLINE_LIMIT - (24 << 10));
+        assert!(short.len() < INLINE_LIMIT);
+        upstream.give_list(&short);
+        assert!(proxy.list("another").await.cache_status().ends_with("stored"));
+        assert!(!waiting.is_finished());
+        go_on.send(()).unwrap();
+        let answer = waiting.await.unwrap();
+        assert_eq!(answer.body, trimmed(rules, &Bytes::from(list)));
+        assert!(answer.body.len() < 3 << 20 && proxy.list("long").await.is_hit());
+        holding.await.unwrap().unwrap();
+    });
+}
+
+/// Pieces of memory that these bodies take.
+fn counted(bodies: &[&Bytes]) -> u64 {
+    bodies.iter().map(|body| (body.len() as u64).div_ceil(1024) * 1024).sum()
+}
+
+#[tokio::test]
+async fn memory_is_counted_while_bodies_live_and_all_of_it_is_given_back() {
+    let upstream = Upstream::giving(long(300 << 10)).await;
+    let rules = format!("{NO_TTL}payload.trim.messages_per_conversation = 1\ncache.max_body = \"1MiB\"\n");
+    let proxy = upstream.behind(&rules).await;
+    let memory = proxy.room.memory.clone();
+    let all = memory.free();
+    let settled = async |expected: u64, why: &str| {
+        let waiting = async {
+            while memory.free() != expected {
+                tokio::task::yield_now().await;
+            }
+        };
+        let told = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+        assert!(told.is_ok(), "{why}: {} bytes are counted, not {}", all - memory.free(), all - expected);
+    };
+    let (list, short) = (proxy.list("a").await.body, long(9000));
+    assert!(list.len() < 200 << 10);
+    settled(all - counted(&[&list]), "one trimmed list is kept, and nothing of what it was made from").await;
+    upstream.give_list(&short);
+    let second = proxy.list("b").await.body;
+    settled(all - counted(&[&list, &second]), "two").await;
+    let third = proxy.list("a").await.body;
+    settled(all - counted(&[&third, &second]), "the first was replaced").await;
+    upstream
+        .give_list(changed(|list| list.as_array_mut().unwrap().iter_mut().for_each(|it| it["messages"] = json!([]))));
+    let untrimmed = proxy.list("c").await.body;
+    settled(all - counted(&[&third, &second, &untrimmed]), "nothing was to be trimmed").await;
+    // What is not kept: no list, too large, from an upstream that is gone.
+    upstream.give("text/html", "<p>Back soon");
+    proxy.list("d").await;
+    upstream.give_list(long(2 << 20));
+    proxy.list("e").await;
+    settled(all - counted(&[&third, &second, &untrimmed]), "unkept").await;
+    proxy.room.reload(settings(&upstream.scripted.url(), &format!("{rules}payload.validate = \"enforce\""))).unwrap();
+    upstream.give_list(broken());
+    assert_eq!(proxy.list("f").await.status, StatusCode::BAD_GATEWAY);
+    upstream.give("text/html", "<p>Back soon");
+    assert_eq!(proxy.list("g").await.status, StatusCode::BAD_GATEWAY);
+    settled(all - counted(&[&third, &second, &untrimmed]), "refused").await;
+    let Proxy { room, .. } = &proxy;
+    let room = Arc::downgrade(room);
+    proxy.stop().await;
+    settled(all, "everything is dropped").await;
+    assert_eq!(room.strong_count(), 0);
 }
