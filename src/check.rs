@@ -107,10 +107,14 @@ pub fn report(body: &Bytes, settings: &PayloadSettings) -> Report {
     }
 }
 
+/// What files begin with that were saved as they came over the wire, compressed.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
 fn no_list(body: &Bytes, why: NotAList) -> Report {
+    let why = if body.starts_with(GZIP) { "compressed with gzip, unpack it first".to_owned() } else { why.to_string() };
     Report {
         keeps_contract: false,
-        not_a_list: Some(why.to_string()),
+        not_a_list: Some(why),
         violations: Vec::new(),
         unknown_keys: 0,
         unknown_key_names: Vec::new(),

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
+mod check;
 mod contract;
 mod floors;
 mod ledger;
