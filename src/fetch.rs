@@ -231,6 +231,11 @@ impl Fetch {
             StatusCode::OK => {
                 let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
                 let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+                if let Err(why) = &checked
+                    && self.room.may_tell_of_violations(clock::now())
+                {
+                    tracing::warn!(%why, "a 200 of the upstream is not a list");
+                }
                 let (mut list, own_etag) = match checked {
                     Ok(checked) => checked,
                     Err(why) if self.live.config.payload.validate == Validate::Enforce => {

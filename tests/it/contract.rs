@@ -413,6 +413,16 @@ async fn the_log_names_paths_and_no_values() {
     }
 }
 
+#[tokio::test]
+async fn the_log_tells_of_a_200_that_is_no_list() {
+    let upstream = Upstream::giving("{\"hush\":\"hush\"}").await;
+    let program = Program::serve(&upstream.scripted.url(), "log.level = \"warn\"").await;
+    let url = format!("{}{}", program.url, StandIn::list_path("reader"));
+    get(&url).await;
+    program.wait_for_stderr("a 200 of the upstream is not a list").await;
+    assert!(program.stderr().contains("not a JSON array, at byte 0") && !program.stderr().contains("hush"));
+}
+
 /// Names and labels of the payload's series.
 async fn series(proxy: &Proxy) -> BTreeSet<String> {
     let metrics = get(&format!("{}/metrics", proxy.admin)).await.text();
@@ -705,9 +715,8 @@ fn a_pass_over_a_long_list_holds_nobody_up() {
         upstream.give_list(&list);
         let url = proxy.list_url("long");
         let waiting = spawn(async move { get(&url).await });
-        proxy
-            .wait_for_metric("anteroom_payload_bytes_total{stage=\"received\"}", (TYPICAL.len() + list.len()) as f64)
-            .await;
+        let received = f64::from(u32::try_from(TYPICAL.len() + list.len()).unwrap());
+        proxy.wait_for_metric("anteroom_payload_bytes_total{stage=\"received\"}", received).await;
         assert!(proxy.list("short").await.is_hit());
         // A list below the limit is worked on at once: it needs no other thread.
         let short = long(INLINE_LIMIT - (24 << 10));
