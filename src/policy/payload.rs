@@ -4,7 +4,8 @@
 //! read from the server's code. A list is never parsed into a tree. The reader walks the bytes once; it refuses what is
 //! not JSON, compares what is with the contract, notes the scopes that coherence needs (also those of parts that trimming
 //! takes away) and what is kept. If anything goes, the writer copies what is kept as it stands: key order, spelling of
-//! numbers, escapes. Only white space beside parts that go, and between conversations, is lost with them.
+//! numbers, escapes. Only white space beside parts that go, between conversations, and between messages if their number is
+//! limited, is lost with them.
 //!
 //! Hostile bodies are bounded: 127 levels of nesting, 4 GiB, closed sets of labels, limited numbers of scopes and names.
 //! The time is linear in the body.

@@ -91,13 +91,39 @@ Where the bytes are (a field includes what is in it; --json has every field):
   id                                     11    2.9 %
   uuid                                   10    2.7 %
 ";
-    // The column of compressed sizes is left out: they are the business of the library that compresses.
+    let without_gzip = without_gzip(&ended.stdout);
+    assert_eq!(without_gzip, expected, "{without_gzip}");
+    assert!(include_str!("../../docs/contract.md").contains(&expected[..expected.find("\n\nKeys").unwrap()]));
+}
+
+/// A report without its column of compressed sizes: they are the business of the library that compresses.
+fn without_gzip(report: &str) -> String {
     let is_size = |line: &str| {
         ["  size ", "  as received ", "  after trimming ", "  saved "].iter().any(|it| line.starts_with(it))
     };
-    let lines = ended.stdout.lines().map(|line| if is_size(line) { &line[..32] } else { line });
-    let without_gzip: String = lines.map(|line| format!("{line}\n")).collect();
-    assert_eq!(without_gzip, expected, "{without_gzip}");
+    let lines = report.lines().map(|line| if is_size(line) { &line[..32] } else { line });
+    lines.map(|line| format!("{line}\n")).collect()
+}
+
+/// The block of a document that begins with this line.
+fn block(document: &str, fence: &str, first: &str) -> String {
+    let (_, rest) = document.split_once(&format!("```{fence}\n{first}")).expect("the block is there");
+    format!("{first}{}", rest.split_once("```").unwrap().0)
+}
+
+#[tokio::test]
+async fn the_figures_in_the_document_are_those_of_its_rules() {
+    let document = include_str!("../../docs/contract.md");
+    let folder = tempfile::tempdir().unwrap();
+    let rules = file(&folder, "trim.toml", block(document, "toml", "[payload.trim]"));
+    let ended = check(&["--config", &rules, &sample("list-typical")], "").await;
+    assert_eq!((ended.code, &*ended.stderr), (Some(0), ""));
+    assert_eq!(without_gzip(&ended.stdout), without_gzip(&block(document, "text", "The list keeps the contract.")));
+    let attributes =
+        ["contact", "messages.sender"].map(|it| format!("\"{it}.additional_attributes\", \"{it}.custom_attributes\""));
+    let rules = file(&folder, "attributes.toml", format!("payload.trim.drop = [{}]", attributes.join(", ")));
+    let ended = check(&["--config", &rules, &sample("list-typical")], "").await;
+    assert!(ended.stdout.contains(" 8 871 ") && ended.stdout.contains(" 20.4 %"), "{}", ended.stdout);
 }
 
 #[tokio::test]
