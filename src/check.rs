@@ -107,10 +107,14 @@ pub fn report(body: &Bytes, settings: &PayloadSettings) -> Report {
     }
 }
 
+/// What files begin with that were saved as they came over the wire, compressed.
+const GZIP: &[u8] = &[0x1f, 0x8b];
+
 fn no_list(body: &Bytes, why: NotAList) -> Report {
+    let why = if body.starts_with(GZIP) { "compressed with gzip, unpack it first".to_owned() } else { why.to_string() };
     Report {
         keeps_contract: false,
-        not_a_list: Some(why.to_string()),
+        not_a_list: Some(why),
         violations: Vec::new(),
         unknown_keys: 0,
         unknown_key_names: Vec::new(),
@@ -203,15 +207,13 @@ impl Report {
 
     fn write_sizes(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\n  {:16}  {:>12}  {:>12}", "size", "bytes", "gzip")?;
-        let mut line = |name: &str, sizes: Sizes, note: &str| {
-            let (bytes, gzip) = (grouped(sizes.bytes as u64), grouped(sizes.gzip));
-            writeln!(f, "  {name:16}  {bytes:>12}  {gzip:>12}{note}")
-        };
-        line("as received", self.received, "")?;
+        let mut line = |name: &str, bytes: &str, gzip: &str| writeln!(f, "  {name:16}  {bytes:>12}  {gzip:>12}");
+        let Sizes { bytes, gzip } = self.received;
+        line("as received", &grouped(bytes as u64), &grouped(gzip))?;
         if let Some(trimmed) = self.trimmed {
-            let saved = self.received.bytes.saturating_sub(trimmed.bytes) as u64;
-            let share = percent(saved, self.received.bytes as u64);
-            line("after trimming", trimmed, &format!("  ({share} % of the bytes saved)"))?;
+            line("after trimming", &grouped(trimmed.bytes as u64), &grouped(trimmed.gzip))?;
+            let saved = |before: u64, after: u64| format!("{} %", percent(before.saturating_sub(after), before));
+            line("saved", &saved(bytes as u64, trimmed.bytes as u64), &saved(gzip, trimmed.gzip))?;
         }
         Ok(())
     }
@@ -223,7 +225,7 @@ impl Report {
         if heaviest.is_empty() {
             return Ok(());
         }
-        writeln!(f, "\nWhere the bytes are (a field includes what is in it):\n")?;
+        writeln!(f, "\nWhere the bytes are (a field includes what is in it; --json has every field):\n")?;
         let width = widest(heaviest.iter().map(|field| field.field), "");
         for Weighed { field, bytes } in heaviest {
             let share = percent(*bytes, self.received.bytes as u64);
@@ -310,7 +312,7 @@ Keys that are not on the published page (allowed), 1 time:
         assert!(trimmed.bytes < found.received.bytes && trimmed.gzip < found.received.gzip);
         let text = render_text(&found);
         assert!(text.starts_with("The list keeps the contract.\n"), "{text}");
-        assert!(text.contains("\n  after trimming") && text.contains("% of the bytes saved)"), "{text}");
+        assert!(text.contains("\n  after trimming ") && text.contains("\n  saved "), "{text}");
         assert!(text.contains("\n  messages.sender "), "{text}");
     }
 

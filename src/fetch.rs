@@ -19,7 +19,7 @@ use crate::policy::freshness::unsettled_expiry;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
-use crate::policy::representation::{Prepared, Received, is_made_from_body};
+use crate::policy::representation::{Prepared, Received, is_made_from_body, own_etag};
 use crate::policy::shown;
 use crate::room::{Live, Room, since};
 
@@ -260,8 +260,13 @@ impl Fetch {
             StatusCode::OK => {
                 let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
                 let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
-                let mut list = match checked {
-                    Ok(list) => list,
+                if let Err(why) = &checked
+                    && self.room.may_tell_of_violations(clock::now())
+                {
+                    tracing::warn!(%why, "a 200 of the upstream is not a list");
+                }
+                let (mut list, own_etag) = match checked {
+                    Ok(checked) => checked,
                     Err(why) if self.live.config.payload.validate == Validate::Enforce => {
                         return Ok(Landed::Failed(Failure::BreaksContract(why.to_string().into())));
                     }
@@ -291,7 +296,10 @@ impl Fetch {
                     if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
                 let has_room = counted.is_ok();
                 let answer = self.prepared(head, counted.unwrap_or(list.body));
-                let answer = if list.changed { answer.made_anew() } else { answer };
+                let answer = match own_etag {
+                    Some(etag) => answer.made_anew(etag),
+                    None => answer,
+                };
                 let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
                 let entry = self.entry(answer, places, began, initial_age);
                 Ok(self.keep_or_forget(entry, known && has_room && !wants_no_store, !known))
@@ -317,14 +325,22 @@ impl Fetch {
         Ok(decoded.and_then(|body| self.room.memory.adopt(body.into()).ok()))
     }
 
-    /// The contract pass: checked, trimmed, its scopes read. Counts and tells what differs.
-    async fn check(&self, body: Bytes) -> Result<payload::Outcome, NotAList> {
-        let list = if body.len() < INLINE_LIMIT {
-            payload::apply(&body, &self.live.config.payload)?
+    /// The contract pass: checked, trimmed, its scopes read; with a validator of our own if the upstream's does not fit.
+    /// Counts and tells what differs.
+    async fn check(&self, body: Bytes) -> Result<(payload::Outcome, Option<HeaderValue>), NotAList> {
+        let live = self.live.clone();
+        let is_short = body.len() < INLINE_LIMIT;
+        let work = move || {
+            let list = payload::apply(&body, &live.config.payload)?;
+            // Sorted lists are alike in whatever order they came: so is their validator.
+            let is_ours = list.changed || live.config.payload.trim.sorts();
+            let etag = is_ours.then(|| own_etag(&list.body));
+            Ok((list, etag))
+        };
+        let (list, etag) = if is_short {
+            work()?
         } else {
-            let live = self.live.clone();
-            let aside = tokio::task::spawn_blocking(move || payload::apply(&body, &live.config.payload));
-            aside.await.expect("the pass does not panic")?
+            tokio::task::spawn_blocking(work).await.expect("the pass does not panic")?
         };
         let metrics = &self.room.metrics;
         for violation in list.violations.iter() {
@@ -336,7 +352,7 @@ impl Fetch {
             let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
             tracing::warn!(count = list.violations.total(), first, "a list differs from the contract");
         }
-        Ok(list)
+        Ok((list, etag))
     }
 
     /// Where the last changes of what a body was made from are written.

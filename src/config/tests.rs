@@ -16,7 +16,7 @@ fn upstream() -> Flags {
     Flags { upstream: Some("http://127.0.0.1:3000".to_owned()), ..Flags::default() }
 }
 
-fn from(file: &str, environment: Pairs) -> Result<Config, String> {
+fn from(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
     let loaded = load(text(file), &upstream(), environment.iter().copied());
     loaded.map(|loaded| loaded.config).map_err(|error| error.to_string())
 }
@@ -78,6 +78,39 @@ settings: 2 problems
   upstream.url: is not set; give --upstream URL, set ANTEROOM_UPSTREAM__URL, or write url = \"https://...\" below \
      [upstream] in a file of settings";
     assert_eq!(error, expected);
+}
+
+#[test]
+fn all_mistakes_in_the_payload_settings_are_told_at_once() {
+    let file = "\
+[payload]
+validate = \"strict\"
+[payload.trim]
+messages_per_conversation = 0
+statuses = [\"open\", \"closed\"]
+drop = [\"contact.emial\", \"contact.name\", \"messages.sender.phone\", \"group\"]
+sort_conversations = \"yes\"
+statusses = []
+";
+    let environment = [("ANTEROOM_PAYLOAD__TRIM__DROPS", "[]"), ("ANTEROOM_PAYLOAD__VALIDATE", "enforced")];
+    let expected = "\
+some.toml: 6 problems
+  line 2: payload.validate: \"strict\" is not known here; write \"off\" or \"report\" or \"enforce\"
+  line 4: payload.trim.messages_per_conversation: 0 is not a number from 1 to 1000000; write one, without quotes
+  line 5: payload.trim.statuses: \"closed\" is not a status; write one of open, resolved, pending, snoozed
+  line 6: payload.trim.drop: \"contact.emial\" is not in the contract; did you mean \"contact.email\"? (add \"?\" to \
+     drop an unknown key); and \"messages.sender.phone\" is not in the contract; did you mean \
+     \"messages.sender.phone_number\"? (add \"?\" to drop an unknown key); and \"group\" is not in the contract; add \
+     \"?\" to drop an unknown key
+  line 7: payload.trim.sort_conversations: \"yes\" is neither true nor false; write one of them, without quotes
+  line 8: payload.trim.statusses: there is no such setting; did you mean payload.trim.statuses?
+environment: 2 problems
+  ANTEROOM_PAYLOAD__TRIM__DROPS: there is no such setting; did you mean ANTEROOM_PAYLOAD__TRIM__DROP?
+  ANTEROOM_PAYLOAD__VALIDATE: \"enforced\" is not known here; write \"off\" or \"report\" or \"enforce\"";
+    assert_eq!(from(file, &environment).unwrap_err(), expected);
+    let together = "payload.trim.statuses = ['open']\npayload.trim.drop = ['status']";
+    let error = from(together, &[]).unwrap_err();
+    assert!(error.contains("conversations are chosen by the status that would be dropped"), "{error}");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>)
         list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
     let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
     let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
-    if problems.is_empty() { Ok(list) } else { Err(problems.join("; ")) }
+    if problems.is_empty() { Ok(list) } else { Err(problems.join("; and ")) }
 }
 
 fn texts(list: &[String]) -> String {

@@ -4,7 +4,8 @@
 //! read from the server's code. A list is never parsed into a tree. The reader walks the bytes once; it refuses what is
 //! not JSON, compares what is with the contract, notes the scopes that coherence needs (also those of parts that trimming
 //! takes away) and what is kept. If anything goes, the writer copies what is kept as it stands: key order, spelling of
-//! numbers, escapes. Only white space beside parts that go, and between conversations, is lost with them.
+//! numbers, escapes. Only white space beside parts that go, between conversations, and between messages if their number is
+//! limited, is lost with them.
 //!
 //! Hostile bodies are bounded: 127 levels of nesting, 4 GiB, closed sets of labels, limited numbers of scopes and names.
 //! The time is linear in the body.
@@ -65,7 +66,7 @@ pub struct Outcome {
     pub changed: bool,
     /// What differs from the contract; nothing if that was not asked for.
     pub violations: Violations,
-    /// Keys that are not on the published page.
+    /// Keys that are not on the published page; none if differences were not asked for.
     pub unknown_keys: UnknownKeys,
     /// What the list was made from, read before anything was taken away.
     pub scopes: BodyScopes,
@@ -108,6 +109,7 @@ impl fmt::Display for NotAList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = match self.why {
             Why::NotAnArray => "not a JSON array",
+            Why::Truncated if self.at == 0 => return f.write_str("an empty body"),
             Why::Truncated => "cut off",
             Why::Malformed => "not valid JSON",
             Why::NotUtf8 => "a string that is not UTF-8",

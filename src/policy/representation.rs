@@ -78,6 +78,9 @@ const NOT_KEPT: [HeaderName; 7] = [
 const OF_THE_CONTENT: [HeaderName; 4] =
     [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE];
 
+/// Fields that hold of one sequence of bytes and of no other (RFC 9530 and its forerunners).
+const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
+
 impl Prepared {
     /// Makes ready what the upstream answered to a shared fetch, which had an `Origin`.
     pub fn new(received: Received) -> Self {
@@ -90,8 +93,11 @@ impl Prepared {
         let cors = split_cors(&mut head, for_one_origin).map(|cors| compact(&cors));
         let mut head = compact(&head);
         let upstream_etag = head.get(header::ETAG).cloned();
-        if encoded && let Some(etag) = &upstream_etag {
-            head.insert(header::ETAG, weakened(etag));
+        if encoded {
+            remove_digests(&mut head);
+            if let Some(etag) = &upstream_etag {
+                head.insert(header::ETAG, weakened(etag));
+            }
         }
         if has_codings {
             vary_by_coding(&mut head);
@@ -101,14 +107,13 @@ impl Prepared {
         Self { status, head, cors, body, upstream_etag, forms: Default::default() }
     }
 
-    /// The body is no longer the upstream's: a weak validator of our own, from a hash that every replica makes alike.
+    /// The body is no longer the upstream's: it has a validator of our own, from [`own_etag`].
     #[must_use]
-    pub fn made_anew(mut self) -> Self {
-        let hash = u128::from(SipHasher13::new().hash(&self.body));
-        let etag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value");
+    pub fn made_anew(mut self, etag: HeaderValue) -> Self {
         self.head.insert(header::ETAG, etag);
-        // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2).
+        // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2.2).
         self.head.remove(header::LAST_MODIFIED);
+        remove_digests(&mut self.head);
         self
     }
 
@@ -185,6 +190,7 @@ impl Prepared {
         }
         if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
             head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            remove_digests(&mut head);
             // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1).
             if let Some(etag) = self.head.get(header::ETAG) {
                 head.insert(header::ETAG, weakened(etag));
@@ -201,6 +207,12 @@ impl Prepared {
         const HEADS: usize = 3;
         let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
         HEADS * (fields(&self.head) + self.cors.as_ref().map_or(0, fields)) + self.body.len()
+    }
+}
+
+fn remove_digests(head: &mut HeaderMap) {
+    for name in DIGESTS {
+        head.remove(name);
     }
 }
 
@@ -284,6 +296,12 @@ fn matches_weakly(list: &[u8], etag: Option<&[u8]>) -> bool {
         }
         rest = &tag[end + 2..];
     }
+}
+
+/// A weak validator of our own, from a hash that every replica makes alike. Reads the whole body.
+pub fn own_etag(body: &[u8]) -> HeaderValue {
+    let hash = u128::from(SipHasher13::new().hash(body));
+    HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value")
 }
 
 /// Whether a validator is made from the body alone: a strong one, or the hash that the upstream's framework makes
@@ -508,12 +526,12 @@ mod tests {
 
     #[test]
     fn a_changed_body_has_a_validator_of_its_own_and_the_upstreams_for_the_upstream() {
-        let answer = prepared(STOCK).made_anew();
+        let answer = prepared(STOCK).made_anew(own_etag(b"[2]"));
         let own = answer.respond(&Method::GET, &map(&[]), None).headers()["etag"].clone();
         assert!(is_made_from_body(&own) && own.as_bytes().starts_with(b"W/"), "{own:?}");
         assert_eq!(answer.upstream_etag(), Some(&HeaderValue::from_static("W/\"abc\"")));
         assert!(answer.is_held_by(&HeaderMap::from_iter([(header::IF_NONE_MATCH, own)])));
         assert!(!answer.is_held_by(&map(&[("if-none-match", "W/\"abc\"")])), "that is another body");
-        assert_eq!(prepared(&[]).made_anew().upstream_etag(), None);
+        assert_eq!(prepared(&[]).made_anew(own_etag(b"[2]")).upstream_etag(), None);
     }
 }

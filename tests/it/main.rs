@@ -9,6 +9,8 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
+mod check;
+mod contract;
 mod crowd;
 mod flights;
 mod floors;

@@ -9,11 +9,8 @@ use crate::support::raw::Scripted;
 use crate::support::{Answer, Proxy, jump, request, send};
 
 async fn ask(proxy: &Proxy, origin: &str, fields: &str) -> Answer {
-    let asked = [
-        ("origin", origin),
-        ("access-control-request-method", "GET"),
-        ("access-control-request-headers", fields),
-    ];
+    let asked =
+        [("origin", origin), ("access-control-request-method", "GET"), ("access-control-request-headers", fields)];
     send(request("OPTIONS", &proxy.list_url("visitor-a"), &asked, "")).await
 }
 

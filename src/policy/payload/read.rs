@@ -127,12 +127,14 @@ impl<'a> Reader<'a> {
                 if let Some(weights) = &mut self.weights {
                     weights[label.0] += (self.cursor.at() - key_at) as u64;
                 }
-                if !field.is_published() {
+                if self.checks && !field.is_published() {
                     self.unknown.add(shape, field.name.as_bytes());
                 }
                 inside
             } else {
-                self.unknown.add(shape, key.raw());
+                if self.checks {
+                    self.unknown.add(shape, key.raw());
+                }
                 self.anything(fate.inside())?
             };
             let end = self.cursor.at();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::schema::{CONVERSATION, Kind, STATUSES, Shape};
+use super::schema::{CONVERSATION, Field, Kind, SHAPES, STATUSES, Shape};
 use super::token::Text;
 
 /// The compiled rules. [`Trim::none`] leaves lists as they are.
@@ -97,6 +97,11 @@ impl Trim {
         self.messages.is_none() && self.statuses.is_empty() && self.rules.is_empty() && !self.sort
     }
 
+    /// Whether conversations are ordered.
+    pub fn sorts(&self) -> bool {
+        self.sort
+    }
+
     /// What becomes of a conversation's keys; none if kept conversations are copied as they stand.
     pub(super) fn conversation_rules(&self) -> Option<&Rules> {
         (self.messages.is_some() || !self.rules.is_empty()).then_some(&self.rules)
@@ -156,7 +161,7 @@ fn parse(path: &str) -> Result<Vec<&str>, String> {
     let mut shape: &Shape = &CONVERSATION;
     for (depth, name) in names.iter().enumerate() {
         let Some(field) = shape.field(name) else {
-            return Err(format!("{path:?} is not in the contract; {}", advice(shape, name)));
+            return Err(format!("{path:?} is not in the contract; {}", advice(shape, name, wanted)));
         };
         match field.kind {
             Kind::One(next) | Kind::Many(next) => shape = next,
@@ -168,14 +173,26 @@ fn parse(path: &str) -> Result<Vec<&str>, String> {
     Ok(names)
 }
 
-fn advice(shape: &Shape, name: &str) -> String {
-    let distance = |known: &str| edits(known, name);
-    let nearest = shape.fields.iter().min_by_key(|field| distance(field.name));
-    match nearest {
-        Some(field) if distance(field.name) <= 1 + name.len() / 4 => {
-            format!("did you mean {:?}? (add \"?\" to drop an unknown key)", field.path)
-        }
-        _ => "add \"?\" to drop an unknown key".to_owned(),
+/// The paths somebody may have meant: those that end like this one, or else the nearest key beside it.
+fn advice(shape: &Shape, name: &str, wanted: &str) -> String {
+    let fields = || SHAPES.iter().flat_map(|shape| shape.fields);
+    let ends_so = |path: &str| path.strip_suffix(wanted).is_some_and(|rest| rest.ends_with('.'));
+    let mut meant: Vec<&str> = fields().map(|field| field.path).filter(|path| ends_so(path)).collect();
+    if meant.is_empty() {
+        let distance = |known: &str| edits(known, name);
+        let mut begins_so = shape.fields.iter().filter(|field| field.name.starts_with(name));
+        let nearest = match (begins_so.next(), begins_so.next()) {
+            (Some(only), None) => Some(only),
+            _ => shape.fields.iter().min_by_key(|field| distance(field.name)),
+        };
+        let near = |field: &&Field| distance(field.name) <= 1 + name.len() / 4 || field.name.starts_with(name);
+        meant.extend(nearest.filter(near).map(|field| field.path));
+    }
+    let meant: Vec<String> = meant.iter().map(|path| format!("{path:?}")).collect();
+    match meant.len() {
+        0 => "add \"?\" to drop an unknown key".to_owned(),
+        1..=3 => format!("did you mean {}? (add \"?\" to drop an unknown key)", meant.join(" or ")),
+        _ => format!("write the whole path, such as {}", meant[0]),
     }
 }
 
@@ -248,6 +265,26 @@ mod tests {
                 "payload.trim.drop[7]: \"?\" has an empty part; write a path such as \"contact.email\"",
             ]
         );
+    }
+
+    #[test]
+    fn the_path_that_was_meant_is_named_if_it_is_near() {
+        const OR: &str = "(add \"?\" to drop an unknown key)";
+        for (path, expected) in [
+            ("messages.sender.phone", format!("did you mean \"messages.sender.phone_number\"? {OR}")),
+            ("messages.sender.phone_nubmer", format!("did you mean \"messages.sender.phone_number\"? {OR}")),
+            ("mesages.content", format!("did you mean \"messages\"? {OR}")),
+            ("sender.phone_number", format!("did you mean \"messages.sender.phone_number\"? {OR}")),
+            ("sender", format!("did you mean \"messages.sender\"? {OR}")),
+            ("email", format!("did you mean \"messages.sender.email\" or \"contact.email\"? {OR}")),
+            ("identifier", format!("did you mean \"messages.sender.identifier\" or \"contact.identifier\"? {OR}")),
+            ("contact.zebra", "add \"?\" to drop an unknown key".to_owned()),
+            ("contact.c", "add \"?\" to drop an unknown key".to_owned()),
+            ("conversations.id", "add \"?\" to drop an unknown key".to_owned()),
+        ] {
+            let mistakes = drop(&[path]).expect_err(path);
+            assert_eq!(mistakes, [format!("payload.trim.drop[0]: {path:?} is not in the contract; {expected}")]);
+        }
     }
 
     #[test]
