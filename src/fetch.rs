@@ -231,6 +231,7 @@ impl Fetch {
             StatusCode::OK => {
                 let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
                 let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+                self.count_list(checked.as_ref());
                 let mut list = match checked {
                     Ok(list) => list,
                     Err(why) if self.live.config.payload.validate == Validate::Enforce => {
@@ -280,6 +281,16 @@ impl Fetch {
                 Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true))
             }
         }
+    }
+
+    fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
+        let result = match checked {
+            Err(_) => "not_a_list",
+            Ok(_) if self.live.config.payload.validate == Validate::Off => "unchecked",
+            Ok(list) if list.violations.is_empty() => "keeps_contract",
+            Ok(_) => "differs",
+        };
+        self.room.metrics.payload_lists.with_label_values(&[result]).inc();
     }
 
     /// The contract pass: checked, trimmed, its scopes read. Counts and tells what differs.

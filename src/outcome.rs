@@ -212,7 +212,7 @@ impl Drop for Record {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.request_ended(self.ending, &self.method, self.status, took);
         if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
-            self.metrics.payload_bytes.with_label_values(&["sent"]).inc_by(self.sent);
+            self.metrics.payload_bytes_sent.inc_by(self.sent);
         }
         if self.logged {
             tracing::info!(
