@@ -2,12 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients lint bench model fuzz
+.PHONY: run test test-rust test-clients test-rules lint bench model fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
 
-test: test-rust test-clients ## everything that must hold
+test: test-rust test-clients test-rules ## everything that must hold
 
 test-rust: tools
 	$(CARGO) test --locked
@@ -19,6 +19,11 @@ test-clients: tools
 	test -d build/clients/node_modules/@figuro/chatwoot-sdk || \
 		npm install --prefix build/clients --no-save --no-audit --no-fund --loglevel=error @figuro/chatwoot-sdk@1.1.17
 	ANTEROOM=$(CURDIR)/target/debug/anteroom node --test tests/clients/
+
+test-rules: tools
+	promtool check config config/prometheus.yml
+	promtool check rules dashboards/anteroom.rules.yml
+	promtool test rules dashboards/anteroom.rules.test.yml
 
 lint: ## formatting, clippy and documentation, with warnings denied
 	$(CARGO) fmt --check
@@ -34,4 +39,5 @@ fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the
 
 .PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
-	@sh tests/tools.sh curl:curl node:nodejs npm:npm
+	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
+		prometheus:prometheus promtool:prometheus prlimit:util-linux

@@ -9,6 +9,7 @@ mod lifecycle;
 mod list;
 mod passing;
 mod privacy;
+mod prometheus;
 mod sharing;
 mod streaming;
 mod support;
