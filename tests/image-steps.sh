@@ -12,6 +12,8 @@ if [ ! -e "$tree/usr/local/rust" ]; then
 	mkdir -p "$tree/usr/local/rust"
 	cp -a "$(rustc --print sysroot)/bin" "$(rustc --print sysroot)/lib" "$tree/usr/local/rust/"
 fi
+# What this machine trusts, in case its network has a certificate authority of its own.
+cp /etc/ssl/certs/ca-certificates.crt "$tree/host-certificates.crt"
 rm -rf "$tree/src" "$tree/anteroom" "$tree/steps.sh"
 
 # One instruction a line, without comments; up to the second stage.
@@ -41,7 +43,7 @@ sed '/^#/d' Dockerfile | sed -e ':join' -e '/\\$/{N;s/\\\n *//;bjoin' -e '}' | a
 cat "$tree/steps.sh"
 mountpoint -q "$tree/proc" || mount -t proc proc "$tree/proc"
 trap 'umount "$tree/proc"' EXIT
-env -i HOME=/root CARGO_HOME=/usr/local/cargo PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+env -i HOME=/root CARGO_HOME=/usr/local/cargo CARGO_HTTP_CAINFO=/host-certificates.crt PATH=/usr/local/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
 	chroot "$tree" /bin/bash -o pipefail -eux /steps.sh
 
 # The second stage: the program, certificates, and what a container engine puts beside them.

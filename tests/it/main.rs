@@ -4,6 +4,7 @@
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
 
 mod floors;
+mod help;
 mod ledger;
 mod lifecycle;
 mod list;
