@@ -144,6 +144,8 @@ pub struct Record {
     request_id: HeaderValue,
     /// A keyed hash: the identifier itself is a credential.
     contact: Option<u64>,
+    /// Of the client's trace; in its closed form.
+    trace_id: Option<Box<str>>,
     received: Arc<AtomicU64>,
     sent: u64,
     /// What is told if nobody says otherwise: the client left before there was an answer.
@@ -162,6 +164,7 @@ impl Record {
             method,
             request_id,
             contact: None,
+            trace_id: None,
             received: Arc::default(),
             sent: 0,
             ending: Ending::Failed,
@@ -176,6 +179,11 @@ impl Record {
     /// Whom it is about, as a keyed hash.
     pub fn about(&mut self, contact: u64) {
         self.contact = Some(contact);
+    }
+
+    /// Which trace of the client's it belongs to.
+    pub fn belongs_to(&mut self, trace_id: &str) {
+        self.trace_id = Some(trace_id.into());
     }
 
     /// Where the bytes of the request's body are counted.
@@ -221,11 +229,12 @@ impl Drop for Record {
                 method = crate::engine::metrics::method_label(&self.method),
                 status = self.status.as_u16(),
                 detail = self.detail,
-                duration_ms = took.as_secs_f64() * 1e3,
+                duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
                 received = self.received.load(Ordering::Relaxed),
                 sent = self.sent,
                 contact = self.contact.map(|hash| format!("{hash:016x}")),
                 request_id = self.request_id.to_str().unwrap_or_default(),
+                trace_id = self.trace_id.as_deref(),
             );
         }
     }

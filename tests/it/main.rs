@@ -8,6 +8,7 @@ mod help;
 mod ledger;
 mod lifecycle;
 mod list;
+mod logs;
 mod passing;
 mod privacy;
 mod prometheus;
