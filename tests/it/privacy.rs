@@ -62,6 +62,7 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
         ("referer", &list),
         ("user-agent", SECRET),
         ("x-request-id", "fine"),
+        ("traceparent", SECRET),
     ];
     for field in all {
         get_with(&list, &[field]).await;

@@ -354,6 +354,38 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     }
 }
 
+/// What can be held of a dashboard without a Grafana.
+#[test]
+fn every_panel_says_what_it_shows_and_in_which_unit() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let rows: Vec<_> =
+        panels.iter().filter(|panel| panel["type"] == "row").map(|panel| text(&panel["title"])).collect();
+    assert_eq!(rows, ["Is it helping?", "Is it right?", "Is the upstream well?", "Is the proxy well?"]);
+    let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "ids are different");
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let place = |name: &str| panel["gridPos"][name].as_i64().unwrap();
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(x < 24 && taken.insert((x, y)), "{} lies on another", panel["title"]);
+            }
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{}", panel["title"]);
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        for target in panel["targets"].as_array().unwrap() {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            assert!(target["legendFormat"].as_str().is_some_and(|legend| !legend.is_empty()), "{}", panel["title"]);
+            assert!(text(&target["expr"]).contains("instance=~\"$instance\""), "{}", panel["title"]);
+        }
+    }
+}
+
 /// An operator who is woken finds what to do.
 #[test]
 fn every_alert_has_a_paragraph_in_the_operating_manual() {
