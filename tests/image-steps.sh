@@ -59,3 +59,29 @@ size=$(stat -c %s "$image/anteroom")
 echo "$size bytes"
 [ "$size" -lt 30000000 ]
 chroot --userspec=65532:65532 "$image" /anteroom --version
+
+# It asks an upstream by its name: once by the table of hosts, once by DNS, without any shared library about.
+stand_in=127.0.0.1:18731
+target/debug/anteroom demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --stand-in $stand_in > "$tree/demo.out" 2>&1 &
+demo=$!
+trap 'kill $demo 2> /dev/null || true; umount "$tree/proc"' EXIT
+ask() { # UPSTREAM: prints what the program in the image answers to a request for its root
+	chroot --userspec=65532:65532 "$image" /anteroom serve --upstream "$1" --listen 127.0.0.1:18732 \
+		--admin 127.0.0.1:9180 > "$tree/serve.out" 2>&1 &
+	serve=$!
+	until chroot --userspec=65532:65532 "$image" /anteroom ready 2> /dev/null; do
+		kill -0 $serve || { cat "$tree/serve.out" >&2; exit 1; }
+		sleep 0.1
+	done
+	curl --silent --output /dev/null --write-out '%{http_code}\n' "http://127.0.0.1:18732$2"
+	kill -INT $serve
+	kill -INT $serve 2> /dev/null || true
+	wait $serve || true
+}
+until [ "$(curl --silent --output /dev/null --write-out '%{http_code}' http://$stand_in/)" = 404 ]; do
+	kill -0 $demo
+	sleep 0.1
+done
+list=$(grep -m1 '^curl -i http' "$tree/demo.out" | sed 's#.*://[^/]*##')
+echo "by the table of hosts: $(ask http://upstream.test:${stand_in##*:} "$list")"
+echo "by DNS: $(ask http://deb.debian.org /debian/)"
