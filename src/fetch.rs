@@ -260,6 +260,7 @@ impl Fetch {
             StatusCode::OK => {
                 let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
                 let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+                self.count_list(checked.as_ref().map(|(list, _)| list));
                 if let Err(why) = &checked
                     && self.room.may_tell_of_violations(clock::now())
                 {
@@ -277,7 +278,6 @@ impl Fetch {
                         return Ok(Landed::Answer { entry, kept: false, only_early: true });
                     }
                 };
-                drop(body);
                 if self.live.config.payload.validate == Validate::Enforce && !list.violations.is_empty() {
                     let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
                     return Ok(Landed::Failed(Failure::BreaksContract(first.into())));
@@ -292,8 +292,15 @@ impl Fetch {
                     _ => {}
                 }
                 places.extend(self.body_places(&list.scopes));
-                let counted =
-                    if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
+                let counted = match list.changed {
+                    false => Ok(list.body.clone()),
+                    true => {
+                        let beside = self.room.memory.adopt(list.body.clone());
+                        // The upstream's body goes; if there was no room beside it, there may be now.
+                        drop(body);
+                        beside.or_else(|_| self.room.memory.adopt(list.body.clone()))
+                    }
+                };
                 let has_room = counted.is_ok();
                 let answer = self.prepared(head, counted.unwrap_or(list.body));
                 let answer = match own_etag {
@@ -323,6 +330,16 @@ impl Fetch {
         let aside = tokio::task::spawn_blocking(move || decode(&body, coding, max));
         let decoded = aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)?;
         Ok(decoded.and_then(|body| self.room.memory.adopt(body.into()).ok()))
+    }
+
+    fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
+        let result = match checked {
+            Err(_) => "not_a_list",
+            Ok(_) if self.live.config.payload.validate == Validate::Off => "unchecked",
+            Ok(list) if list.violations.is_empty() => "keeps_contract",
+            Ok(_) => "differs",
+        };
+        self.room.metrics.payload_lists.with_label_values(&[result]).inc();
     }
 
     /// The contract pass: checked, trimmed, its scopes read; with a validator of our own if the upstream's does not fit.

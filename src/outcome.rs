@@ -142,6 +142,8 @@ pub struct Record {
     request_id: HeaderValue,
     /// A keyed hash: the identifier itself is a credential.
     contact: Option<u64>,
+    /// Of the client's trace; in its closed form.
+    trace_id: Option<Box<str>>,
     received: Arc<AtomicU64>,
     sent: u64,
     /// What is told if nobody says otherwise: the client left before there was an answer.
@@ -160,6 +162,7 @@ impl Record {
             method,
             request_id,
             contact: None,
+            trace_id: None,
             received: Arc::default(),
             sent: 0,
             ending: Ending::Failed,
@@ -174,6 +177,11 @@ impl Record {
     /// Whom it is about, as a keyed hash.
     pub fn about(&mut self, contact: u64) {
         self.contact = Some(contact);
+    }
+
+    /// Which trace of the client's it belongs to.
+    pub fn belongs_to(&mut self, trace_id: &str) {
+        self.trace_id = Some(trace_id.into());
     }
 
     /// Where the bytes of the request's body are counted.
@@ -218,7 +226,7 @@ impl Drop for Record {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.request_ended(self.ending, &self.method, self.status, took);
         if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
-            self.metrics.payload_bytes.with_label_values(&["sent"]).inc_by(self.sent);
+            self.metrics.payload_bytes_sent.inc_by(self.sent);
         }
         if self.logged {
             tracing::info!(
@@ -227,11 +235,12 @@ impl Drop for Record {
                 method = crate::engine::metrics::method_label(&self.method),
                 status = self.status.as_u16(),
                 detail = self.detail,
-                duration_ms = took.as_secs_f64() * 1e3,
+                duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
                 received = self.received.load(Ordering::Relaxed),
                 sent = self.sent,
                 contact = self.contact.map(|hash| format!("{hash:016x}")),
                 request_id = self.request_id.to_str().unwrap_or_default(),
+                trace_id = self.trace_id.as_deref(),
             );
         }
     }

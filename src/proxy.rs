@@ -57,6 +57,9 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| room.request_id());
     let mut record = Record::begin(room.metrics.clone(), head.method.clone(), request_id.clone());
+    if let Some(trace_id) = headers::trace_id(&head.headers) {
+        record.belongs_to(trace_id);
+    }
     let config = &live.config;
     let route = match refuse_host(&head) {
         Some(refusal) => Route::Refuse(refusal),

@@ -113,6 +113,7 @@ impl Room {
             config.lifetimes.negative_ttl,
         ];
         let longest = longest.into_iter().max().unwrap_or_default();
+        tell_limits(&config, &metrics);
         Arc::new(Self {
             store: Store::new(config.store, longest, &metrics),
             ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
@@ -211,6 +212,17 @@ impl Room {
         let current = live.config.serve_outdated_on_error || self.is_current(&entry);
         (current && self.freshness(live, &entry, now) != Freshness::TooOld).then_some(entry)
     }
+}
+
+/// What the settings allow stands beside what is used. A reload leaves these as they were.
+fn tell_limits(config: &Config, metrics: &Metrics) {
+    let tell = |of: &str, limit: u64| {
+        metrics.limits.with_label_values(&[of]).set(i64::try_from(limit).unwrap_or(i64::MAX));
+    };
+    tell("cache_bytes", config.store.memory);
+    tell("body_bytes", config.store.memory.saturating_add(config.fetch.memory));
+    tell("upstream_in_flight", config.fetch.max_in_flight as u64);
+    tell("waiters", config.flights.max_waiters as u64);
 }
 
 impl Live {

@@ -17,6 +17,9 @@ pub(super) struct Demo {
     /// Where metrics and health are.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9180")]
     admin: String,
+    /// Where the stand-in listens, for other programs to ask it too; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    stand_in: SocketAddr,
     /// What the stand-in does wrong with lists, such as slow, error, hang or truncate; may be given more than once.
     #[arg(long, value_name = "KIND")]
     fault: Vec<Fault>,
@@ -25,7 +28,8 @@ pub(super) struct Demo {
 impl Demo {
     pub(super) fn run(self) -> Done {
         runtime()?.block_on(async {
-            let stand_in = StandIn::start(Options::demo(self.fault)).await;
+            let options = Options { address: self.stand_in, ..Options::demo(self.fault) };
+            let stand_in = StandIn::start(options).await;
             let stand_in = stand_in.map_err(|error| format!("the stand-in cannot start: {error}"))?;
             let flags = Flags { upstream: Some(stand_in.url()), listen: Some(self.listen), admin: Some(self.admin) };
             let reread = move || {

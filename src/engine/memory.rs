@@ -18,6 +18,7 @@ const LONG: usize = 1024 * 1024;
 #[derive(Clone, Debug)]
 pub struct Memory {
     pieces: Arc<Semaphore>,
+    all: usize,
 }
 
 /// No memory was free for more of a body of unknown length, or it is longer than allowed.
@@ -28,7 +29,7 @@ impl Memory {
     /// So many bytes in all.
     pub fn new(bytes: u64) -> Self {
         let pieces = usize::try_from(bytes / PIECE).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { pieces: Arc::new(Semaphore::new(pieces)) }
+        Self { pieces: Arc::new(Semaphore::new(pieces)), all: pieces }
     }
 
     /// Room for a body of at most `max` bytes. If its length is known, waits until there is room for all of it, so
@@ -44,6 +45,11 @@ impl Memory {
     pub fn adopt(&self, bytes: Bytes) -> Result<Bytes, Full> {
         let held = self.pieces.clone().try_acquire_many_owned(pieces(bytes.len())).map_err(|_| Full)?;
         Ok(Bytes::from_owner(Adopted { bytes, _held: held }))
+    }
+
+    /// Bytes that bodies hold.
+    pub fn held(&self) -> u64 {
+        self.all.saturating_sub(self.pieces.available_permits()) as u64 * PIECE
     }
 
     /// Bytes that are free.

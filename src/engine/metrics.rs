@@ -1,17 +1,19 @@
-//! Every metric, named and explained once.
+//! Every metric, named and explained once; `docs/metrics.md` is made from this file.
 //!
 //! Labels come from closed sets. Handles of the hit path are resolved once.
+
+mod declared;
 
 use std::array;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::core::Collector;
-use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder,
-};
+use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+
+use crate::policy::route::BypassReason;
+pub use declared::{Described, Label};
+use declared::Declaring;
 
 /// How a request ended; the first label of most metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +56,7 @@ impl Ending {
     ];
 
     /// The metric label and the word in the log.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Hit => "hit",
             Self::Stale => "stale",
@@ -73,6 +75,59 @@ impl Ending {
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
+const OUTCOMES: &[&str] = &{
+    let mut outcomes = [""; Ending::ALL.len()];
+    let mut at = 0;
+    while at < outcomes.len() {
+        outcomes[at] = Ending::ALL[at].label();
+        at += 1;
+    }
+    outcomes
+};
+const BYPASS_REASONS: &[&str] = &{
+    let mut reasons = [""; BypassReason::ALL.len()];
+    let mut at = 0;
+    while at < reasons.len() {
+        reasons[at] = BypassReason::ALL[at].label();
+        at += 1;
+    }
+    reasons
+};
+/// What a request to the upstream came to: a class of status, or what went wrong. `client`: the client's own body
+/// broke off or stood still.
+const UPSTREAM_RESULTS: &[&str] =
+    &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
+const CONNECTION_ERRORS: &[&str] =
+    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io"];
+const FLIGHT_ENDS: &[&str] = &[
+    "answered",
+    "too_large",
+    "not_storable",
+    "upstream_error",
+    "deadline",
+    "breaks_contract",
+    "superseded",
+    "dropped",
+    "waiter_deadline",
+];
+/// What the settings allow, for a graph to show beside what is used.
+const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters"];
+
+/// The series of requests that are at zero from the start, so that a ratio or an alert has something to begin from:
+/// of each outcome the likeliest. Others come with the first request of their kind.
+const FIRST_REQUESTS: [(Ending, usize, usize); 10] = [
+    (Ending::Hit, 0, 1),
+    (Ending::Stale, 0, 1),
+    (Ending::Miss, 0, 1),
+    (Ending::Joined, 0, 1),
+    (Ending::Bypass, 0, 1),
+    (Ending::Pass, 0, 1),
+    (Ending::Write, 2, 1),
+    (Ending::Refused, 0, 3),
+    (Ending::Failed, 0, 3),
+    (Ending::Failed, 0, 4),
+];
+
 /// The label of a method; strangers' methods share one.
 pub fn method_label(method: &Method) -> &'static str {
     METHODS[method_index(method)]
@@ -89,6 +144,7 @@ fn class_index(status: StatusCode) -> usize {
 /// All metrics of the program. A test has its own.
 pub struct Metrics {
     registry: Registry,
+    described: Vec<Described>,
     requests: IntCounterVec,
     resolved: Box<[OnceLock<IntCounter>]>,
     durations: [Histogram; Ending::ALL.len()],
@@ -110,6 +166,12 @@ pub struct Metrics {
     pub cache_entries: IntGauge,
     /// Their weight.
     pub cache_bytes: IntGauge,
+    /// Bodies in memory.
+    pub body_bytes: IntGauge,
+    /// What the settings allow.
+    pub limits: IntGaugeVec,
+    /// Whether `/ready` says so.
+    pub ready: IntGauge,
     /// Stored answers that went, by cause.
     pub evictions: IntCounterVec,
     /// Lists that could not be shared, by reason.
@@ -126,6 +188,8 @@ pub struct Metrics {
     pub invalidations: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
+    /// Lists that were compared with the contract, by result.
+    pub payload_lists: IntCounterVec,
     /// What differs from the contract, by field and kind.
     pub payload_violations: IntCounterVec,
     /// Keys that are not on the published page.
@@ -134,143 +198,164 @@ pub struct Metrics {
     pub config_reloads: IntCounterVec,
     /// Bytes of lists, by stage.
     pub payload_bytes: IntCounterVec,
+    /// Those of the stage `sent`, resolved for the hit path.
+    pub payload_bytes_sent: IntCounter,
 }
 
 impl Metrics {
     /// A fresh set.
     #[expect(clippy::too_many_lines, reason = "a list: one metric after another, each with its explanation")]
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let build = gauges(&registry, "anteroom_build_info", "Constant 1; the version and commit that run.", &["version", "commit"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("ANTEROOM_COMMIT").unwrap_or("unknown")]).set(1);
-        let requests = counters(
-            &registry,
-            "anteroom_requests_total",
-            "Requests of clients that were answered, by how they ended.",
-            &["outcome", "method", "status_class"],
+        let mut declare = Declaring::new();
+        let build = declare.gauges(
+            "anteroom_build_info",
+            "Constant 1; the version and commit that run.",
+            &[("version", &[]), ("commit", &[])],
         );
-        let durations = histograms(
-            &registry,
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("ANTEROOM_COMMIT").unwrap_or("unknown")]).set(1);
+        let requests = declare.counters(
+            "anteroom_requests_total",
+            "Requests of clients that were answered, by how they ended. A client that left before its answer counts as \
+             `failed` with `4xx`.",
+            &[("outcome", OUTCOMES), ("method", &METHODS), ("status_class", &CLASSES)],
+        );
+        let durations = declare.histograms(
             "anteroom_request_duration_seconds",
             "Time from the end of a request's head to the end of its answer being handed to the connection.",
-            &["outcome"],
+            ("outcome", OUTCOMES),
             &[
                 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
                 30.0,
             ],
         );
-        #[cfg(target_os = "linux")]
-        register(&registry, prometheus::process_collector::ProcessCollector::for_self());
-        Self {
+        let payload_bytes = declare.counters(
+            "anteroom_payload_bytes_total",
+            "Bytes of list bodies received from the upstream, kept in memory and sent to clients.",
+            &[("stage", &["received", "kept", "sent"])],
+        );
+        let this = Self {
             durations: array::from_fn(|index| durations.with_label_values(&[Ending::ALL[index].label()])),
             resolved: (0..Ending::ALL.len() * METHODS.len() * CLASSES.len()).map(|_| OnceLock::new()).collect(),
             requests,
-            requests_in_flight: gauge(&registry, "anteroom_requests_in_flight", "Requests being answered."),
-            connections: gauges(
-                &registry,
+            requests_in_flight: declare.gauge("anteroom_requests_in_flight", "Requests being answered."),
+            connections: declare.gauges(
                 "anteroom_connections",
                 "Open connections of clients, by listener.",
-                &["listener"],
+                &[("listener", &["public", "admin"])],
             ),
-            connection_errors: counters(
-                &registry,
+            connection_errors: declare.counters(
                 "anteroom_connection_errors_total",
-                "Connections of clients that ended by an error, by its kind.",
-                &["kind"],
+                "Connections of clients that ended by an error, by its kind. `accept`: none could be taken, most often for \
+                 want of file descriptors.",
+                &[("kind", CONNECTION_ERRORS)],
             ),
-            tunnels: gauge(&registry, "anteroom_tunnels", "Open WebSocket tunnels."),
-            upstream_requests: counters(
-                &registry,
+            tunnels: declare.gauge("anteroom_tunnels", "Open WebSocket tunnels."),
+            upstream_requests: declare.counters(
                 "anteroom_upstream_requests_total",
-                "Requests sent to the upstream, by their result: a status class or what went wrong.",
-                &["result"],
+                "Requests sent to the upstream, by their result: a status class or what went wrong. `client`: the client's \
+                 own body broke off.",
+                &[("result", UPSTREAM_RESULTS)],
             ),
-            upstream_duration: histograms(
-                &registry,
+            upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",
-                "Time from sending a request to the upstream until the head (phase head) and the end (phase whole) of its answer.",
-                &["phase"],
+                "Time from sending a request to the upstream until the head (phase `head`) and the end (phase `whole`) of \
+                 its answer.",
+                ("phase", &["head", "whole"]),
                 &[1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0],
             ),
-            upstream_in_flight: gauge(
-                &registry,
+            upstream_in_flight: declare.gauge(
                 "anteroom_upstream_in_flight",
                 "Requests sent to the upstream whose answer has not ended.",
             ),
-            cache_entries: gauge(&registry, "anteroom_cache_entries", "Stored answers."),
-            cache_bytes: gauge(&registry, "anteroom_cache_bytes", "Weight of stored answers with their bookkeeping."),
-            evictions: counters(
-                &registry,
-                "anteroom_cache_evictions_total",
-                "Stored answers that went, by cause: size, replaced, explicit or expired.",
-                &["cause"],
+            cache_entries: declare.gauge("anteroom_cache_entries", "Stored answers."),
+            cache_bytes: declare.gauge("anteroom_cache_bytes", "Weight of stored answers with their bookkeeping."),
+            body_bytes: declare.gauge(
+                "anteroom_body_bytes",
+                "Memory held by bodies of lists: being collected, stored, or evicted and still being sent.",
             ),
-            bypass: counters(
-                &registry,
+            limits: declare.gauges(
+                "anteroom_limit",
+                "What the settings allow: `cache.memory`, that and `cache.fetch_memory`, `upstream.max_in_flight`, \
+                 `cache.max_waiters`. Reloading does not change them.",
+                &[("of", LIMITS)],
+            ),
+            ready: declare.gauge("anteroom_ready", "1 while `/ready` says so, 0 from the moment the program is told to stop."),
+            evictions: declare.counters(
+                "anteroom_cache_evictions_total",
+                "Stored answers that went, by cause: for want of room, replaced by a newer one, removed, or of no use any \
+                 more.",
+                &[("cause", &["size", "replaced", "explicit", "expired"])],
+            ),
+            bypass: declare.counters(
                 "anteroom_cache_bypass_total",
                 "Conversation lists that could not be shared, by reason.",
-                &["reason"],
+                &[("reason", BYPASS_REASONS)],
             ),
-            answer_age: histogram(
-                &registry,
+            answer_age: declare.histogram(
                 "anteroom_answer_age_seconds",
                 "Age of answers served from memory, from the moment their fetch began.",
                 &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0],
             ),
-            flights: gauge(&registry, "anteroom_flights", "Shared fetches under way."),
-            waiters: gauge(&registry, "anteroom_waiters", "Readers waiting for a shared fetch."),
-            flight_ends: counters(
-                &registry,
+            flights: declare.gauge("anteroom_flights", "Shared fetches under way."),
+            waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
+            flight_ends: declare.counters(
                 "anteroom_flight_ends_total",
-                "Shared fetches that ended, by how.",
-                &["end"],
+                "Shared fetches that ended, by how. `waiter_deadline` counts readers who gave up waiting, while the fetch \
+                 went on.",
+                &[("end", FLIGHT_ENDS)],
             ),
-            invalidations: counters(
-                &registry,
+            invalidations: declare.counters(
                 "anteroom_invalidations_total",
-                "Changes after which answers were out of date, by who told.",
-                &["source"],
+                "Changes after which answers were out of date, by who told: a write that passed through, a purge, a fetch \
+                 that was overtaken, a list that passed by the cache and differed.",
+                &[("source", &["write", "purge", "flight", "bypass"])],
             ),
-            writes_unattributed: counter(
-                &registry,
+            writes_unattributed: declare.counter(
                 "anteroom_writes_unattributed_total",
                 "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
             ),
-            payload_violations: counters(
-                &registry,
-                "anteroom_payload_violations_total",
-                "Values of lists that differ from the published contract, by field and kind.",
-                &["field", "kind"],
+            payload_lists: declare.counters(
+                "anteroom_payload_lists_total",
+                "Lists received, by what comparing them with the published contract gave: `not_a_list` is no JSON array at \
+                 all, `unchecked` is `payload.validate = \"off\"`.",
+                &[("result", &["keeps_contract", "differs", "not_a_list", "unchecked"])],
             ),
-            payload_unknown_keys: counter(
-                &registry,
+            payload_violations: declare.counters(
+                "anteroom_payload_violations_total",
+                "Values of lists that differ from the published contract, by field (its paths, such as `contact.email`) and \
+                 kind.",
+                &[("field", &[]), ("kind", &["missing", "wrong_type", "unknown_enum_value", "null"])],
+            ),
+            payload_unknown_keys: declare.counter(
                 "anteroom_payload_unknown_keys_total",
                 "Keys of lists that are not on the published page; they are no violation.",
             ),
-            config_reloads: counters(
-                &registry,
+            config_reloads: declare.counters(
                 "anteroom_config_reloads_total",
-                "Settings that were read again on SIGHUP, by result: ok or failed.",
-                &["result"],
+                "Settings that were read again on SIGHUP, by result.",
+                &[("result", &["ok", "failed"])],
             ),
-            payload_bytes: counters(
-                &registry,
-                "anteroom_payload_bytes_total",
-                "Bytes of list bodies received from the upstream, kept in memory and sent to clients.",
-                &["stage"],
-            ),
-            registry,
+            payload_bytes_sent: payload_bytes.with_label_values(&["sent"]),
+            payload_bytes,
+            registry: declare.registry,
+            described: declare.described,
+        };
+        for (ending, method, class) in FIRST_REQUESTS {
+            this.requests_of(ending, method, class);
         }
+        this
     }
 
     /// Counts an answered request. Resolves no label that was resolved before.
     pub fn request_ended(&self, ending: Ending, method: &Method, status: StatusCode, took: Duration) {
-        let (ending_at, method_at, class_at) = (ending as usize, method_index(method), class_index(status));
-        let index = (ending_at * METHODS.len() + method_at) * CLASSES.len() + class_at;
+        self.requests_of(ending, method_index(method), class_index(status)).inc();
+        self.durations[ending as usize].observe(took.as_secs_f64());
+    }
+
+    fn requests_of(&self, ending: Ending, method: usize, class: usize) -> &IntCounter {
+        let index = (ending as usize * METHODS.len() + method) * CLASSES.len() + class;
         self.resolved[index]
-            .get_or_init(|| self.requests.with_label_values(&[ending.label(), METHODS[method_at], CLASSES[class_at]]))
-            .inc();
-        self.durations[ending_at].observe(took.as_secs_f64());
+            .get_or_init(|| self.requests.with_label_values(&[ending.label(), METHODS[method], CLASSES[class]]))
     }
 
     /// Everything in the text format of Prometheus.
@@ -280,6 +365,16 @@ impl Metrics {
             .encode(&self.registry.gather(), &mut text)
             .expect("metrics that were registered can be written to memory");
         text
+    }
+
+    /// Every metric with its labels and their values.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// `docs/metrics.md`.
+    pub fn page(&self) -> String {
+        declared::page(&self.described)
     }
 }
 
@@ -311,38 +406,53 @@ impl Drop for Raised {
     }
 }
 
-const DECLARED: &str = "a metric is declared once, with a valid name";
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::payload::{ViolationKind, schema};
 
-fn register<C: Collector + 'static>(registry: &Registry, collector: C) {
-    registry.register(Box::new(collector)).expect(DECLARED);
-}
+    #[cfg(target_os = "linux")]
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
 
-fn declared<C: Collector + Clone + 'static>(registry: &Registry, collector: prometheus::Result<C>) -> C {
-    let collector = collector.expect(DECLARED);
-    register(registry, collector.clone());
-    collector
-}
+    /// The crate counts the process on Linux alone.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_page_of_metrics_is_made_from_them() {
+        let page = Metrics::new().page();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(PAGE, &page).unwrap();
+        }
+        let shipped = std::fs::read_to_string(PAGE).unwrap_or_default();
+        assert!(
+            shipped == page,
+            "docs/metrics.md differs from the metrics; UPDATE=1 cargo test --lib engine::metrics writes it anew"
+        );
+    }
 
-fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
-    declared(registry, IntCounter::new(name, help))
-}
+    #[test]
+    fn a_scrape_with_every_series_there_can_be_is_short() {
+        let metrics = Metrics::new();
+        for ending in Ending::ALL {
+            for method in 0..METHODS.len() {
+                for class in 0..CLASSES.len() {
+                    metrics.requests_of(ending, method, class).inc_by(1 << 40);
+                }
+            }
+        }
+        for label in schema::Label::all() {
+            for kind in ViolationKind::ALL {
+                metrics.payload_violations.with_label_values(&[label.path(), kind.as_str()]).inc_by(1 << 40);
+            }
+        }
+        let length = metrics.render().len();
+        assert!(length < 200_000, "{length} bytes");
+    }
 
-fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-    declared(registry, IntCounterVec::new(Opts::new(name, help), labels))
-}
-
-fn gauge(registry: &Registry, name: &str, help: &str) -> IntGauge {
-    declared(registry, IntGauge::new(name, help))
-}
-
-fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-    declared(registry, IntGaugeVec::new(Opts::new(name, help), labels))
-}
-
-fn histogram(registry: &Registry, name: &str, help: &str, buckets: &[f64]) -> Histogram {
-    declared(registry, Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets.to_vec())))
-}
-
-fn histograms(registry: &Registry, name: &str, help: &str, labels: &[&str], buckets: &[f64]) -> HistogramVec {
-    declared(registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets.to_vec()), labels))
+    #[test]
+    fn every_label_value_of_the_contract_is_described() {
+        let metrics = Metrics::new();
+        let kinds = ViolationKind::ALL.map(ViolationKind::as_str);
+        let described = metrics.described().iter().find(|metric| metric.name == "anteroom_payload_violations_total");
+        assert_eq!(described.unwrap().labels[1].1, kinds);
+    }
 }

@@ -117,6 +117,31 @@ pub fn usable_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     fits.then(|| value.clone())
 }
 
+/// The trace id of a valid `traceparent` (W3C Trace Context, section 3.2), in its only form: 32 lower-case hex digits. So
+/// nothing else that a client may write there can get into the log.
+pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
+    let mut values = headers.get_all("traceparent").iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return None };
+    let value = value.to_str().ok()?;
+    let (fields, rest) = (value.get(..55)?, &value[55..]);
+    let hex = |part: &str, length| {
+        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let something = |part: &str| part.bytes().any(|byte| byte != b'0');
+    let mut parts = fields.split('-');
+    let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let valid = hex(version, 2)
+        && version != "ff"
+        && hex(trace, 32)
+        && something(trace)
+        && hex(parent, 16)
+        && something(parent)
+        && hex(flags, 2)
+        // Later versions may say more.
+        && (rest.is_empty() || version != "00" && rest.starts_with('-'));
+    valid.then_some(trace)
+}
+
 /// Whether the upstream takes a request for one of another origin (rack-cors reads both fields, `api.md` 6.6).
 pub fn has_origin(headers: &HeaderMap) -> bool {
     headers.contains_key(header::ORIGIN) || headers.contains_key("x-origin")
@@ -191,6 +216,41 @@ mod tests {
             ("x-request-id", "abc"),
         ]);
         assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn a_trace_id_is_taken_from_a_valid_traceparent_alone() {
+        const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+        let trace_of = |value: &'static str| trace_id(&map(&[("traceparent", value)])).map(str::to_owned);
+        for good in [
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-what-is-to-come",
+        ] {
+            assert_eq!(trace_of(good).as_deref(), Some(TRACE), "{good}");
+        }
+        for bad in [
+            "",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-0",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-more",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.",
+            "cc-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01.",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-somebody-s-secret-identifier-000-00f067aa0ba902b7-01",
+            "00_4bf92f3577b34da6a3ce929d0e0e4736_00f067aa0ba902b7_01",
+        ] {
+            assert_eq!(trace_of(bad), None, "{bad}");
+        }
+        let strange = HeaderMap::from_iter([(
+            HeaderName::from_static("traceparent"),
+            HeaderValue::from_bytes("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-\u{e9}".as_bytes()).unwrap(),
+        )]);
+        assert_eq!(trace_id(&strange), None);
+        let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        assert_eq!(trace_id(&map(&[("traceparent", good), ("traceparent", good)])), None, "which one?");
     }
 
     #[test]

@@ -56,7 +56,7 @@ impl BypassReason {
     pub const ALL: [Self; 5] = [Self::Authorization, Self::Cookie, Self::AccessToken, Self::Alias, Self::Origin];
 
     /// The metric label and the `detail` of `Cache-Status`.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Authorization => "authorization",
             Self::Cookie => "cookie",

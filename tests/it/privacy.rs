@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 
 use anteroom::demo::{Fault, INBOX, Matcher, Options, Shape, StandIn};
+use anteroom::engine::metrics::Metrics;
 
 use crate::support::child::{Program, run};
-use crate::support::raw::{Talk, exchange};
-use crate::support::{get, get_with, post, request, send};
+use crate::support::raw::{Scripted, Talk, exchange};
+use crate::support::{Proxy, get, get_with, post, request, send};
 
 /// With a character that has to be encoded, and one that may be.
 const SECRET: &str = "zebra:quince~7f3";
@@ -61,6 +62,7 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
         ("referer", &list),
         ("user-agent", SECRET),
         ("x-request-id", "fine"),
+        ("traceparent", SECRET),
     ];
     for field in all {
         get_with(&list, &[field]).await;
@@ -123,7 +125,9 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
     program.signal("HUP").await;
     program.wait_for_metric("anteroom_config_reloads_total{result=\"failed\"}", |count| count > 0.5).await;
 
-    assert_silent(&program.metrics().await, "/metrics");
+    let metrics = program.metrics().await;
+    assert_silent(&metrics, "/metrics");
+    assert_described(&metrics);
     program.signal("TERM").await;
     program.ended().await;
     let log = program.stderr();
@@ -137,42 +141,81 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
     assert_silent(&log, "the log");
 }
 
+/// Every label has one of the values that `docs/metrics.md` lists.
+fn assert_described(metrics: &str) {
+    let described = Metrics::new();
+    for series in series(metrics) {
+        let Some((name, labels)) = series.split_once('{') else { continue };
+        let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+        let metric = described.described().iter().find(|metric| metric.name == name);
+        let metric = metric.unwrap_or_else(|| panic!("{name} is not described"));
+        for (label, value) in labels.trim_end_matches('}').split(',').filter_map(|label| label.split_once('=')) {
+            if label == "le" {
+                continue;
+            }
+            let (_, values) = metric.labels.iter().find(|(known, _)| *known == label).expect("a described label");
+            assert!(values.is_empty() || values.contains(&value.trim_matches('"')), "{series}");
+        }
+    }
+}
+
 /// Names and labels of everything `/metrics` shows.
 fn series(metrics: &str) -> BTreeSet<String> {
     let lines = metrics.lines().filter(|line| !line.starts_with('#'));
     lines.filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series.to_owned()).collect()
 }
 
-#[tokio::test]
-async fn strangers_cannot_make_metrics_grow() {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let program = Program::serve(&stand_in.url(), "log.level = \"warn\"").await;
-    let mut client = Talk::to(&program.url).await;
+/// One request of each kind; `n` is in whatever a stranger may choose.
+fn strange_requests(n: usize) -> [String; 9] {
     let list = StandIn::list_path("visitor-a");
-    // One request of each kind, so that the series of each kind are there.
-    let kinds = |n: usize| {
-        [
-            format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", list.replace("visitor-a", &format!("id-{n}"))),
-            format!("GET {list}?q={n} HTTP/1.1\r\nhost: h\r\n\r\n"),
-            format!("GET {list}?q={n} HTTP/1.1\r\nhost: h\r\n\r\n"),
-            format!("GET {list}/ HTTP/1.1\r\nhost: h{n}\r\norigin: o{n}\r\n\r\n"),
-            format!("GET {list} HTTP/1.1\r\nhost: h\r\ncookie: {n}\r\n\r\n"),
-            format!("GET /path-{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
-            format!("M{n} /path-{n}?{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
-            format!("M{n} {list} HTTP/1.1\r\nhost: h\r\n\r\n"),
-            format!("TRACE /{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
-        ]
-    };
-    let mut before = BTreeSet::new();
-    for n in 0..112 {
-        for request in kinds(n) {
-            client.send(&request).await;
+    [
+        format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", list.replace("visitor-a", &format!("id-{n}"))),
+        format!("GET {list}?q={n} HTTP/1.1\r\nhost: h\r\n\r\n"),
+        format!("GET {list}?q={n} HTTP/1.1\r\nhost: h\r\n\r\n"),
+        format!("GET {list}/ HTTP/1.1\r\nhost: h{n}\r\norigin: o{n}\r\n\r\n"),
+        format!("GET {list}?q={n} HTTP/1.1\r\nhost: h\r\ncookie: {n}\r\n\r\n"),
+        format!("GET /path-{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
+        format!("M{n} /path-{n}?{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
+        format!("M{n} {} HTTP/1.1\r\nhost: h\r\n\r\n", list.replace("visitor-a", &format!("other-{n}"))),
+        format!("TRACE /{n} HTTP/1.1\r\nhost: h\r\n\r\n"),
+    ]
+}
+
+/// Sends the requests of these numbers, many in a row before their answers are read.
+async fn pester(url: String, numbers: std::ops::Range<usize>) {
+    const IN_A_ROW: usize = 20;
+    let mut client = Talk::to(&url).await;
+    for first in numbers.clone().step_by(IN_A_ROW) {
+        let requests: Vec<String> = (first..numbers.end.min(first + IN_A_ROW)).flat_map(strange_requests).collect();
+        client.send(requests.concat()).await;
+        for request in requests {
             client.message().await.unwrap_or_else(|| panic!("no answer to {request}"));
         }
-        if n == 0 {
-            before = series(&program.metrics().await);
-        }
     }
-    let after = series(&program.metrics().await);
-    assert_eq!(after.difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hundred_thousand_strange_requests_add_no_series() {
+    let list = r#"[{"contact":{"id":1}}]"#;
+    let length = list.len();
+    let upstream = Scripted::answering(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{list}"
+    ))
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    pester(proxy.url.clone(), 0..1).await;
+    let metrics = async || get(&format!("{}/metrics", proxy.admin)).await.text();
+    let before = series(&metrics().await);
+    let numbers = 1..100_000_usize.div_ceil(strange_requests(0).len()) + 1;
+    let (one, other) = (numbers.start..numbers.end / 2, numbers.end / 2..numbers.end);
+    let pestering = [one, other].map(|numbers| tokio::spawn(pester(proxy.url.clone(), numbers)));
+    for pestering in pestering {
+        pestering.await.unwrap();
+    }
+    let text = metrics().await;
+    assert_eq!(series(&text).difference(&before).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert!(text.len() < 200_000, "{} bytes", text.len());
+    let counted = text.lines().filter(|line| line.starts_with("anteroom_requests_total{"));
+    let counted: f64 = counted.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum();
+    assert!(counted >= 100_000.0, "{counted}");
 }

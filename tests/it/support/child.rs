@@ -70,13 +70,18 @@ pub async fn run(arguments: &[&str], variables: &[(&str, &str)], input: &str) ->
 impl Program {
     /// `anteroom serve` in front of an upstream; `settings` is TOML. Returns once it has said where it listens.
     pub async fn serve(upstream: &str, settings: &str) -> Self {
+        Self::serve_at("127.0.0.1:0", upstream, settings).await
+    }
+
+    /// The same, with a private listener that has been there before.
+    pub async fn serve_at(admin: &str, upstream: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("anteroom.toml");
         std::fs::write(&file, settings).expect("a file can be written");
         let file = file.to_str().expect("a path in text").to_owned();
-        let addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let listen = ["--listen", "127.0.0.1:0", "--admin", admin];
         let mut arguments = vec!["serve", "--config", &file, "--upstream", upstream];
-        arguments.extend(addresses);
+        arguments.extend(listen);
         Self::start(folder, &arguments).await
     }
 

@@ -1,0 +1,415 @@
+//! A real Prometheus reads the metrics of proxies, one well and others each with a fault of its own: every expression
+//! of the dashboard and of the rules tells something.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use anteroom::demo::{Fault, Matcher, Options, Shape, StandIn};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+
+use crate::support::child::Program;
+use crate::support::raw::Scripted;
+use crate::support::{Proxy, get, get_with, post, request, send};
+
+/// Within this time every expression has to have data.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What only a fault makes true, and the fault that this test causes.
+const ONLY_BY_A_FAULT: [(&str, &str); 19] = [
+    ("AnteroomDown", "a listener that answers nothing"),
+    ("AnteroomRestarts", "a proxy that is killed and started three times"),
+    ("AnteroomNotReady", "a proxy that drains for ten minutes"),
+    ("AnteroomFailing", "an upstream that closes every connection"),
+    ("AnteroomUpstreamFailing", "an upstream that closes every connection"),
+    ("AnteroomFetchesFailing", "an upstream that closes every connection"),
+    ("AnteroomUpstreamSlow", "an upstream that takes seven seconds"),
+    ("AnteroomFetchesQueue", "an upstream that never answers, and one fetch at once"),
+    ("AnteroomCrowded", "an upstream that never answers, and few places to wait"),
+    ("AnteroomReadersGiveUp", "an upstream that never answers, and little patience"),
+    ("AnteroomFetchDropped", "counted by hand: no fault from outside makes a fetch panic"),
+    ("AnteroomOldAnswers", "an upstream whose answers are two minutes old"),
+    ("AnteroomContractBroken", "an upstream whose lists lack nearly everything"),
+    ("AnteroomBypassed", "readers who send a cookie"),
+    ("AnteroomHelpsLittle", "readers none of whom asks what another asked"),
+    ("AnteroomWritesUnattributed", "writes to an upstream that tells no contact"),
+    ("AnteroomCacheTooSmall", "readers none of whom asks what another asked, and little memory"),
+    ("AnteroomFewFileDescriptors", "a proxy that may open no more than it has open"),
+    ("AnteroomReloadFailed", "a file of settings with a mistake"),
+];
+
+/// A Prometheus, gone when the test is.
+struct Prometheus {
+    url: String,
+    _child: Child,
+    _folder: tempfile::TempDir,
+    _reading: JoinHandle<()>,
+}
+
+impl Prometheus {
+    /// Reads these listeners every second, and has the rules.
+    async fn start(targets: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let rules = Path::new(env!("CARGO_MANIFEST_DIR")).join("dashboards/anteroom.rules.yml");
+        let addresses: Vec<&str> = targets.iter().map(|url| instance(url)).collect();
+        let config = serde_json::json!({
+            "global": { "scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s" },
+            "rule_files": [rules],
+            "scrape_configs": [{ "job_name": "anteroom", "static_configs": [{ "targets": addresses }] }],
+        });
+        // JSON is YAML.
+        let file = folder.path().join("prometheus.yml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        let mut child = Command::new("prometheus")
+            .arg(format!("--config.file={}", file.display()))
+            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
+            .arg("--web.listen-address=127.0.0.1:0")
+            .kill_on_drop(true)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("Debian's package prometheus is installed");
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let (mut said, mut url) = (String::new(), String::new());
+        while !said.contains("Server is ready to receive web requests") {
+            let line = lines.next_line().await.unwrap().unwrap_or_else(|| panic!("it ended: {said}"));
+            let address = line.split_once("msg=\"Listening on\"").and_then(|(_, rest)| rest.split_once("address="));
+            if let Some((_, address)) = address {
+                url = format!("http://{}", address.trim());
+            }
+            said.push_str(&line);
+            said.push('\n');
+        }
+        // It may not block on a full pipe.
+        let reading = tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        Self { url, _child: child, _folder: folder, _reading: reading }
+    }
+
+    async fn ask(&self, path: &str) -> Value {
+        let answer = get(&format!("{}{path}", self.url)).await;
+        serde_json::from_slice(&answer.body).unwrap_or_else(|_| panic!("{path}: {}", answer.text()))
+    }
+
+    /// The samples that an expression gives, without those that are no number.
+    async fn samples(&self, expression: &str) -> Vec<Value> {
+        let query = utf8_percent_encode(expression, NON_ALPHANUMERIC);
+        let answer = self.ask(&format!("/api/v1/query?query={query}")).await;
+        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let mut samples = answer["data"]["result"].as_array().cloned().unwrap_or_default();
+        samples.retain(|sample| sample["value"][1] != "NaN");
+        samples
+    }
+
+    async fn wait_for(&self, expression: &str) {
+        let waiting = async {
+            while self.samples(expression).await.is_empty() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "{expression} never gave anything");
+    }
+
+    /// The rules it has read: name and expression, by type.
+    async fn rules(&self, kind: &str) -> BTreeMap<String, String> {
+        let waiting = async {
+            loop {
+                let answer = self.ask("/api/v1/rules").await;
+                let groups = answer["data"]["groups"].as_array().cloned().unwrap_or_default();
+                if !groups.is_empty() {
+                    return groups;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let groups = tokio::time::timeout(PATIENCE, waiting).await.expect("rules");
+        let rules = groups.iter().flat_map(|group| group["rules"].as_array().unwrap());
+        let rules = rules.filter(|rule| rule["type"] == kind);
+        rules.map(|rule| (text(&rule["name"]), text(&rule["query"]))).collect()
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().expect("text").to_owned()
+}
+
+/// As Prometheus names a listener.
+fn instance(url: &str) -> &str {
+    url.strip_prefix("http://").unwrap()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(include_str!("../../dashboards/anteroom.json")).unwrap()
+}
+
+/// Every expression of the dashboard, with Grafana's variables replaced as Grafana would.
+fn shown_expressions() -> Vec<(String, String)> {
+    let dashboard = dashboard();
+    let mut found = Vec::new();
+    for panel in dashboard["panels"].as_array().unwrap() {
+        for target in panel["targets"].as_array().into_iter().flatten() {
+            found.push((text(&panel["title"]), text(&target["expr"])));
+        }
+    }
+    for annotation in dashboard["annotations"]["list"].as_array().unwrap() {
+        found.push((text(&annotation["name"]), text(&annotation["expr"])));
+    }
+    for variable in dashboard["templating"]["list"].as_array().unwrap() {
+        if variable["type"] == "query" {
+            let query = text(&variable["definition"]);
+            let (metric, label) =
+                query.strip_prefix("label_values(").unwrap().trim_end_matches(')').split_once(", ").unwrap();
+            found.push((text(&variable["name"]), format!("count by ({label}) ({metric})")));
+        }
+    }
+    for (title, expression) in &mut found {
+        *expression = expression.replace("$__rate_interval", "1m").replace("$instance", ".+");
+        assert!(!expression.contains('$'), "{title}: a variable that Grafana would replace: {expression}");
+    }
+    found
+}
+
+/// What readers and writers do all day.
+async fn mixed_load(proxy: String) {
+    let list = |source: &str| format!("{proxy}{}", StandIn::list_path(source));
+    for turn in 0_usize.. {
+        let visitor = ["visitor-a", "visitor-b"][turn % 2];
+        for _ in 0..8 {
+            get(&list(visitor)).await;
+        }
+        get_with(&list(visitor), &[("if-none-match", "*")]).await;
+        get(&format!("{proxy}/profile")).await;
+        send(request("HEAD", &list(visitor), &[], "")).await;
+        if turn % 4 == 0 {
+            get_with(&list(visitor), &[("cookie", "c=1")]).await;
+            post(&format!("{}/131/messages", list("visitor-a")), r#"{"content":"Hello"}"#).await;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Asks for the same thing again and again, whatever comes of it.
+async fn persist(url: String, fields: &'static [(&'static str, &'static str)]) {
+    loop {
+        get_with(&url, fields).await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Asks each time for something else, writes, and sends a cookie now and then.
+async fn never_twice(list: String) {
+    for turn in 0_usize.. {
+        get(&format!("{list}?turn={turn}")).await;
+        get_with(&list, &[("cookie", "c=1")]).await;
+        post(&format!("{list}/131/messages"), r#"{"content":"Hello"}"#).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Tasks that end with the test.
+struct Busy(Vec<JoinHandle<()>>);
+
+impl Busy {
+    fn with(&mut self, task: impl Future<Output = ()> + Send + 'static) {
+        self.0.push(tokio::spawn(task));
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        for task in &self.0 {
+            task.abort();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[expect(clippy::too_many_lines, reason = "a list of faults, one after another")]
+async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
+    let mut busy = Busy(Vec::new());
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let well = Proxy::start(&stand_in, "cache.ttl = \"1s\"\ncache.settle = \"0s\"").await;
+    busy.with(mixed_load(well.url.clone()));
+
+    // Closes every connection.
+    let resetting = StandIn::start(Options::default()).await.unwrap();
+    resetting.fault_on(Fault::Reset, Matcher::any());
+    let failing = Proxy::start(&resetting, "").await;
+    busy.with(persist(failing.list_url("visitor-a"), &[]));
+
+    // Takes seven seconds.
+    let slow = Options { slow_by: Duration::from_secs(7), ..Options::default() };
+    let slow_stand_in = StandIn::start(slow).await.unwrap();
+    slow_stand_in.fault(Fault::Slow);
+    let slow = Proxy::start(&slow_stand_in, "cache.ttl = \"1s\"").await;
+    for source in ["visitor-a", "visitor-b"] {
+        busy.with(persist(slow.list_url(source), &[]));
+    }
+
+    // Never answers.
+    let silent = StandIn::start(Options::default()).await.unwrap();
+    silent.fault(Fault::Hang);
+    let hanging = "upstream.max_in_flight = 1\ncache.max_waiters = 3\ncache.wait = \"2s\"";
+    let hanging = Proxy::start(&silent, hanging).await;
+    for source in ["one", "two", "three"] {
+        silent.seed(source, Shape { conversations: 1, messages: 1, bytes: 10 });
+        busy.with(persist(hanging.list_url(source), &[]));
+    }
+    hanging.room.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+
+    // Two minutes old, nearly empty, and of no known contact.
+    let odd_list = r#"[{"id":1,"uuid":7}]"#;
+    let odd = Scripted::answering(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nage: 120\r\ncontent-length: {}\r\n\r\n{odd_list}",
+        odd_list.len()
+    ))
+    .await;
+    let known = r#"[{"contact":{"id":1}}]"#;
+    let aged = Scripted::answering(format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nage: 120\r\ncontent-length: {}\r\n\r\n{known}",
+        known.len()
+    ))
+    .await;
+    let old = Proxy::in_front_of(&aged.url(), "").await;
+    busy.with(persist(old.list_url("visitor-a"), &[]));
+    let small = "cache.memory = \"8KiB\"\ncache.max_body = \"4KiB\"\ncache.fetch_memory = \"8KiB\"";
+    let useless = Proxy::in_front_of(&aged.url(), small).await;
+    busy.with(never_twice(useless.list_url("visitor-a")));
+    let unattributed = Proxy::in_front_of(&odd.url(), "").await;
+    busy.with(never_twice(unattributed.list_url("visitor-a")));
+
+    // Processes.
+    let cramped = Program::serve(&stand_in.url(), "").await;
+    let mistaken = Program::serve(&stand_in.url(), "").await;
+    let drains_long = "drain.notice = \"10m\"";
+    let draining = Program::serve(&stand_in.url(), drains_long).await;
+    let mut restarting = Program::serve(&stand_in.url(), "").await;
+    let restarting_at = restarting.admin.clone();
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let dead_url = format!("http://{}", dead.local_addr().unwrap());
+
+    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed];
+    let mut targets: Vec<&str> = in_process.iter().map(|proxy| proxy.admin.as_str()).collect();
+    targets.extend([&cramped.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str));
+    let prometheus = Prometheus::start(&targets).await;
+
+    // Counters that are watched for a change have to be seen before it.
+    prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&mistaken.admin))).await;
+    prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&hanging.admin))).await;
+    hanging.room.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+    std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
+    mistaken.signal("HUP").await;
+    draining.signal("TERM").await;
+    let open = cramped.metric("process_open_fds").await;
+    let limit = Command::new("prlimit")
+        .args(["--pid", &cramped.id().to_string(), &format!("--nofile={}", open + 1.0)])
+        .status()
+        .await
+        .expect("prlimit is a program");
+    assert!(limit.success());
+    for seen in 1..=3 {
+        prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&restarting_at))).await;
+        restarting.signal("KILL").await;
+        restarting.ended().await;
+        restarting = Program::serve_at(instance(&restarting_at), &stand_in.url(), "").await;
+        let started =
+            format!("changes(process_start_time_seconds{{instance=\"{}\"}}[5m]) >= {seen}", instance(&restarting_at));
+        prometheus.wait_for(&started).await;
+    }
+
+    let alerts = prometheus.rules("alerting").await;
+    let listed: BTreeSet<&str> = ONLY_BY_A_FAULT.iter().map(|(name, _)| *name).collect();
+    assert_eq!(alerts.keys().map(String::as_str).collect::<BTreeSet<_>>(), listed, "every alert has its fault here");
+    let mut waiting = shown_expressions();
+    assert!(waiting.len() > 50, "{} expressions", waiting.len());
+    waiting.extend(alerts.clone());
+    for (name, expression) in prometheus.rules("recording").await {
+        waiting.push((name.clone(), name.clone()));
+        waiting.push((name, expression));
+    }
+    let all_told = async {
+        while !waiting.is_empty() {
+            let mut silent = Vec::new();
+            for (name, expression) in std::mem::take(&mut waiting) {
+                if prometheus.samples(&expression).await.is_empty() {
+                    silent.push((name, expression));
+                }
+            }
+            waiting = silent;
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    };
+    let told = tokio::time::timeout(PATIENCE, all_told).await;
+    assert!(told.is_ok(), "these told nothing: {waiting:#?}");
+
+    // Nothing is said against the proxy that is well.
+    for (name, expression) in alerts {
+        let against = prometheus.samples(&expression).await;
+        let well = instance(&well.admin);
+        assert!(against.iter().all(|sample| sample["metric"]["instance"] != well), "{name}: {against:?}");
+    }
+}
+
+/// What can be held of a dashboard without a Grafana.
+#[test]
+fn every_panel_says_what_it_shows_and_in_which_unit() {
+    let dashboard = dashboard();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let rows: Vec<_> =
+        panels.iter().filter(|panel| panel["type"] == "row").map(|panel| text(&panel["title"])).collect();
+    assert_eq!(rows, ["Is it helping?", "Is it right?", "Is the upstream well?", "Is the proxy well?"]);
+    let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
+    assert_eq!(ids.len(), panels.len(), "ids are different");
+    let mut taken = BTreeSet::new();
+    for panel in panels {
+        let place = |name: &str| panel["gridPos"][name].as_i64().unwrap();
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                assert!(x < 24 && taken.insert((x, y)), "{} lies on another", panel["title"]);
+            }
+        }
+        if panel["type"] == "row" {
+            continue;
+        }
+        assert!(panel["description"].as_str().is_some_and(|text| text.ends_with('.')), "{}", panel["title"]);
+        assert!(panel["fieldConfig"]["defaults"]["unit"].is_string(), "{}", panel["title"]);
+        assert_eq!(panel["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+        for target in panel["targets"].as_array().unwrap() {
+            assert_eq!(target["datasource"]["uid"], "${datasource}", "{}", panel["title"]);
+            assert!(target["legendFormat"].as_str().is_some_and(|legend| !legend.is_empty()), "{}", panel["title"]);
+            assert!(text(&target["expr"]).contains("instance=~\"$instance\""), "{}", panel["title"]);
+        }
+    }
+}
+
+/// An operator who is woken finds what to do.
+#[test]
+fn every_alert_has_a_paragraph_in_the_operating_manual() {
+    let rules = include_str!("../../dashboards/anteroom.rules.yml");
+    let manual = include_str!("../../docs/operating.md");
+    let names: Vec<&str> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert_eq!(names.len(), ONLY_BY_A_FAULT.len());
+    for name in names {
+        assert!(manual.lines().any(|line| line == format!("### {name}")), "docs/operating.md lacks ### {name}");
+        let pointer = format!("What to do: docs/operating.md#{}", name.to_lowercase());
+        assert!(rules.lines().any(|line| line.trim() == pointer), "{name} does not point to {pointer}");
+    }
+}
+
+#[test]
+fn every_metric_that_is_shown_or_watched_is_described() {
+    let page = include_str!("../../docs/metrics.md");
+    let rules = include_str!("../../dashboards/anteroom.rules.yml");
+    let dashboard = dashboard().to_string();
+    for text in [rules, &dashboard] {
+        for word in text.split(|char: char| !char.is_ascii_alphanumeric() && char != '_' && char != ':') {
+            let is_metric = (word.starts_with("anteroom_") || word.starts_with("process_")) && !word.contains(':');
+            let name = ["_bucket", "_sum", "_count"].iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
+            assert!(!is_metric || page.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
+        }
+    }
+}
