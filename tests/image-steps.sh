@@ -84,7 +84,9 @@ until list=$(grep -m1 '^curl -i http' "$tree/demo.out"); do
 done
 list=${list#*://*/}
 by_hosts=$(ask "http://upstream.test:${stand_in##*:}" "/$list")
-by_dns=$(ask http://deb.debian.org /debian/)
+# The mirror that the tree came from: a name that this network can resolve.
+mirror=$(awk '$1 == "deb" { print $2; exit }' "$tree/etc/apt/sources.list")
+by_dns=$(ask "${mirror%"/${mirror#*://*/}"}" "/${mirror#*://*/}/")
 echo "by the table of hosts: $by_hosts, by DNS: $by_dns"
 [ "$by_hosts" = 200 ]
 [ "$by_dns" = 200 ]
