@@ -292,14 +292,13 @@ impl Fetch {
                     _ => {}
                 }
                 places.extend(self.body_places(&list.scopes));
-                let counted = match list.changed {
-                    false => Ok(list.body.clone()),
-                    true => {
-                        let beside = self.room.memory.adopt(list.body.clone());
-                        // The upstream's body goes; if there was no room beside it, there may be now.
-                        drop(body);
-                        beside.or_else(|_| self.room.memory.adopt(list.body.clone()))
-                    }
+                let counted = if list.changed {
+                    let beside = self.room.memory.adopt(list.body.clone());
+                    // The upstream's body goes; if there was no room beside it, there may be now.
+                    drop(body);
+                    beside.or_else(|_| self.room.memory.adopt(list.body.clone()))
+                } else {
+                    Ok(list.body.clone())
                 };
                 let has_room = counted.is_ok();
                 let answer = self.prepared(head, counted.unwrap_or(list.body));

@@ -78,10 +78,15 @@ ask() { # UPSTREAM: prints what the program in the image answers to a request fo
 	kill -INT $serve 2> /dev/null || true
 	wait $serve || true
 }
-until [ "$(curl --silent --output /dev/null --write-out '%{http_code}' http://$stand_in/)" = 404 ]; do
+until list=$(grep -m1 '^curl -i http' "$tree/demo.out"); do
 	kill -0 $demo
 	sleep 0.1
 done
-list=$(grep -m1 '^curl -i http' "$tree/demo.out" | sed 's#.*://[^/]*##')
-echo "by the table of hosts: $(ask http://upstream.test:${stand_in##*:} "$list")"
-echo "by DNS: $(ask http://deb.debian.org /debian/)"
+list=${list#*://*/}
+by_hosts=$(ask "http://upstream.test:${stand_in##*:}" "/$list")
+# The mirror that the tree came from: a name that this network can resolve.
+mirror=$(awk '$1 == "deb" { print $2; exit }' "$tree/etc/apt/sources.list")
+by_dns=$(ask "${mirror%"/${mirror#*://*/}"}" "/${mirror#*://*/}/")
+echo "by the table of hosts: $by_hosts, by DNS: $by_dns"
+[ "$by_hosts" = 200 ]
+[ "$by_dns" = 200 ]

@@ -1,5 +1,6 @@
 //! The command line explains itself: what every command's help says, and what shells are told.
 
+use std::fmt::Write;
 use std::path::Path;
 
 use crate::support::child::run;
@@ -14,7 +15,7 @@ async fn the_help_of_every_command_is_as_it_was_read() {
         let told = run(&arguments, &[("COLUMNS", "100")], "").await;
         assert_eq!(told.code, Some(0), "{told:?}");
         let shown = ["$ anteroom", command, "--help"].join(" ").replace("  ", " ");
-        rendered.extend([&shown, "\n", &told.stdout, "\n"]);
+        let _ = writeln!(rendered, "{shown}\n{}", told.stdout);
     }
     assert!(rendered.lines().all(|line| line.chars().count() <= 100), "a line is too wide for a terminal");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/help.txt");
