@@ -44,6 +44,7 @@ pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod fetch;
+pub mod list;
 pub mod outcome;
 pub mod preflight;
 pub mod proxy;
