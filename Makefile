@@ -29,6 +29,9 @@ lint: ## formatting, clippy and documentation, with warnings denied
 bench: ## the hot path, as ratios against a baseline of the same run
 	$(CARGO) bench --locked
 
+fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
+	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload
+
 .PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm

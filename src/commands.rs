@@ -2,6 +2,7 @@
 //! settings.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
+mod check;
 #[cfg(feature = "demo")]
 mod demo;
 
@@ -17,6 +18,7 @@ use anteroom::outcome::{LogFormat, LogSettings};
 use anteroom::room::Room;
 use anteroom::server::{Drained, Server};
 use clap::{Args, Parser, Subcommand};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
@@ -31,6 +33,8 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the proxy in front of the API at `upstream.url`.
     Serve(Serve),
+    /// Compare a list with the published contract: what differs, what trimming saves, where the bytes are.
+    Check(check::Check),
     /// Show the settings in force and where each came from, or everything that is wrong with them.
     Config(File),
     /// Ask a running proxy whether it takes requests: exit code 0 if it does.
@@ -107,6 +111,7 @@ impl Cli {
     pub(crate) fn run(self) -> Done {
         match self.command {
             Command::Serve(serve) => serve.run(),
+            Command::Check(check) => check.run(),
             Command::Config(file) => file.show(),
             Command::Ready { admin } => Ok(ready(&admin)),
             Command::Purge(purge) => purge.run(),
@@ -158,10 +163,12 @@ async fn serve(
             return Ok(ExitCode::FAILURE);
         }
     };
+    // Whoever reads the announcement may signal at once.
+    let (stop, hangup) = listen_to_signals().map_err(|error| format!("signals cannot be heard: {error}"))?;
     let (public, admin) = announce(&server)?;
     bound(public, admin);
-    let reloading = tokio::spawn(reload_on_hangup(room, reread));
-    let drained = server.run(stop_signal()).await;
+    let reloading = tokio::spawn(reload_on_hangup(hangup, room, reread));
+    let drained = server.run(stop).await;
     reloading.abort();
     Ok(match drained {
         Drained::Whole => {
@@ -183,33 +190,29 @@ fn announce(server: &Server) -> Result<(SocketAddr, SocketAddr), String> {
     Ok((public, admin))
 }
 
-/// Returns on SIGTERM or SIGINT.
-async fn stop_signal() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
-        tracing::error!("signals cannot be heard; kill is the only way to stop");
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
-    // A second signal does not wait for the drain.
-    tokio::spawn(async move {
+/// What ends on SIGTERM or SIGINT, and what tells of each SIGHUP; both are heard from now on.
+fn listen_to_signals() -> std::io::Result<(impl Future<Output = ()>, Signal)> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let stop = async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        complain("stopped before the drain was over");
-        std::process::exit(1);
-    });
+        // A second signal does not wait for the drain.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            complain("stopped before the drain was over");
+            std::process::exit(1);
+        });
+    };
+    Ok((stop, signal(SignalKind::hangup())?))
 }
 
 /// Reads the settings again on each SIGHUP; bad ones do not replace good ones.
-async fn reload_on_hangup(room: Arc<Room>, reread: impl Fn() -> Result<Config, String>) {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+async fn reload_on_hangup(mut hangup: Signal, room: Arc<Room>, reread: impl Fn() -> Result<Config, String>) {
     while hangup.recv().await.is_some() {
         let result = reread().and_then(|config| room.reload(config));
         let label = if result.is_ok() { "ok" } else { "failed" };

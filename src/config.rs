@@ -23,8 +23,10 @@ use crate::engine::store::StoreSettings;
 use crate::engine::upstream::UpstreamSettings;
 use crate::fetch::FetchSettings;
 use crate::outcome::LogSettings;
+use crate::policy::encoding::EncodingSettings;
 use crate::policy::freshness::Lifetimes;
 use crate::policy::key::QueryRule;
+use crate::policy::payload::{PayloadSettings, Trim};
 use crate::policy::route::CredentialsRule;
 use crate::server::ServerSettings;
 use crate::write::SettleSettings;
@@ -61,6 +63,10 @@ pub struct Config {
     pub flights: FlightSettings,
     /// `cache.settle` and `cache.settle_unknown`.
     pub settle: SettleSettings,
+    /// `payload`, with the trim compiled.
+    pub payload: PayloadSettings,
+    /// `encoding`.
+    pub encoding: EncodingSettings,
     /// `log`.
     pub log: LogSettings,
 }
@@ -168,6 +174,12 @@ const CLASHES: &[Clash] = &[
         clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl?),
         what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
     },
+    Clash {
+        first: "payload.trim.drop",
+        second: "payload.trim.statuses",
+        clashes: |draft| Some(Trim::compile(None, draft.statuses.as_ref()?, draft.drop.as_ref()?, false).is_err()),
+        what: "conversations are chosen by the status that would be dropped; leave one of the two out",
+    },
 ];
 
 /// Whether two listeners would want the same port of the same address. `[::]` takes the port for IPv4 as well.
@@ -213,6 +225,23 @@ fn build(draft: Draft) -> Config {
         },
         flights: FlightSettings { wait: given(draft.wait), max_waiters: given(draft.max_waiters) },
         settle: SettleSettings { settle: given(draft.settle), settle_unknown: given(draft.settle_unknown) },
+        payload: PayloadSettings {
+            validate: given(draft.validate),
+            trim: Trim::compile(
+                draft.messages_per_conversation,
+                &given(draft.statuses),
+                &given(draft.drop),
+                given(draft.sort_conversations),
+            )
+            .expect("each part was checked, and that they go together"),
+        },
+        encoding: EncodingSettings {
+            offer: given(draft.offer),
+            min_size: given(draft.min_size),
+            zstd_level: given(draft.zstd_level),
+            br_level: given(draft.br_level).unsigned_abs(),
+            gzip_level: given(draft.gzip_level).unsigned_abs(),
+        },
         log: LogSettings {
             format: given(draft.log_format),
             level: given(draft.log_level),

@@ -14,11 +14,13 @@ use crate::engine::body::{Body, BodyError, Guard, Read, Resumed, read_at_most};
 use crate::engine::clock;
 use crate::engine::store::Entry;
 use crate::engine::upstream::{Exchange, UpstreamError};
+use crate::policy::encoding::{Coding, coding_of, decode};
 use crate::policy::freshness::unsettled_expiry;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
-use crate::policy::representation::{Prepared, is_made_from_body};
-use crate::policy::scopes;
+use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
+use crate::policy::representation::{Prepared, Received, is_made_from_body};
+use crate::policy::shown;
 use crate::room::{Live, Room, since};
 
 /// What a shared fetch obeys.
@@ -34,8 +36,10 @@ pub struct FetchSettings {
     pub memory: u64,
 }
 
-/// A list longer than this is not worked on by a thread that serves others.
-const WORK_ASIDE: usize = 256 * 1024;
+/// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
+const NAMED_CONVERSATIONS: usize = 32;
+/// How many violations a log line or an error names.
+const NAMED_VIOLATIONS: usize = 5;
 /// The most of an error's body that is kept to be shared.
 const ERROR_BODY: usize = 64 * 1024;
 /// How long the look-up of an unknown contact may take.
@@ -86,6 +90,8 @@ pub enum Failure {
     Upstream(UpstreamError),
     /// It answered that it cannot: 5xx or 429.
     Answered(Arc<Prepared>),
+    /// Its list breaks the contract, which is enforced; the first violations by path, never a value.
+    BreaksContract(Arc<str>),
 }
 
 impl Landed {
@@ -95,6 +101,7 @@ impl Landed {
             Self::Answer { .. } => "answered",
             Self::Private(private) => private.why,
             Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
+            Self::Failed(Failure::BreaksContract(_)) => "breaks_contract",
             Self::Failed(_) => "upstream_error",
         }
     }
@@ -148,9 +155,11 @@ impl Fetch {
         let request_id = self.room.request_id();
         let mut request =
             self.live.own_request(&self.key.path_and_query(), &request_id).ok_or(UpstreamError::Malformed)?;
-        // An origin, so that the answer shows what readers with one may get; our own side's, so that it tells nothing.
+        // An origin, so that the answer shows what readers with one may get: the upstream's own, which tells nothing,
+        // unless it tells origins apart.
         let base = self.live.upstream.base();
-        let origin = HeaderValue::try_from(format!("{}://{}", base.scheme, base.authority));
+        let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
+        let origin = HeaderValue::try_from(origin);
         request.headers_mut().insert(header::ORIGIN, origin.map_err(|_| UpstreamError::Malformed)?);
         request.headers_mut().insert("x-forwarded-for", self.peer.clone());
         let asked_if = self.condition();
@@ -162,7 +171,8 @@ impl Fetch {
         let (head, body) = response.into_parts();
         match head.status {
             StatusCode::NOT_MODIFIED if asked_if.is_some() => {
-                self.captured.as_ref().map(|captured| self.refreshed(captured, began)).ok_or(UpstreamError::Malformed)
+                let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;
+                Ok(self.refreshed(captured, head, began))
             }
             status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
             status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -178,21 +188,37 @@ impl Fetch {
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.live.fingerprint
         })?;
-        let etag = captured.answer.etag()?;
+        let etag = captured.answer.upstream_etag()?;
         (self.room.is_current(captured) || is_made_from_body(etag)).then(|| etag.clone())
     }
 
     /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
     /// captured one, not of whatever is stored by now.
-    fn refreshed(&self, captured: &Entry, began: Instant) -> Landed {
+    fn refreshed(&self, captured: &Entry, head: Parts, began: Instant) -> Landed {
         let mut places = captured.places.to_vec();
         places.extend(self.room.path_places(&self.key));
         // An empty list names nobody: it may be as empty as before, and another contact's.
         let learned = self.room.learned.contact(self.key.inbox(), self.key.contact());
         places.extend(learned.map(|contact| self.room.ledger.place(&Scope::Contact(contact))));
-        let entry = self.entry(captured.answer.clone(), places, began, captured.initial_age);
+        let initial_age = initial_age(&head.headers);
+        let answer = captured.answer.refreshed(head.headers, head.version);
+        let entry = self.entry(answer, places, began, initial_age);
         self.room.store.put(self.key.clone(), entry.clone());
         Landed::Answer { entry, kept: true, only_early: false }
+    }
+
+    /// Makes an answer ready to be sent any number of times.
+    fn prepared(&self, head: Parts, body: Bytes) -> Prepared {
+        let date = httpdate::fmt_http_date(clock::wall());
+        Prepared::new(Received {
+            status: head.status,
+            head: head.headers,
+            body,
+            version: head.version,
+            date: HeaderValue::try_from(date).expect("a date is a header value"),
+            for_one_origin: self.key.origin().is_some(),
+            has_codings: !self.live.config.encoding.offer.is_empty(),
+        })
     }
 
     async fn failed(&self, head: Parts, body: Body) -> Result<Landed, UpstreamError> {
@@ -200,7 +226,7 @@ impl Fetch {
             Read::Whole(body) => body,
             Read::Longer(_) => Bytes::new(),
         };
-        let prepared = Prepared::new(head.status, head.headers, body, head.version);
+        let prepared = self.prepared(head, body);
         Ok(Landed::Failed(Failure::Answered(Arc::new(prepared))))
     }
 
@@ -221,37 +247,114 @@ impl Fetch {
             Collected::TooLarge(body) => return Ok(self.private(head, body, "too_large")),
         };
         self.room.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
-        let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+        let body = match coding_of(&head.headers) {
+            Ok(Some(coding)) => match self.decoded(body.clone(), coding).await? {
+                Some(body) => body,
+                None => return Ok(self.private(head, Body::from(body), "too_large")),
+            },
+            _ => body,
+        };
         let wants_no_store = has_directive(&head.headers, "no-store");
         let initial_age = initial_age(&head.headers);
-        let answer = Prepared::new(head.status, head.headers, body.clone(), head.version);
         let mut places = self.room.path_places(&self.key).to_vec();
         match head.status {
             StatusCode::OK => {
-                let found = if is_json { read_scopes(body).await } else { None };
-                let Some(mut found) = found else {
-                    // A maintenance page says nothing of the list: what is kept stays.
-                    let entry = self.entry(answer, places, began, initial_age);
-                    return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+                let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+                let mut list = match checked {
+                    Ok(list) => list,
+                    Err(why) if self.live.config.payload.validate == Validate::Enforce => {
+                        return Ok(Landed::Failed(Failure::BreaksContract(why.to_string().into())));
+                    }
+                    Err(_) => {
+                        // A maintenance page says nothing of the list: what is kept stays.
+                        let answer = self.prepared(head, body);
+                        let entry = self.entry(answer, places, began, initial_age);
+                        return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                    }
                 };
+                drop(body);
+                if self.live.config.payload.validate == Validate::Enforce && !list.violations.is_empty() {
+                    let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+                    return Ok(Landed::Failed(Failure::BreaksContract(first.into())));
+                }
                 let (inbox, contact) = (self.key.inbox(), self.key.contact());
-                match found.contacts[..] {
-                    [] => found.contacts.extend(self.room.contact_of(&self.live, inbox, contact, &self.peer).await),
+                match list.scopes.contacts[..] {
+                    [] => {
+                        let asked = self.room.contact_of(&self.live, inbox, contact, &self.peer).await;
+                        list.scopes.contacts.extend(asked);
+                    }
                     [only] => self.room.learn(self.noted, inbox, contact, only),
                     _ => {}
                 }
-                places.extend(found.scopes().map(|scope| self.room.ledger.place(&scope)));
+                places.extend(self.body_places(&list.scopes));
+                let counted =
+                    if list.changed { self.room.memory.adopt(list.body.clone()) } else { Ok(list.body.clone()) };
+                let has_room = counted.is_ok();
+                let answer = self.prepared(head, counted.unwrap_or(list.body));
+                let answer = if list.changed { answer.made_anew() } else { answer };
+                let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
                 let entry = self.entry(answer, places, began, initial_age);
-                let known = !found.contacts.is_empty();
-                Ok(self.keep_or_forget(entry, known && !wants_no_store, !known))
+                Ok(self.keep_or_forget(entry, known && has_room && !wants_no_store, !known))
             }
             StatusCode::NOT_FOUND => {
                 places.push(self.room.ledger.place(&Scope::Missing(self.key.inbox())));
                 let keep = !self.live.config.lifetimes.negative_ttl.is_zero() && !wants_no_store;
+                let answer = self.prepared(head, body);
                 Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), keep, false))
             }
-            _ => Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true)),
+            _ => {
+                let answer = self.prepared(head, body);
+                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true))
+            }
         }
+    }
+
+    /// A body out of the coding that the upstream put it in, though it was not asked to; `None` if it is too large.
+    async fn decoded(&self, body: Bytes, coding: Coding) -> Result<Option<Bytes>, UpstreamError> {
+        let max = self.live.config.fetch.max_body;
+        let aside = tokio::task::spawn_blocking(move || decode(&body, coding, max));
+        let decoded = aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)?;
+        Ok(decoded.and_then(|body| self.room.memory.adopt(body.into()).ok()))
+    }
+
+    /// The contract pass: checked, trimmed, its scopes read. Counts and tells what differs.
+    async fn check(&self, body: Bytes) -> Result<payload::Outcome, NotAList> {
+        let list = if body.len() < INLINE_LIMIT {
+            payload::apply(&body, &self.live.config.payload)?
+        } else {
+            let live = self.live.clone();
+            let aside = tokio::task::spawn_blocking(move || payload::apply(&body, &live.config.payload));
+            aside.await.expect("the pass does not panic")?
+        };
+        let metrics = &self.room.metrics;
+        for violation in list.violations.iter() {
+            let labels = [violation.field, violation.kind.as_str()];
+            metrics.payload_violations.with_label_values(&labels).inc_by(violation.count);
+        }
+        metrics.payload_unknown_keys.inc_by(list.unknown_keys.total);
+        if !list.violations.is_empty() && self.room.may_tell_of_violations(clock::now()) {
+            let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+            tracing::warn!(count = list.violations.total(), first, "a list differs from the contract");
+        }
+        Ok(list)
+    }
+
+    /// Where the last changes of what a body was made from are written.
+    fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
+        let ledger = &self.room.ledger;
+        let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
+        let many = scopes.too_many_uuids
+            || scopes.too_many_conversations
+            || scopes.uuids.len().max(scopes.display_ids.len()) > NAMED_CONVERSATIONS;
+        if many {
+            places.push(ledger.place(&Scope::AnyConversation));
+        } else {
+            places.extend(scopes.uuids.iter().map(|uuid| ledger.place(&Scope::Conversation(uuid))));
+            let named = scopes.conversations().map(|(account, display)| Scope::AccountConversation(account, display));
+            places.extend(named.map(|scope| ledger.place(&scope)));
+        }
+        places
     }
 
     fn entry(&self, answer: Prepared, places: Vec<Place>, began: Instant, initial_age: Duration) -> Arc<Entry> {
@@ -292,11 +395,11 @@ impl Fetch {
         if length.is_some_and(|length| length > max) {
             return Ok(Collected::TooLarge(body));
         }
-        let mut collecting = self.room.memory.room(length).await;
+        let mut collecting = self.room.memory.room(length, max).await;
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| body_error(&error))?;
             let Ok(data) = frame.into_data() else { continue };
-            if collecting.push(&data, max).is_err() {
+            if collecting.push(&data).is_err() {
                 let read = Resumed::new(collecting.finish(), Resumed::new(data, body));
                 return Ok(Collected::TooLarge(Body::stream(read)));
             }
@@ -325,7 +428,7 @@ impl Room {
             let response =
                 live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
             match read_at_most(live.upstream.watch(response.into_body(), exchange), ERROR_BODY).await {
-                Ok(Read::Whole(body)) => scopes::of_answer(&body).contact,
+                Ok(Read::Whole(body)) => shown::of_answer(&body).contact,
                 _ => None,
             }
         };
@@ -344,19 +447,12 @@ impl Room {
     }
 }
 
-async fn read_scopes(body: Bytes) -> Option<scopes::ListScopes> {
-    if body.len() < WORK_ASIDE {
-        return scopes::of_list(&body);
-    }
-    tokio::task::spawn_blocking(move || scopes::of_list(&body)).await.ok()?
-}
-
-/// Whether anybody may have it: its end can be told from a broken connection, it is not encoded for one reader, and it
+/// Whether anybody may have it: its end can be told from a broken connection, its coding is known, and it
 /// does not vary by what a shared fetch leaves out.
 fn is_shareable(head: &Parts) -> bool {
     let framed =
         head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
-    let encoded = head.headers.get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity");
+    let decodable = coding_of(&head.headers).is_ok();
     let known = ["origin", "accept-encoding", "cookie", "authorization"];
     let varies = head.headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
         Ok(vary) => {
@@ -364,7 +460,7 @@ fn is_shareable(head: &Parts) -> bool {
         }
         Err(_) => true,
     });
-    (framed || head.status == StatusCode::NO_CONTENT) && !encoded && !varies
+    (framed || head.status == StatusCode::NO_CONTENT) && decodable && !varies
 }
 
 fn is_json(content_type: &HeaderValue) -> bool {

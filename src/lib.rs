@@ -9,9 +9,11 @@ pub mod policy {
     pub mod route;
     pub mod key;
     pub mod ledger;
-    pub mod scopes;
+    pub mod payload;
+    pub mod shown;
     pub mod freshness;
     pub mod representation;
+    pub mod encoding;
     pub mod headers;
     pub mod secret;
 
@@ -37,6 +39,7 @@ pub mod engine {
 }
 
 pub mod admin;
+pub mod check;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -1,15 +1,13 @@
 //! How a request ended: the `Cache-Status` field, the metric labels and the log line are all made from it.
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
-use crate::engine::body::{Body, BodyError};
+use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, Metrics, Raised};
 use crate::policy::headers::{CACHE_STATUS, X_REQUEST_ID, stock_cors};
@@ -195,15 +193,23 @@ impl Record {
         self.status = response.status();
         self.logged = logged;
         let headers = response.headers_mut();
-        headers.append(CACHE_STATUS, outcome.field());
-        headers.insert(X_REQUEST_ID, self.request_id.clone());
-        match response.body() {
-            Body::Whole(bytes) => {
-                self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-                response
-            }
-            Body::Stream(_) | Body::Incoming(_) => response.map(|body| Body::stream(Told { body, record: self })),
+        // Ours comes last, after those of caches nearer to the origin (RFC 9211 section 2); a kept answer's is empty.
+        if headers.get(CACHE_STATUS).is_some_and(|field| !field.is_empty()) {
+            headers.append(CACHE_STATUS, outcome.field());
+        } else {
+            headers.insert(CACHE_STATUS, outcome.field());
         }
+        headers.insert(X_REQUEST_ID, self.request_id.clone());
+        if let Body::Whole(bytes) = response.body() {
+            self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        }
+        // A body without a byte is not polled: it is whole.
+        if matches!(response.body(), Body::Whole(_)) || response.body().is_empty() {
+            return response;
+        }
+        // Until the body has ended, its client may leave.
+        let detail = self.detail.replace("client-left");
+        response.map(|body| Body::stream(Watched::guarded(body, Streamed { record: self, detail })))
     }
 }
 
@@ -231,35 +237,24 @@ impl Drop for Record {
     }
 }
 
-/// A streamed answer whose end is told.
-struct Told {
-    body: Body,
+/// The record of a streamed answer, which ends with it.
+struct Streamed {
     record: Record,
+    /// What is told if it was whole.
+    detail: Option<&'static str>,
 }
 
-impl http_body::Body for Told {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let polled = Pin::new(&mut self.body).poll_frame(context);
-        match &polled {
-            Poll::Ready(Some(Ok(frame))) => self.record.sent += frame.data_ref().map_or(0, |data| data.len() as u64),
-            Poll::Ready(Some(Err(_))) => self.record.detail = Some("cut-short"),
-            _ => {}
-        }
-        polled
+impl Guard for Streamed {
+    fn passed(&mut self, bytes: usize) {
+        self.record.sent += bytes as u64;
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+    fn whole(&mut self) {
+        self.record.detail = self.detail;
     }
 
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+    fn broken(&mut self) {
+        self.record.detail = Some("cut-short");
     }
 }
 

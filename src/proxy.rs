@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
@@ -18,17 +19,20 @@ use crate::engine::tunnel;
 use crate::engine::upstream::UpstreamError;
 use crate::fetch::{Failure, Fetch, Landed};
 use crate::outcome::{Outcome, Record, problem};
+use crate::policy::encoding::{Coding, encode, negotiate};
 use crate::policy::freshness::Freshness;
 use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id};
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
 use crate::policy::route::{BypassReason, Refusal, Route, Source, Target, classify, has_body};
-use crate::policy::scopes;
+use crate::policy::shown;
 use crate::room::{Live, Room};
 use crate::write::Write;
 
 /// A failing upstream is asked at most this often for one key that has an answer to stand in.
 const BACK_OFF: Duration = Duration::from_secs(1);
+/// A body longer than this is not put into a coding by a thread that serves others.
+const WORK_ASIDE: usize = 64 * 1024;
 /// Answers up to this size are read for the contact they show while they pass.
 const LEARN_FROM: u64 = 64 * 1024;
 
@@ -86,24 +90,28 @@ fn refuse_host(head: &Parts) -> Option<Refusal> {
 
 impl Asked {
     /// The list: from memory if it is there and good, else by a flight.
-    async fn list(mut self, key: Key) -> Answered {
+    async fn list(mut self, mut key: Key) -> Answered {
         // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
         let arrived = self.room.ledger.now();
         let now = clock::now();
-        let kept = self.room.store.get(&key).filter(|entry| entry.fingerprint == self.live.fingerprint);
-        if let Some(entry) = &kept {
-            if !entry.answer.serves(&self.head.headers) {
-                return self.bypass(&key, BypassReason::Origin).await;
+        let mut kept = self.kept(&key);
+        if kept.as_ref().is_some_and(|entry| !entry.answer.serves(&self.head.headers)) {
+            // The upstream tells origins apart: this reader's has answers of its own.
+            match self.key_of_origin(&key) {
+                Some(own) => (kept, key) = (self.kept(&own), own),
+                None => return self.bypass(&key, BypassReason::Origin).await,
             }
+        }
+        if let Some(entry) = &kept {
             if self.room.is_current(entry) {
                 match self.room.freshness(&self.live, entry, now) {
-                    Freshness::Fresh => return self.serve_kept(Ending::Hit, entry, now),
+                    Freshness::Fresh => return self.serve_kept(&key, Ending::Hit, entry, now).await,
                     Freshness::Stale => {
                         self.refresh_behind(&key, entry, now);
-                        return self.serve_kept(Ending::Stale, entry, now);
+                        return self.serve_kept(&key, Ending::Stale, entry, now).await;
                     }
                     Freshness::OnlyOnError if !self.may_ask_again(&key, entry, now) => {
-                        return self.stand_in(entry, now);
+                        return self.stand_in(&key, entry, now).await;
                     }
                     Freshness::OnlyOnError | Freshness::TooOld => {}
                 }
@@ -111,7 +119,7 @@ impl Asked {
                 && self.room.freshness(&self.live, entry, now) != Freshness::TooOld
                 && !self.may_ask_again(&key, entry, now)
             {
-                return self.stand_in(entry, now);
+                return self.stand_in(&key, entry, now).await;
             }
         }
         if let Some(why) = self.room.unshareable.get(&key) {
@@ -121,7 +129,17 @@ impl Asked {
         self.wait(key, arrived, reason).await
     }
 
-    fn serve_kept(&self, ending: Ending, entry: &Entry, now: Instant) -> Answered {
+    fn kept(&self, key: &Key) -> Option<Arc<Entry>> {
+        self.room.store.get(key).filter(|entry| entry.fingerprint == self.live.fingerprint)
+    }
+
+    /// The key of this reader's origin; none if it is not one that can be compared.
+    fn key_of_origin(&self, key: &Key) -> Option<Key> {
+        let origin = self.head.headers.get(header::ORIGIN)?.to_str().ok()?;
+        (!origin.is_empty() && key.origin().is_none()).then(|| key.for_origin(origin))
+    }
+
+    async fn serve_kept(&self, key: &Key, ending: Ending, entry: &Arc<Entry>, now: Instant) -> Answered {
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         self.room.metrics.answer_age.observe(age.as_secs_f64());
         let lifetimes = &self.live.config.lifetimes;
@@ -132,19 +150,53 @@ impl Asked {
         };
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let left = seconds(ttl).saturating_sub(seconds(now.saturating_duration_since(entry.began)));
-        (self.respond(entry, now), Outcome::from_memory(ending, left))
+        (self.respond(key, entry, now).await, Outcome::from_memory(ending, left))
     }
 
-    fn stand_in(&self, entry: &Entry, now: Instant) -> Answered {
-        let (response, outcome) = self.serve_kept(Ending::Stale, entry, now);
+    async fn stand_in(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Answered {
+        let (response, outcome) = self.serve_kept(key, Ending::Stale, entry, now).await;
         (response, outcome.detail("upstream-failing"))
     }
 
-    fn respond(&self, entry: &Entry, now: Instant) -> Response<Body> {
-        let mut response = entry.answer.respond(&self.head.method, &self.head.headers);
+    async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Response<Body> {
+        let coded = self.coded(key, entry).await;
+        let mut response = entry.answer.respond(&self.head.method, &self.head.headers, coded);
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
         response.map(Body::from)
+    }
+
+    /// The body in the coding this reader gets: made once, when it is first asked for.
+    async fn coded(&self, key: &Key, entry: &Arc<Entry>) -> Option<(Coding, Bytes)> {
+        let settings = &self.live.config.encoding;
+        let accepted = negotiate(&self.head.headers, &settings.offer);
+        let coding = accepted.coding?;
+        let body = &entry.answer.body;
+        let is_small = (body.len() as u64) < settings.min_size && !accepted.refuses_identity;
+        if is_small || entry.answer.is_held_by(&self.head.headers) {
+            return None;
+        }
+        let cell = entry.coded(coding);
+        if let Some(coded) = cell.get() {
+            return Some((coding, coded.clone()?));
+        }
+        // Too many are being made: this reader gets the plain body.
+        let _permit = self.room.encoding.try_acquire().ok()?;
+        let mut is_new = false;
+        let make = async {
+            is_new = true;
+            let (live, body) = (self.live.clone(), body.clone());
+            let plain = body.len();
+            let work = move || encode(&body, coding, &live.config.encoding).ok();
+            let coded =
+                if plain < WORK_ASIDE { work() } else { tokio::task::spawn_blocking(work).await.ok().flatten() };
+            coded.filter(|coded| coded.len() < plain).and_then(|coded| self.room.memory.adopt(coded.into()).ok())
+        };
+        let coded = cell.get_or_init(|| make).await.clone();
+        if is_new {
+            self.room.store.reweigh(key, entry);
+        }
+        Some((coding, coded?))
     }
 
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
@@ -170,7 +222,7 @@ impl Asked {
     /// date from then on. Only who begins says so, else each of those who gave up would do away with the new one.
     fn join(&self, key: &Key, instead: bool, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
         let settled = || {
-            let entry = self.room.store.get(key).filter(|entry| entry.fingerprint == self.live.fingerprint)?;
+            let entry = self.kept(key)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
             (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
         };
@@ -200,7 +252,7 @@ impl Asked {
     }
 
     /// Waits for a flight, and for a second one if the first cannot serve this reader.
-    async fn wait(mut self, key: Key, arrived: Tick, reason: &'static str) -> Answered {
+    async fn wait(mut self, mut key: Key, arrived: Tick, reason: &'static str) -> Answered {
         let wait = self.live.config.flights.wait;
         let mut given_up = None;
         let mut served_badly = false;
@@ -213,11 +265,17 @@ impl Asked {
                 Joined::Led(ticket) => (ticket, false),
                 Joined::Followed(ticket) => (ticket, true),
                 Joined::Settled(Landed::Answer { entry, .. }) if entry.answer.serves(&self.head.headers) => {
-                    return self.serve_kept(Ending::Hit, &entry, clock::now());
+                    return self.serve_kept(&key, Ending::Hit, &entry, clock::now()).await;
                 }
-                Joined::Settled(_) => return self.bypass(&key, BypassReason::Origin).await,
+                Joined::Settled(_) => {
+                    let Some(own) = self.key_of_origin(&key) else {
+                        return self.bypass(&key, BypassReason::Origin).await;
+                    };
+                    key = own;
+                    continue;
+                }
                 Joined::Crowded => {
-                    return self.without_answer(&key, "too-many-waiters", StatusCode::SERVICE_UNAVAILABLE);
+                    return self.without_answer(&key, "too-many-waiters", StatusCode::SERVICE_UNAVAILABLE).await;
                 }
             };
             let waiting = Raised::new(&self.room.metrics.waiters);
@@ -233,10 +291,14 @@ impl Asked {
                         continue;
                     }
                     if !entry.answer.serves(&self.head.headers) {
-                        return self.bypass(&key, BypassReason::Origin).await;
+                        let Some(own) = self.key_of_origin(&key) else {
+                            return self.bypass(&key, BypassReason::Origin).await;
+                        };
+                        key = own;
+                        continue;
                     }
                     let outcome = outcome.status(entry.answer.status).stored(kept && !collapsed).collapsed(collapsed);
-                    return (self.respond(&entry, clock::now()), outcome);
+                    return (self.respond(&key, &entry, clock::now()).await, outcome);
                 }
                 Ok(Landed::Private(private)) => {
                     // What it was made from is not known: only for a reader who came before its fetch began.
@@ -250,15 +312,15 @@ impl Asked {
                     let outcome = outcome.status(response.status()).detail(private.why);
                     return (self.as_passed(response), outcome);
                 }
-                Ok(Landed::Failed(failure)) => return self.after_failure(&key, &failure, reason),
+                Ok(Landed::Failed(failure)) => return self.after_failure(&key, &failure, reason).await,
                 Err(Lost::Dropped) => {
-                    return self.without_answer(&key, "fetch-ended", StatusCode::INTERNAL_SERVER_ERROR);
+                    return self.without_answer(&key, "fetch-ended", StatusCode::INTERNAL_SERVER_ERROR).await;
                 }
                 Err(Lost::WaitedLongEnough) => {
                     self.room.metrics.flight_ends.with_label_values(&["waiter_deadline"]).inc();
                     let stands_in = self.room.stand_in(&self.live, &key, clock::now()).is_some();
                     if stands_in || given_up.is_some() {
-                        return self.without_answer(&key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT);
+                        return self.without_answer(&key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT).await;
                     }
                     given_up = Some(ticket.id);
                 }
@@ -267,12 +329,12 @@ impl Asked {
     }
 
     /// The upstream failed: the last good answer, if there is one that may stand in, else what went wrong.
-    fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
+    async fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
         let now = clock::now();
         if let Some(entry) =
             self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers))
         {
-            return self.stand_in(&entry, now);
+            return self.stand_in(key, &entry, now).await;
         }
         let outcome = Outcome::forwarded(Ending::Failed, reason);
         match failure {
@@ -280,17 +342,21 @@ impl Asked {
                 (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
             }
             Failure::Answered(answer) => {
-                let response = answer.respond(&self.head.method, &self.head.headers).map(Body::from);
+                let response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
                 (response, outcome.status(answer.status))
+            }
+            Failure::BreaksContract(first) => {
+                let detail = format!("the upstream's list breaks the published contract: {first}");
+                (self.problem(StatusCode::BAD_GATEWAY, &detail), outcome.detail("breaks-contract"))
             }
         }
     }
 
     /// No flight could serve this reader.
-    fn without_answer(&self, key: &Key, detail: &'static str, status: StatusCode) -> Answered {
+    async fn without_answer(&self, key: &Key, detail: &'static str, status: StatusCode) -> Answered {
         let now = clock::now();
         match self.room.stand_in(&self.live, key, now).filter(|entry| entry.answer.serves(&self.head.headers)) {
-            Some(entry) => self.stand_in(&entry, now),
+            Some(entry) => self.stand_in(key, &entry, now).await,
             None => (
                 self.problem(status, "the list could not be fetched in time; try again"),
                 Outcome::own(Ending::Failed).detail(detail),
@@ -311,7 +377,7 @@ impl Asked {
             Ok(response) => {
                 self.note_passing_list(key, &response);
                 let outcome = outcome.status(response.status());
-                let response = response.map(|body| Body::stream(Held { body, _permit: permit }));
+                let response = response.map(|body| Body::stream(Watched::guarded(body, permit)));
                 (self.as_passed(response), outcome)
             }
             Err(error) => self.failed(error),
@@ -342,7 +408,8 @@ impl Asked {
         // In this order: a flight stores its answer before it is no longer under way.
         let under_way = self.room.flights.is_under_way(key);
         let seen = response.headers().get(header::ETAG);
-        let differs = self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.etag() != seen);
+        let kept = self.room.store.get(key);
+        let differs = kept.is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
         if differs || under_way {
             self.room.outdate_list(key, "bypass");
         }
@@ -454,7 +521,7 @@ impl Asked {
         let (head, body) = response.into_parts();
         let body = match read_at_most(body, usize::MAX).await {
             Ok(Read::Whole(read)) => {
-                if let Some(contact) = scopes::of_answer(&read).contact {
+                if let Some(contact) = shown::of_answer(&read).contact {
                     self.room.learn(noted, &source.inbox, &source.contact, contact);
                 }
                 Body::from(read)
@@ -529,6 +596,8 @@ fn status_of(error: UpstreamError) -> StatusCode {
     match error {
         UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
+        UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
+        UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,
     }
 }
 
@@ -557,33 +626,5 @@ struct Counting(Arc<std::sync::atomic::AtomicU64>);
 impl Guard for Counting {
     fn passed(&mut self, bytes: usize) {
         self.0.fetch_add(bytes as u64, std::sync::atomic::Ordering::Relaxed);
-    }
-
-    fn whole(&mut self) {}
-}
-
-/// A body that holds its place among the fetches at once.
-struct Held {
-    body: Body,
-    _permit: tokio::sync::OwnedSemaphorePermit,
-}
-
-impl http_body::Body for Held {
-    type Data = bytes::Bytes;
-    type Error = crate::engine::body::BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Option<Result<http_body::Frame<bytes::Bytes>, Self::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
     }
 }

@@ -21,13 +21,13 @@ use crate::engine::learned::Learned;
 use crate::engine::memory::Memory;
 use crate::engine::metrics::Metrics;
 use crate::engine::store::{Entry, Store};
-use crate::engine::upstream::Upstream;
+use crate::engine::upstream::{Upstream, UpstreamSettings};
 use crate::fetch::Landed;
 use crate::outcome::Sampler;
 use crate::policy::freshness::{Aging, Freshness, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
-use crate::policy::ledger::{Ledger, PLACES, Place, Scope};
+use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
 
 /// How many lists are remembered as not to be shared, and for how long.
 const UNSHAREABLE: u64 = 10_000;
@@ -37,6 +37,11 @@ const UNSHAREABLE_FOR: Duration = Duration::from_secs(10);
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 const RETRIES_PER_SECOND: u32 = 5;
 const RETRY_SHARE: f32 = 0.2;
+
+/// Bodies being put into a coding at once: more readers get the plain body meanwhile.
+const ENCODED_AT_ONCE: usize = 4;
+/// Milliseconds between two log lines that tell of violations.
+const TELL_EVERY_MS: u64 = 10_000;
 
 /// What a reload replaces, whole.
 pub struct Live {
@@ -63,6 +68,8 @@ pub struct Room {
     pub flights: Flights<Landed>,
     /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
     pub unshareable: Cache<Key, &'static str>,
+    /// Bounds the bodies being put into a coding at once.
+    pub encoding: Semaphore,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
@@ -81,6 +88,7 @@ pub struct Room {
     pub metrics: Arc<Metrics>,
     hasher: RandomState,
     request_ids: AtomicU64,
+    told_of_violations: AtomicU64,
 }
 
 impl Room {
@@ -109,6 +117,7 @@ impl Room {
             learned: Learned::new(hasher.clone()),
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
+            encoding: Semaphore::new(ENCODED_AT_ONCE),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
@@ -119,6 +128,7 @@ impl Room {
             live: ArcSwap::from_pointee(Live::new(config, upstream)),
             metrics,
             request_ids: AtomicU64::new(0),
+            told_of_violations: AtomicU64::new(0),
             hasher,
         })
     }
@@ -144,6 +154,14 @@ impl Room {
         Ok(())
     }
 
+    /// Whether a log line may tell of violations: at most one in a while, the metric has them all.
+    pub fn may_tell_of_violations(&self, now: Instant) -> bool {
+        let Moment(now) = self.epoch.moment(now);
+        let last = self.told_of_violations.load(Ordering::Relaxed);
+        let due = last == 0 || now.saturating_sub(last) >= TELL_EVERY_MS;
+        due && self.told_of_violations.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+
     /// A keyed hash of a contact, for the log.
     pub fn pseudonym(&self, key: &Key) -> u64 {
         self.hasher.hash_one((key.inbox(), key.contact()))
@@ -158,13 +176,13 @@ impl Room {
 
     /// The places every list of this key has from its path.
     pub fn path_places(&self, key: &Key) -> [Place; 3] {
-        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text())]
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
             .map(|scope| self.ledger.place(&scope))
     }
 
     /// This one list is out of date; `source` says who found out.
     pub fn outdate_list(&self, key: &Key, source: &'static str) {
-        self.ledger.outdate(self.ledger.place(&Scope::List(key.text())));
+        self.ledger.outdate(self.ledger.place(&Scope::List(key.text_of_list())));
         self.metrics.invalidations.with_label_values(&[source]).inc();
     }
 
@@ -193,7 +211,8 @@ impl Room {
 
 impl Live {
     fn new(config: Config, upstream: Upstream) -> Self {
-        let shape = format!("{:?} {:?} {:?}", config.upstream.base, config.credentials, config.query);
+        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, .. } = &config;
+        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint }
     }

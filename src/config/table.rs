@@ -10,12 +10,14 @@ use std::time::Duration;
 use toml::Value;
 
 use super::values::{
-    ADDRESS, BASE_URL, COUNT, CREDENTIALS, DURATION, LOG_FILTER, LOG_FORMAT, PATH, QUERY, SECRET, SHARE, SIZE, SWITCH,
-    TIME_LIMIT,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
+    QUERY, SECRET, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
+use crate::policy::encoding::Coding;
 use crate::policy::key::QueryRule;
+use crate::policy::payload::Validate;
 use crate::policy::route::CredentialsRule;
 use crate::policy::secret::Secret;
 
@@ -111,6 +113,16 @@ pub(super) struct Draft {
     pub(super) serve_outdated_on_error: Option<bool>,
     pub(super) wait: Option<Duration>,
     pub(super) max_waiters: Option<usize>,
+    pub(super) validate: Option<Validate>,
+    pub(super) messages_per_conversation: Option<usize>,
+    pub(super) statuses: Option<Vec<String>>,
+    pub(super) drop: Option<Vec<String>>,
+    pub(super) sort_conversations: Option<bool>,
+    pub(super) offer: Option<Vec<Coding>>,
+    pub(super) min_size: Option<u64>,
+    pub(super) zstd_level: Option<i32>,
+    pub(super) br_level: Option<i32>,
+    pub(super) gzip_level: Option<i32>,
     pub(super) drain_notice: Option<Duration>,
     pub(super) drain_deadline: Option<Duration>,
     pub(super) log_format: Option<LogFormat>,
@@ -193,6 +205,28 @@ pub(super) static TABLE: &[Setting] = &[
         "how long one reader waits for a fetch that others share"),
     setting!("cache.max_waiters", Is("20000"), COUNT, max_waiters,
         "readers waiting at once, for all fetches together"),
+
+    setting!("payload.validate", Is(r#""report""#), VALIDATE, validate,
+        "lists against the published contract: \"off\", \"report\" what differs, or \"enforce\": such lists are not served"),
+    setting!("payload.trim.messages_per_conversation", Unset("50"), COUNT, messages_per_conversation,
+        "only so many messages of each conversation are served: the newest"),
+    setting!("payload.trim.statuses", Is("[]"), STATUSES, statuses,
+        "only conversations of these statuses are served, such as [\"open\", \"pending\"]; [] is all"),
+    setting!("payload.trim.drop", Is("[]"), DROP, drop,
+        "fields that are not served, such as [\"contact.email\", \"messages.sender.phone_number\"]"),
+    setting!("payload.trim.sort_conversations", Is("false"), SWITCH, sort_conversations,
+        "conversations by id; the upstream's order is unspecified"),
+
+    setting!("encoding.offer", Is(r#"["zstd", "br", "gzip"]"#), CODINGS, offer,
+        "codings that lists are sent in, the preferred first; [] is none"),
+    setting!("encoding.min_size", Is(r#""1KiB""#), SIZE, min_size,
+        "shorter lists are sent as they are"),
+    setting!("encoding.zstd_level", Is("3"), ZSTD_LEVEL, zstd_level,
+        "1 (fast) to 19 (small)"),
+    setting!("encoding.br_level", Is("5"), BR_LEVEL, br_level,
+        "0 (fast) to 11 (small)"),
+    setting!("encoding.gzip_level", Is("6"), GZIP_LEVEL, gzip_level,
+        "1 (fast) to 9 (small)"),
 
     setting!("drain.notice", Is(r#""5s""#), DURATION, drain_notice,
         "told to stop: how long /ready says 503 while requests are still taken"),

@@ -12,7 +12,9 @@ use tracing_subscriber::filter::LevelFilter;
 
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
+use crate::policy::encoding::Coding;
 use crate::policy::key::QueryRule;
+use crate::policy::payload::{Trim, TrimMistake, Validate};
 use crate::policy::route::CredentialsRule;
 use crate::policy::secret::{MASK, Secret};
 
@@ -59,12 +61,33 @@ pub(super) const CREDENTIALS: Form<CredentialsRule> =
 /// `log.format`.
 pub(super) const LOG_FORMAT: Form<LogFormat> =
     Form::open(|value| read_word(value, &LOG_FORMAT_WORDS), |value| word(value, &LOG_FORMAT_WORDS));
+/// `payload.validate`.
+pub(super) const VALIDATE: Form<Validate> =
+    Form::open(|value| read_word(value, &VALIDATE_WORDS), |value| word(value, &VALIDATE_WORDS));
+/// `payload.trim.statuses`.
+pub(super) const STATUSES: Form<Vec<String>> =
+    Form::open(|value| read_texts(value, |text| Trim::compile(None, &[text], &[], false)), |value| texts(value));
+/// `payload.trim.drop`.
+pub(super) const DROP: Form<Vec<String>> =
+    Form::open(|value| read_texts(value, |text| Trim::compile(None, &[], &[text], false)), |value| texts(value));
+/// `encoding.offer`.
+pub(super) const CODINGS: Form<Vec<Coding>> = Form::open(read_codings, |codings| {
+    Value::from(codings.iter().map(|coding| coding.name()).collect::<Vec<_>>()).to_string()
+});
+/// `encoding.zstd_level`.
+pub(super) const ZSTD_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 19), ToString::to_string);
+/// `encoding.br_level`.
+pub(super) const BR_LEVEL: Form<i32> = Form::open(|value| read_level(value, 0, 11), ToString::to_string);
+/// `encoding.gzip_level`.
+pub(super) const GZIP_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 9), ToString::to_string);
 /// A secret, already fetched from its file or variable.
 pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
 
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
+static VALIDATE_WORDS: [(&str, Validate); 3] =
+    [("off", Validate::Off), ("report", Validate::Report), ("enforce", Validate::Enforce)];
 static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
@@ -105,6 +128,37 @@ fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
 fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
     let found = words.iter().find(|(_, meaning)| meaning == value);
     quoted(found.expect("every variant has a word").0)
+}
+
+/// A list of texts, each of which the trim must take. All that it does not take are told of.
+fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>) -> Result<Vec<String>, String> {
+    let list = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
+    let list: Vec<String> =
+        list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
+    let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
+    let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
+    if problems.is_empty() { Ok(list) } else { Err(problems.join("; ")) }
+}
+
+fn texts(list: &[String]) -> String {
+    Value::from(list.to_vec()).to_string()
+}
+
+fn read_codings(value: &Value) -> Result<Vec<Coding>, String> {
+    let wrong = || format!("{value} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once");
+    let mut codings = Vec::new();
+    for name in value.as_array().ok_or_else(wrong)? {
+        let coding = Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name()));
+        codings.push(coding.filter(|coding| !codings.contains(coding)).ok_or_else(wrong)?);
+    }
+    Ok(codings)
+}
+
+fn read_level(value: &Value, least: i32, most: i32) -> Result<i32, String> {
+    let level = value.as_integer().and_then(|level| i32::try_from(level).ok());
+    level
+        .filter(|level| (least..=most).contains(level))
+        .ok_or_else(|| format!("{value} is not a level; write a number from {least} to {most}"))
 }
 
 /// Units from small to large, and how many of the smallest each one is.
@@ -213,8 +267,13 @@ fn read_log_filter(value: &Value) -> Result<String, String> {
         || format!("{value} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug");
     let text = value.as_str().ok_or_else(wrong)?;
     // The filter's own parser takes any bare word for the name of a module, so `inof` would pass and silence the rest.
+    // It also panics on some text that is not ASCII.
     let plain = |piece: &str| piece.contains('=') || (!piece.is_empty() && piece.parse::<LevelFilter>().is_ok());
-    if text.split(',').all(plain) && EnvFilter::try_new(text).is_ok() { Ok(text.to_owned()) } else { Err(wrong()) }
+    if text.is_ascii() && text.split(',').all(plain) && EnvFilter::try_new(text).is_ok() {
+        Ok(text.to_owned())
+    } else {
+        Err(wrong())
+    }
 }
 
 /// The value itself is never part of the message.

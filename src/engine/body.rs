@@ -108,11 +108,11 @@ impl http_body::Body for Body {
     }
 }
 
-/// A body as it arrives, with a limit on silence. The guard goes with it: whatever must happen when the body has
+/// A body as it arrives, with a limit on silence if it has one. The guard goes with it: whatever must happen when the body has
 /// ended, broken off or been dropped, happens in the guard's `Drop`.
 pub struct Watched<B, G> {
     inner: B,
-    limit: Duration,
+    limit: Option<Duration>,
     silence: Option<Pin<Box<Sleep>>>,
     guard: G,
     ended: bool,
@@ -121,21 +121,25 @@ pub struct Watched<B, G> {
 /// Something that goes with a body and hears of what passes.
 pub trait Guard: Send + Sync + Unpin + 'static {
     /// So many bytes have passed.
-    fn passed(&mut self, bytes: usize);
+    fn passed(&mut self, _bytes: usize) {}
     /// The body has ended whole.
-    fn whole(&mut self);
+    fn whole(&mut self) {}
+    /// The body has broken off.
+    fn broken(&mut self) {}
 }
 
-/// Nobody needs to hear.
-impl Guard for () {
-    fn passed(&mut self, _: usize) {}
-    fn whole(&mut self) {}
-}
+/// A place among so many at once, given back with the body.
+impl Guard for tokio::sync::OwnedSemaphorePermit {}
 
 impl<B, G: Guard> Watched<B, G> {
-    /// Watches over a body.
+    /// Watches over a body, whose sender may be silent for so long.
     pub fn new(inner: B, limit: Duration, guard: G) -> Self {
-        Self { inner, limit, silence: None, guard, ended: false }
+        Self { inner, limit: Some(limit), silence: None, guard, ended: false }
+    }
+
+    /// A body that somebody else watches over, with a guard.
+    pub fn guarded(inner: B, guard: G) -> Self {
+        Self { inner, limit: None, silence: None, guard, ended: false }
     }
 }
 
@@ -154,9 +158,11 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) else {
+            let Some(limit) = this.limit else { return Poll::Pending };
             // The timer exists only while the sender is silent.
-            let silence = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(this.limit)));
+            let silence = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
             ready!(silence.as_mut().poll(context));
+            this.guard.broken();
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
         this.silence = None;
@@ -167,10 +173,15 @@ where
                 this.tell_end();
                 Some(Ok(frame))
             }
-            Some(Err(error)) => Some(Err(error.into())),
+            Some(Err(error)) => {
+                this.guard.broken();
+                Some(Err(error.into()))
+            }
             None => {
-                this.ended = true;
-                this.guard.whole();
+                if !this.ended {
+                    this.ended = true;
+                    this.guard.whole();
+                }
                 None
             }
         })

@@ -103,18 +103,22 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Whether it had been used before and gave no byte to the last request.
-    pub fn closed_without_a_byte(&self) -> bool {
-        self.used.load(Ordering::Acquire) && !self.answered.load(Ordering::Acquire)
+    /// Whether it has brought an earlier answer.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Whether it has given a byte to what was last sent.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
     }
 }
 
-/// TCP, with TLS if the upstream has it, as tokio reads and writes it.
-type Stream = TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>;
+type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
 
 /// A connection to the upstream.
 pub struct Connected {
-    io: Pin<Box<TimeoutStream<Stream>>>,
+    io: Pin<Box<Stream>>,
     traffic: Arc<Traffic>,
 }
 

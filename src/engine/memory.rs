@@ -4,12 +4,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Memory is counted in pieces of this many bytes.
 const PIECE: u64 = 1024;
 /// The first piece of memory for a body of unknown length.
 const FIRST: usize = 64 * 1024;
+/// From this many bytes on a body gets pages of its own.
+const LONG: usize = 1024 * 1024;
 
 /// The memory for bodies.
 #[derive(Clone, Debug)]
@@ -28,12 +31,19 @@ impl Memory {
         Self { pieces: Arc::new(Semaphore::new(pieces)) }
     }
 
-    /// Room for a body. If its length is known, waits until there is room for all of it, so that of two bodies that
-    /// wait for each other's memory none is half collected; the caller limits the wait.
-    pub async fn room(&self, length: Option<u64>) -> Collecting {
-        let capacity = length.map_or(FIRST, |length| usize::try_from(length).unwrap_or(usize::MAX));
+    /// Room for a body of at most `max` bytes. If its length is known, waits until there is room for all of it, so
+    /// that of two bodies that wait for each other's memory none is half collected; the caller limits the wait.
+    pub async fn room(&self, length: Option<u64>, max: u64) -> Collecting {
+        let usize = |length| usize::try_from(length).unwrap_or(usize::MAX);
+        let capacity = length.map_or(FIRST, usize);
         let held = self.pieces.clone().acquire_many_owned(pieces(capacity)).await.expect("never closed");
-        Collecting { bytes: Vec::with_capacity(capacity), held }
+        Collecting::new(capacity, usize(max), held)
+    }
+
+    /// Counts a body that was made from another, if there is room.
+    pub fn adopt(&self, bytes: Bytes) -> Result<Bytes, Full> {
+        let held = self.pieces.clone().try_acquire_many_owned(pieces(bytes.len())).map_err(|_| Full)?;
+        Ok(Bytes::from_owner(Adopted { bytes, _held: held }))
     }
 
     /// Bytes that are free.
@@ -49,43 +59,110 @@ fn pieces(bytes: usize) -> u32 {
 /// A body being collected.
 #[derive(Debug)]
 pub struct Collecting {
-    bytes: Vec<u8>,
+    storage: Storage,
+    /// How many bytes are counted.
+    capacity: usize,
+    max: usize,
     held: OwnedSemaphorePermit,
 }
 
+/// Where the bytes are.
+#[derive(Debug)]
+enum Storage {
+    /// Short: where the allocator likes.
+    Short(Vec<u8>),
+    /// Long: pages of their own, which go back to the system when they are let go of. An allocator keeps them, and the
+    /// gaps between them are memory that nobody counts. Only pages that were written to take memory.
+    Long { pages: MmapMut, length: usize },
+}
+
 impl Collecting {
+    fn new(capacity: usize, max: usize, held: OwnedSemaphorePermit) -> Self {
+        let mut this = Self { storage: Storage::Short(Vec::new()), capacity, max, held };
+        this.make_room();
+        this
+    }
+
     /// Adds to it. Grows without waiting: whoever holds memory does not wait for more.
-    pub fn push(&mut self, data: &[u8], max: u64) -> Result<(), Full> {
-        let needed = self.bytes.len() + data.len();
-        if needed as u64 > max {
+    pub fn push(&mut self, data: &[u8]) -> Result<(), Full> {
+        let read = self.as_ref().len();
+        let needed = read + data.len();
+        if needed > self.max {
             return Err(Full);
         }
-        if needed > self.bytes.capacity() {
-            let capacity = needed.max(self.bytes.capacity() * 2).min(usize::try_from(max).unwrap_or(usize::MAX));
-            let more = pieces(capacity).saturating_sub(u32::try_from(self.held.num_permits()).unwrap_or(u32::MAX));
-            let more = self.held.semaphore().clone().try_acquire_many_owned(more).map_err(|_| Full)?;
+        if needed > self.capacity {
+            // Twice as much, or as much as it needs if there is no more.
+            let doubled = (self.capacity * 2).clamp(needed, self.max);
+            let (capacity, more) =
+                [doubled, needed].into_iter().find_map(|to| Some((to, self.more(to)?))).ok_or(Full)?;
             self.held.merge(more);
-            self.bytes.reserve_exact(capacity - self.bytes.len());
+            self.capacity = capacity;
+            self.make_room();
         }
-        self.bytes.extend_from_slice(data);
+        match &mut self.storage {
+            Storage::Short(bytes) => bytes.extend_from_slice(data),
+            Storage::Long { pages, length } => {
+                pages[read..needed].copy_from_slice(data);
+                *length = needed;
+            }
+        }
         Ok(())
+    }
+
+    /// What must be counted besides for so many bytes, if it is free.
+    fn more(&self, capacity: usize) -> Option<OwnedSemaphorePermit> {
+        let more = pieces(capacity).saturating_sub(u32::try_from(self.held.num_permits()).unwrap_or(u32::MAX));
+        self.held.semaphore().clone().try_acquire_many_owned(more).ok()
+    }
+
+    /// Room for as much as is counted; once it is long, for as much as there may ever be.
+    fn make_room(&mut self) {
+        let Storage::Short(bytes) = &mut self.storage else { return };
+        if self.capacity >= LONG
+            && let Ok(mut pages) = MmapMut::map_anon(self.max.max(self.capacity))
+        {
+            pages[..bytes.len()].copy_from_slice(bytes);
+            self.storage = Storage::Long { pages, length: bytes.len() };
+        } else {
+            bytes.reserve_exact(self.capacity - bytes.len());
+        }
     }
 
     /// The body, counted until the last clone of it is gone.
     pub fn finish(mut self) -> Bytes {
         // A little slack is cheaper than moving the bytes; more is given back.
-        if self.bytes.capacity() - self.bytes.len() > self.bytes.len() / 8 {
-            self.bytes.shrink_to_fit();
+        if let Storage::Short(bytes) = &mut self.storage
+            && bytes.capacity() - bytes.len() > bytes.len() / 8
+        {
+            bytes.shrink_to_fit();
         }
-        let spare = self.held.num_permits().saturating_sub(pieces(self.bytes.capacity()) as usize);
+        let taken = match &self.storage {
+            Storage::Short(bytes) => bytes.capacity(),
+            Storage::Long { length, .. } => *length,
+        };
+        let spare = self.held.num_permits().saturating_sub(pieces(taken) as usize);
         drop(self.held.split(spare));
         Bytes::from_owner(self)
     }
 }
 
-impl AsRef<[u8]> for Collecting {
+struct Adopted {
+    bytes: Bytes,
+    _held: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Adopted {
     fn as_ref(&self) -> &[u8] {
         &self.bytes
+    }
+}
+
+impl AsRef<[u8]> for Collecting {
+    fn as_ref(&self) -> &[u8] {
+        match &self.storage {
+            Storage::Short(bytes) => bytes,
+            Storage::Long { pages, length } => &pages[..*length],
+        }
     }
 }
 
@@ -98,8 +175,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_is_counted_until_its_last_reader_is_gone() {
         let memory = Memory::new(100 * KIB as u64);
-        let mut collecting = memory.room(Some(10 * KIB as u64)).await;
-        collecting.push(&[7; 10 * KIB], u64::MAX).unwrap();
+        let mut collecting = memory.room(Some(10 * KIB as u64), u64::MAX).await;
+        collecting.push(&[7; 10 * KIB]).unwrap();
         assert_eq!(memory.free(), 90 * KIB as u64);
         let body = collecting.finish();
         let reader = body.clone();
@@ -113,11 +190,11 @@ mod tests {
     #[tokio::test]
     async fn a_body_of_unknown_length_grows_while_there_is_room() {
         let memory = Memory::new(200 * KIB as u64);
-        let mut collecting = memory.room(None).await;
+        let mut collecting = memory.room(None, 1 << 20).await;
         for _ in 0..130 {
-            collecting.push(&[1; KIB], 1 << 20).unwrap();
+            collecting.push(&[1; KIB]).unwrap();
         }
-        assert_eq!(collecting.push(&vec![1; 100 * KIB], 1 << 20), Err(Full));
+        assert_eq!(collecting.push(&vec![1; 100 * KIB]), Err(Full));
         let body = collecting.finish();
         assert_eq!(body.len(), 130 * KIB);
         assert_eq!(memory.free(), 70 * KIB as u64, "what was not needed is given back");
@@ -126,8 +203,25 @@ mod tests {
     #[tokio::test]
     async fn no_body_is_longer_than_allowed() {
         let memory = Memory::new(200 * KIB as u64);
-        let mut collecting = memory.room(None).await;
-        assert_eq!(collecting.push(&[1; 2 * KIB], KIB as u64), Err(Full));
-        assert_eq!(collecting.push(&[1; KIB], KIB as u64), Ok(()));
+        let mut collecting = memory.room(None, KIB as u64).await;
+        assert_eq!(collecting.push(&[1; 2 * KIB]), Err(Full));
+        assert_eq!(collecting.push(&[1; KIB]), Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_long_body_has_pages_of_its_own_and_keeps_its_bytes() {
+        let (memory, long) = (Memory::new(100 << 20), 3 << 20);
+        let expected: Vec<u8> = (0..=250).cycle().take(long).collect();
+        for length in [None, Some(long as u64)] {
+            let mut collecting = memory.room(length, 16 << 20).await;
+            for part in expected.chunks(1000 * KIB) {
+                collecting.push(part).unwrap();
+            }
+            let body = collecting.finish();
+            assert!(body == expected);
+            assert_eq!(memory.free(), (100 << 20) - long as u64);
+            drop(body);
+            assert_eq!(memory.free(), 100 << 20);
+        }
     }
 }

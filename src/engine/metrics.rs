@@ -126,6 +126,10 @@ pub struct Metrics {
     pub invalidations: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
+    /// What differs from the contract, by field and kind.
+    pub payload_violations: IntCounterVec,
+    /// Keys that are not on the published page.
+    pub payload_unknown_keys: IntCounter,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
     /// Bytes of lists, by stage.
@@ -231,6 +235,17 @@ impl Metrics {
                 &registry,
                 "anteroom_writes_unattributed_total",
                 "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
+            ),
+            payload_violations: counters(
+                &registry,
+                "anteroom_payload_violations_total",
+                "Values of lists that differ from the published contract, by field and kind.",
+                &["field", "kind"],
+            ),
+            payload_unknown_keys: counter(
+                &registry,
+                "anteroom_payload_unknown_keys_total",
+                "Keys of lists that are not on the published page; they are no violation.",
             ),
             config_reloads: counters(
                 &registry,

@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
+use tokio::sync::OnceCell;
 
 use super::metrics::Metrics;
+use crate::policy::encoding::Coding;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Moment, Place, Tick};
 use crate::policy::representation::Prepared;
@@ -37,6 +40,8 @@ pub struct Entry {
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
+    /// The body in codings, each made once; `None` if it is not worth it.
+    codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
     /// Zero, or until when its refetch is not tried again.
     failed_until: AtomicU64,
 }
@@ -53,8 +58,14 @@ impl Entry {
             places,
             unsettled_expiry: None,
             fingerprint,
+            codings: Default::default(),
             failed_until,
         }
+    }
+
+    /// The body in a coding, if it was made already.
+    pub fn coded(&self, coding: Coding) -> &OnceCell<Option<Bytes>> {
+        &self.codings[coding as usize]
     }
 
     /// Its refetch has failed: not again before then.
@@ -71,7 +82,9 @@ impl Entry {
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
     fn weight(&self, key: &Key) -> u32 {
         const BOOKKEEPING: usize = 800;
-        let weight = self.answer.weight() + key.text().len() + self.places.len() * size_of::<Place>() + BOOKKEEPING;
+        let coded: usize = self.codings.iter().filter_map(|coded| Some(coded.get()?.as_ref()?.len())).sum();
+        let places = self.places.len() * size_of::<Place>();
+        let weight = self.answer.weight() + coded + key.weight() + places + BOOKKEEPING;
         u32::try_from(weight).unwrap_or(u32::MAX)
     }
 }
@@ -111,6 +124,14 @@ impl Store {
             _ => Op::Put(entry),
         });
         self.cache.run_pending_tasks();
+    }
+
+    /// Weighs an entry anew, since moka weighs at insertion only; a newer one that took its place stays.
+    pub fn reweigh(&self, key: &Key, entry: &Arc<Entry>) {
+        self.cache.entry_by_ref(key).and_compute_with(|kept| match kept {
+            Some(kept) if Arc::ptr_eq(kept.value(), entry) => Op::Put(entry.clone()),
+            _ => Op::Nop,
+        });
     }
 
     /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.

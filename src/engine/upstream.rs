@@ -18,7 +18,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
-use super::body::{Body, Guard, Watched};
+use super::body::{Body, BodyError, Guard, Watched};
 use super::clock;
 use super::connector::{Connector, Traffic};
 use super::metrics::{Metrics, Raised, class_label};
@@ -74,6 +74,10 @@ pub enum UpstreamError {
     Reset,
     /// It is not HTTP, or the framing is wrong.
     Malformed,
+    /// Not the upstream's fault: the client gave no more of its body for too long.
+    ClientStalled,
+    /// Not the upstream's fault: the client's body broke off, or its framing is wrong.
+    ClientBroke,
 }
 
 impl UpstreamError {
@@ -84,6 +88,7 @@ impl UpstreamError {
             Self::Timeout => "timeout",
             Self::Reset => "reset",
             Self::Malformed => "malformed",
+            Self::ClientStalled | Self::ClientBroke => "client",
         }
     }
 }
@@ -95,6 +100,8 @@ impl fmt::Display for UpstreamError {
             Self::Timeout => "the upstream took too long",
             Self::Reset => "the upstream broke the connection",
             Self::Malformed => "the upstream's answer is not HTTP",
+            Self::ClientStalled => "the request's body did not go on",
+            Self::ClientBroke => "the request's body is not whole",
         })
     }
 }
@@ -188,8 +195,6 @@ pub struct Exchange {
 }
 
 impl Guard for Exchange {
-    fn passed(&mut self, _: usize) {}
-
     fn whole(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
@@ -237,11 +242,19 @@ where
                 if let Some(connected) = connection.connection_metadata().as_ref() {
                     connected.get_extras(&mut extras);
                 }
-                let closed = extras.get::<Arc<Traffic>>().is_some_and(|traffic| traffic.closed_without_a_byte());
+                let closed = extras
+                    .get::<Arc<Traffic>>()
+                    .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
                 Failed { error: kind(&error), met_closed_connection: closed }
             })
         })
     }
+}
+
+/// Whether the connection's end was noticed before the first byte of the request was written.
+fn was_never_sent(error: &legacy::Error) -> bool {
+    use std::error::Error;
+    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
 }
 
 /// What went wrong, by the causes of hyper's error.
@@ -251,6 +264,11 @@ fn kind(error: &legacy::Error) -> UpstreamError {
     }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
+        match error.downcast_ref::<BodyError>() {
+            Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
+            Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,
+            None => {}
+        }
         if let Some(error) = error.downcast_ref::<hyper::Error>()
             && (error.is_parse() || error.is_parse_status())
         {
@@ -270,38 +288,21 @@ fn kind(error: &legacy::Error) -> UpstreamError {
 fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
     let (tell, sent) = oneshot::channel::<()>();
     // An empty body drops the sender here: it is sent at once.
-    let body = if body.is_empty() { body } else { Body::stream(Told { body, tell: Some(tell) }) };
+    let body = if body.is_empty() { body } else { Body::stream(Watched::guarded(body, Told(Some(tell)))) };
     let sent = async move { drop(sent.await) };
     (sent, body)
 }
 
-struct Told {
-    body: Body,
-    /// Dropped when the body has been given away: that is the message.
-    tell: Option<oneshot::Sender<()>>,
-}
+/// Tells of a body's end by being dropped, or before.
+struct Told(Option<oneshot::Sender<()>>);
 
-impl http_body::Body for Told {
-    type Data = bytes::Bytes;
-    type Error = super::body::BodyError;
-
-    fn poll_frame(
-        mut self: std::pin::Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Self::Data>, Self::Error>>> {
-        let polled = std::pin::Pin::new(&mut self.body).poll_frame(context);
-        if matches!(polled, Poll::Ready(None | Some(Err(_)))) || self.body.is_empty() {
-            self.tell = None;
-        }
-        polled
+impl Guard for Told {
+    fn whole(&mut self) {
+        self.0 = None;
     }
 
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.body.size_hint()
+    fn broken(&mut self) {
+        self.0 = None;
     }
 }
 

@@ -1,6 +1,5 @@
 //! When two requests may share one answer.
 
-use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,12 +14,13 @@ pub enum QueryRule {
     Ignore,
 }
 
-/// Which answer a list request asks for: inbox, contact (both decoded once) and the query as it was sent.
+/// Which answer a list request asks for: inbox, contact (both decoded once), the query as it was sent, and the reader's
+/// origin if the upstream tells origins apart.
 ///
 /// Compared whole, never by hash. `Debug` shows nothing: the contact's identifier is the credential of this API.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// `inbox NUL contact`, then `NUL query` if there was a `?`. Decoded segments hold no NUL.
+    /// `inbox NUL contact NUL ?query NUL origin`, the last two empty if there is none. No part holds a NUL.
     text: Arc<str>,
 }
 
@@ -29,18 +29,27 @@ pub struct Key {
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 impl Key {
-    /// The only constructor. `inbox` and `contact` are decoded and hold no NUL ([`decode_segment`] sees to that).
+    /// The key of readers from whatever origin. `inbox` and `contact` are decoded and hold no NUL ([`decode_segment`]
+    /// sees to that); a query holds none either.
     pub fn new(inbox: &str, contact: &str, query: Option<&str>) -> Self {
         debug_assert!(!inbox.contains('\0') && !contact.contains('\0'));
-        let mut text = String::with_capacity(inbox.len() + contact.len() + query.map_or(0, str::len) + 2);
+        let mut text = String::with_capacity(inbox.len() + contact.len() + query.map_or(0, str::len) + 4);
         text.push_str(inbox);
         text.push('\0');
         text.push_str(contact);
+        text.push('\0');
         if let Some(query) = query {
-            text.push('\0');
+            text.push('?');
             text.push_str(query);
         }
+        text.push('\0');
         Self { text: text.into() }
+    }
+
+    /// The key of readers from one origin, for an upstream that tells origins apart.
+    #[must_use]
+    pub fn for_origin(&self, origin: &str) -> Self {
+        Self { text: format!("{}{origin}", self.text_of_list()).into() }
     }
 
     /// The decoded inbox identifier.
@@ -55,12 +64,22 @@ impl Key {
 
     /// The query as sent, without the question mark.
     pub fn query(&self) -> Option<&str> {
-        self.text.splitn(3, '\0').nth(2)
+        self.part(2).strip_prefix('?')
     }
 
-    /// All of it, as one text that no other key has.
-    pub fn text(&self) -> &str {
-        &self.text
+    /// The only origin whose readers it is for.
+    pub fn origin(&self) -> Option<&str> {
+        Some(self.part(3)).filter(|origin| !origin.is_empty())
+    }
+
+    /// The text that the keys of all origins share, and no other list's.
+    pub fn text_of_list(&self) -> &str {
+        &self.text[..self.text.len() - self.part(3).len()]
+    }
+
+    /// Bytes of its text.
+    pub fn weight(&self) -> usize {
+        self.text.len()
     }
 
     /// Path and query of a shared fetch: made from the key alone, so that every spelling asks the upstream alike.
@@ -79,7 +98,7 @@ impl Key {
     }
 
     fn part(&self, index: usize) -> &str {
-        self.text.splitn(3, '\0').nth(index).unwrap_or_default()
+        self.text.splitn(4, '\0').nth(index).unwrap_or_default()
     }
 }
 
@@ -88,12 +107,6 @@ pub fn contact_path(inbox: &str, contact: &str) -> String {
     let inbox = utf8_percent_encode(inbox, SEGMENT);
     let contact = utf8_percent_encode(contact, SEGMENT);
     format!("/public/api/v1/inboxes/{inbox}/contacts/{contact}")
-}
-
-impl Borrow<str> for Key {
-    fn borrow(&self) -> &str {
-        &self.text
-    }
 }
 
 impl fmt::Debug for Key {
@@ -166,9 +179,19 @@ mod tests {
         ] {
             assert_ne!(key, other);
         }
-        let key = Key::new("in", "co", Some("a\0b"));
-        assert_eq!((key.inbox(), key.contact(), key.query()), ("in", "co", Some("a\0b")));
+        let key = Key::new("in", "co", Some("a?b"));
+        assert_eq!((key.inbox(), key.contact(), key.query(), key.origin()), ("in", "co", Some("a?b"), None));
         assert_eq!(Key::new("in", "co", None).query(), None);
+    }
+
+    #[test]
+    fn keys_of_origins_are_of_one_list() {
+        let key = Key::new("in", "co", Some("q"));
+        let (a, b) = (key.for_origin("https://a.test"), key.for_origin("https://b.test"));
+        assert!(a != b && a != key);
+        assert_eq!((a.contact(), a.query(), a.origin()), ("co", Some("q"), Some("https://a.test")));
+        assert_eq!(a.for_origin("https://b.test"), b);
+        assert_eq!((a.text_of_list(), b.text_of_list()), (key.text_of_list(), key.text_of_list()));
     }
 
     #[test]

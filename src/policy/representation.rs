@@ -1,47 +1,143 @@
-//! The form one answer is sent in: ETag, 304, CORS.
+//! The forms one answer is sent in: encodings, ETag, 304, CORS.
+
+use std::sync::OnceLock;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Method, Response, StatusCode};
+use http::{Method, Response, StatusCode, Version};
+use siphasher::sip128::SipHasher13;
 
-use super::headers::{X_REQUEST_ID, append_via, has_origin, remove_hop_by_hop};
+use super::encoding::Coding;
+use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, has_origin, remove_hop_by_hop};
 
-/// An answer made ready to be sent any number of times.
-#[derive(Clone, Debug)]
+/// An answer made ready to be sent any number of times. The head of each form is made when it is first asked for.
+#[derive(Debug)]
 pub struct Prepared {
     /// 200, or another status that is authoritative.
     pub status: StatusCode,
-    /// What every reader gets.
-    pub head: HeaderMap,
-    /// What readers from another origin get besides, if it is the same for all of them.
-    pub cors: Option<HeaderMap>,
-    /// The whole body.
+    /// The whole body, without coding.
     pub body: Bytes,
+    /// What every form has.
+    head: HeaderMap,
+    /// What readers from another origin get besides, if it may be known.
+    cors: Option<HeaderMap>,
+    /// The validator by which the upstream knows what this was made from.
+    upstream_etag: Option<HeaderValue>,
+    forms: [OnceLock<Box<HeaderMap>>; Form::COUNT],
+}
+
+/// What an answer is prepared from.
+pub struct Received {
+    /// The upstream's status.
+    pub status: StatusCode,
+    /// The upstream's head.
+    pub head: HeaderMap,
+    /// The whole body, without coding.
+    pub body: Bytes,
+    /// The version the upstream spoke.
+    pub version: Version,
+    /// When it was received, as a `Date` (RFC 9110 section 6.6.1: the upstream sends none).
+    pub date: HeaderValue,
+    /// The fetch was made for readers from one origin only.
+    pub for_one_origin: bool,
+    /// Lists are offered in codings.
+    pub has_codings: bool,
+}
+
+/// One of the forms an answer is sent in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Form {
+    coding: Option<Coding>,
+    cors: bool,
+    not_modified: bool,
+}
+
+impl Form {
+    /// Four codings with and without CORS, and 304 with and without.
+    const COUNT: usize = 10;
+
+    fn index(self) -> usize {
+        let content = if self.not_modified { 4 } else { self.coding.map_or(0, |coding| 1 + coding as usize) };
+        content * 2 + usize::from(self.cors)
+    }
 }
 
 /// Fields that are made anew for every answer, or belong to one request only.
-const NOT_KEPT: [HeaderName; 6] = [
+const NOT_KEPT: [HeaderName; 7] = [
     header::AGE,
+    header::CONTENT_ENCODING,
     header::CONTENT_LENGTH,
     header::SET_COOKIE,
-    super::headers::CACHE_STATUS,
+    CACHE_STATUS,
     X_REQUEST_ID,
     HeaderName::from_static("x-runtime"),
 ];
 
-/// Fields of a 200 that a 304 does not have: the upstream leaves out these two (`api.md` 6.2).
-const NOT_IN_304: [HeaderName; 2] = [header::CONTENT_TYPE, header::CONTENT_LENGTH];
+/// Fields of the content, which a 304 does not have (`api.md` 6.2), and which a 304 of the upstream does not change
+/// (RFC 9111 section 3.2).
+const OF_THE_CONTENT: [HeaderName; 4] =
+    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE];
 
 impl Prepared {
     /// Makes ready what the upstream answered to a shared fetch, which had an `Origin`.
-    pub fn new(status: StatusCode, mut head: HeaderMap, body: Bytes, version: http::Version) -> Self {
+    pub fn new(received: Received) -> Self {
+        let Received { status, mut head, body, version, date, for_one_origin, has_codings } = received;
+        let encoded = head.contains_key(header::CONTENT_ENCODING);
         remove_hop_by_hop(&mut head);
         for name in &NOT_KEPT {
             head.remove(name);
         }
-        let cors = split_cors(&mut head);
+        let cors = split_cors(&mut head, for_one_origin).map(|cors| compact(&cors));
+        let mut head = compact(&head);
+        let upstream_etag = head.get(header::ETAG).cloned();
+        if encoded && let Some(etag) = &upstream_etag {
+            head.insert(header::ETAG, weakened(etag));
+        }
+        if has_codings {
+            vary_by_coding(&mut head);
+        }
+        head.entry(header::DATE).or_insert(date);
         append_via(&mut head, version);
-        Self { status, head, cors, body }
+        Self { status, head, cors, body, upstream_etag, forms: Default::default() }
+    }
+
+    /// The body is no longer the upstream's: a weak validator of our own, from a hash that every replica makes alike.
+    #[must_use]
+    pub fn made_anew(mut self) -> Self {
+        let hash = u128::from(SipHasher13::new().hash(&self.body));
+        let etag = HeaderValue::try_from(format!("W/\"{hash:032x}\"")).expect("hex digits are a header value");
+        self.head.insert(header::ETAG, etag);
+        // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2).
+        self.head.remove(header::LAST_MODIFIED);
+        self
+    }
+
+    /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it replace
+    /// the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
+    #[must_use]
+    pub fn refreshed(&self, mut update: HeaderMap, version: Version) -> Self {
+        remove_hop_by_hop(&mut update);
+        for name in NOT_KEPT.iter().chain(&OF_THE_CONTENT).chain(&[header::ETAG, header::LAST_MODIFIED, header::VARY]) {
+            update.remove(name);
+        }
+        // The kept ones were given for the same origin.
+        drop(split_cors(&mut update, true));
+        append_via(&mut update, version);
+        let mut head = self.head.clone();
+        for name in update.keys() {
+            head.remove(name);
+        }
+        for (name, value) in &update {
+            head.append(name.clone(), value.clone());
+        }
+        Self {
+            status: self.status,
+            head: compact(&head),
+            cors: self.cors.clone(),
+            body: self.body.clone(),
+            upstream_etag: self.upstream_etag.clone(),
+            forms: Default::default(),
+        }
     }
 
     /// Whether this reader may have it: one from another origin may not, if the upstream tells origins apart.
@@ -49,46 +145,95 @@ impl Prepared {
         self.cors.is_some() || !has_origin(asked)
     }
 
-    /// The validator.
-    pub fn etag(&self) -> Option<&HeaderValue> {
-        self.head.get(header::ETAG)
+    /// The validator by which the upstream knows what this was made from.
+    pub fn upstream_etag(&self) -> Option<&HeaderValue> {
+        self.upstream_etag.as_ref()
+    }
+
+    /// Whether this reader has it already: then no body is sent, in whatever coding.
+    pub fn is_held_by(&self, asked: &HeaderMap) -> bool {
+        self.status == StatusCode::OK && is_not_modified(&self.head, asked)
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
-    pub fn respond(&self, method: &Method, asked: &HeaderMap) -> Response<Bytes> {
-        let mut head = self.head.clone();
-        if has_origin(asked) && let Some(cors) = &self.cors {
-            for (name, value) in cors {
-                head.append(name, value.clone());
-            }
-        }
-        let mut response = Response::new(Bytes::new());
-        if self.status == StatusCode::OK && is_not_modified(&self.head, asked) {
-            for name in &NOT_IN_304 {
-                head.remove(name);
-            }
-            *response.status_mut() = StatusCode::NOT_MODIFIED;
-        } else {
-            *response.status_mut() = self.status;
-            // Set for HEAD too: it says what GET would send (RFC 9110 section 8.6).
-            head.insert(header::CONTENT_LENGTH, HeaderValue::from(self.body.len()));
-            if *method != Method::HEAD {
-                *response.body_mut() = self.body.clone();
-            }
-        }
-        *response.headers_mut() = head;
+    /// `encoded` is the body in a coding that the reader takes.
+    ///
+    /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set.
+    pub fn respond(&self, method: &Method, asked: &HeaderMap, encoded: Option<(Coding, Bytes)>) -> Response<Bytes> {
+        let not_modified = self.is_held_by(asked);
+        let (coding, body) = encoded.map_or((None, self.body.clone()), |(coding, body)| (Some(coding), body));
+        let form = Form { coding, cors: self.cors.is_some() && has_origin(asked), not_modified };
+        let head = self.forms[form.index()].get_or_init(|| Box::new(self.head_of(form, body.len())));
+        let mut response = Response::new(if not_modified || *method == Method::HEAD { Bytes::new() } else { body });
+        *response.status_mut() = if not_modified { StatusCode::NOT_MODIFIED } else { self.status };
+        response.headers_mut().clone_from(head);
         response
     }
 
-    /// Bytes it holds in memory, about.
+    fn head_of(&self, form: Form, length: usize) -> HeaderMap {
+        let mut head = self.head.clone();
+        for (name, value) in self.cors.iter().filter(|_| form.cors).flatten() {
+            head.append(name.clone(), value.clone());
+        }
+        if form.not_modified {
+            for name in &OF_THE_CONTENT {
+                head.remove(name);
+            }
+        } else {
+            // Set for HEAD too: it says what GET would send (RFC 9110 section 8.6).
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
+            head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1).
+            if let Some(etag) = self.head.get(header::ETAG) {
+                head.insert(header::ETAG, weakened(etag));
+            }
+        }
+        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+            head.insert(name, HeaderValue::from_static(""));
+        }
+        head
+    }
+
+    /// Bytes it holds in memory, about, with the heads of a few forms.
     pub fn weight(&self) -> usize {
-        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 96).sum::<usize>();
-        fields(&self.head) + self.cors.as_ref().map_or(0, fields) + self.body.len()
+        const HEADS: usize = 3;
+        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
+        HEADS * (fields(&self.head) + self.cors.as_ref().map_or(0, fields)) + self.body.len()
     }
 }
 
-/// Takes the CORS fields out of a head; gives them if they are the same for every origin.
-fn split_cors(head: &mut HeaderMap) -> Option<HeaderMap> {
+fn weakened(etag: &HeaderValue) -> HeaderValue {
+    if etag.as_bytes().starts_with(b"W/") {
+        return etag.clone();
+    }
+    HeaderValue::try_from([b"W/", etag.as_bytes()].concat()).expect("a header value stays one")
+}
+
+fn vary_by_coding(head: &mut HeaderMap) {
+    let mut fields = head.get_all(header::VARY).iter().filter_map(|vary| vary.to_str().ok());
+    if !fields.any(|vary| vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("accept-encoding"))) {
+        head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    }
+}
+
+/// A head that holds its own bytes and no more. The values of one that was read from a connection are parts of the
+/// connection's buffer, and keep all of it in memory as long as one of them is kept.
+fn compact(head: &HeaderMap) -> HeaderMap {
+    let mut bytes = Vec::with_capacity(head.values().map(HeaderValue::len).sum());
+    head.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
+    let mut bytes = Bytes::from(bytes);
+    let mut compacted = HeaderMap::with_capacity(head.len());
+    for (name, value) in head {
+        let value = HeaderValue::from_maybe_shared(bytes.split_to(value.len())).expect("it was one before");
+        compacted.append(name.clone(), value);
+    }
+    compacted
+}
+
+/// Takes the CORS fields out of a head; gives them if they are the same for every origin, or for the one asked for.
+fn split_cors(head: &mut HeaderMap, for_one_origin: bool) -> Option<HeaderMap> {
     let names: Vec<HeaderName> =
         head.keys().filter(|name| name.as_str().starts_with("access-control-")).cloned().collect();
     let mut cors = HeaderMap::with_capacity(names.len());
@@ -98,8 +243,9 @@ fn split_cors(head: &mut HeaderMap) -> Option<HeaderMap> {
         }
         head.remove(&name);
     }
-    let for_all = cors.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|origin| origin == "*");
-    (for_all && !cors.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS)).then_some(cors)
+    let open = cors.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|origin| origin == "*");
+    let for_all = open && !cors.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
+    (for_all || for_one_origin).then_some(cors)
 }
 
 /// Whether the client has this answer already (RFC 9110 section 13.2.2: `If-None-Match` first, else
@@ -158,8 +304,28 @@ mod tests {
         fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
     }
 
+    fn received(fields: &[(&'static str, &'static str)]) -> Received {
+        Received {
+            status: StatusCode::OK,
+            head: map(fields),
+            body: Bytes::from_static(b"[1]"),
+            version: Version::HTTP_11,
+            date: HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"),
+            for_one_origin: false,
+            has_codings: false,
+        }
+    }
+
+    /// A head without what is set for each answer.
+    fn head_of(mut response: Response<Bytes>) -> HeaderMap {
+        for name in ["age", "cache-status", "x-request-id"] {
+            assert_eq!(response.headers_mut().remove(name).as_ref().map(HeaderValue::as_bytes), Some(&b""[..]), "{name}");
+        }
+        std::mem::take(response.headers_mut())
+    }
+
     fn prepared(fields: &[(&'static str, &'static str)]) -> Prepared {
-        Prepared::new(StatusCode::OK, map(fields), Bytes::from_static(b"[1]"), http::Version::HTTP_11)
+        Prepared::new(received(fields))
     }
 
     const STOCK: &[(&str, &str)] = &[
@@ -176,22 +342,23 @@ mod tests {
 
     #[test]
     fn what_belongs_to_one_request_is_not_kept() {
-        let response = prepared(STOCK).respond(&Method::GET, &map(&[]));
+        let response = prepared(STOCK).respond(&Method::GET, &map(&[]), None);
         let expected = map(&[
             ("content-type", "application/json; charset=utf-8"),
             ("etag", "W/\"abc\""),
             ("vary", "Origin"),
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
             ("via", "1.1 anteroom"),
             ("content-length", "3"),
         ]);
-        assert_eq!(response.headers(), &expected);
         assert_eq!(response.body(), "[1]");
+        assert_eq!(head_of(response), expected);
     }
 
     #[test]
     fn readers_with_an_origin_get_the_cors_fields_and_others_do_not() {
         for (name, expected) in [("origin", true), ("x-origin", true), ("accept", false)] {
-            let response = prepared(STOCK).respond(&Method::GET, &map(&[(name, "https://a.test")]));
+            let response = prepared(STOCK).respond(&Method::GET, &map(&[(name, "https://a.test")]), None);
             assert_eq!(response.headers().contains_key("access-control-allow-origin"), expected, "{name}");
         }
     }
@@ -253,12 +420,12 @@ mod tests {
 
     #[test]
     fn a_304_has_no_content_fields_and_head_no_body() {
-        let response = prepared(STOCK).respond(&Method::GET, &map(&[("if-none-match", "\"abc\"")]));
+        let response = prepared(STOCK).respond(&Method::GET, &map(&[("if-none-match", "\"abc\"")]), None);
         assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
         assert!(response.body().is_empty());
         assert!(!response.headers().contains_key("content-length") && !response.headers().contains_key("content-type"));
         assert_eq!(response.headers()["etag"], "W/\"abc\"");
-        let response = prepared(STOCK).respond(&Method::HEAD, &map(&[]));
+        let response = prepared(STOCK).respond(&Method::HEAD, &map(&[]), None);
         assert_eq!((response.headers()["content-length"].as_bytes(), response.body().len()), (&b"3"[..], 0));
     }
 
@@ -273,5 +440,80 @@ mod tests {
         ] {
             assert_eq!(is_made_from_body(&HeaderValue::from_static(etag)), expected, "{etag}");
         }
+    }
+
+    #[test]
+    fn an_answer_for_one_origin_has_what_the_upstream_gave_it() {
+        let fields = &[("access-control-allow-origin", "https://a.test"), ("access-control-allow-credentials", "true")];
+        let answer = Prepared::new(Received { for_one_origin: true, ..received(fields) });
+        let response = answer.respond(&Method::GET, &map(&[("origin", "https://a.test")]), None);
+        assert_eq!(response.headers()["access-control-allow-origin"], "https://a.test");
+    }
+
+    /// RFC 9110 sections 8.4, 8.8.1 and 12.5.5.
+    #[test]
+    fn an_encoded_form_says_so_and_its_validator_is_weak() {
+        let encoded = || Some((Coding::Gzip, Bytes::from_static(b"zz")));
+        for (etag, expected) in [("\"strong\"", "W/\"strong\""), ("W/\"weak\"", "W/\"weak\"")] {
+            let received = received(&[("etag", etag), ("vary", "Origin")]);
+            let answer = Prepared::new(Received { has_codings: true, ..received });
+            let response = answer.respond(&Method::GET, &map(&[]), encoded());
+            assert_eq!(response.headers()["content-encoding"], "gzip");
+            assert_eq!((&response.headers()["content-length"], &response.body()[..]), (&HeaderValue::from(2), &b"zz"[..]));
+            assert_eq!(response.headers()["etag"], expected);
+            let plain = answer.respond(&Method::GET, &map(&[]), None);
+            assert_eq!(plain.headers()["etag"], etag);
+            for response in [&response, &plain] {
+                let vary: Vec<_> = response.headers().get_all("vary").iter().collect();
+                assert_eq!(vary, ["Origin", "Accept-Encoding"]);
+            }
+            // Whoever holds it in one form holds it in all.
+            let asked = map(&[("if-none-match", expected)]);
+            let response = answer.respond(&Method::GET, &asked, encoded());
+            assert_eq!(response.status(), StatusCode::NOT_MODIFIED);
+            assert!(!response.headers().contains_key("content-encoding") && response.body().is_empty());
+        }
+    }
+
+    /// RFC 9111 sections 3.2 and 4.3.4.
+    #[test]
+    fn a_304_of_the_upstream_refreshes_fields_but_not_the_content() {
+        let answer = prepared(STOCK);
+        let update = map(&[
+            ("cache-control", "max-age=9"),
+            ("x-new", "1"),
+            ("content-type", "text/html"),
+            ("content-length", "0"),
+            ("etag", "W/\"other\""),
+            ("set-cookie", "a=b"),
+            ("x-request-id", "other"),
+            ("access-control-allow-origin", "*"),
+        ]);
+        let response = answer.refreshed(update, Version::HTTP_11).respond(&Method::GET, &map(&[("origin", "x")]), None);
+        let expected = map(&[
+            ("content-type", "application/json; charset=utf-8"),
+            ("etag", "W/\"abc\""),
+            ("vary", "Origin"),
+            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("cache-control", "max-age=9"),
+            ("x-new", "1"),
+            ("via", "1.1 anteroom"),
+            ("content-length", "3"),
+            ("access-control-allow-origin", "*"),
+            ("access-control-max-age", "7200"),
+        ]);
+        assert_eq!(response.body(), "[1]");
+        assert_eq!(head_of(response), expected);
+    }
+
+    #[test]
+    fn a_changed_body_has_a_validator_of_its_own_and_the_upstreams_for_the_upstream() {
+        let answer = prepared(STOCK).made_anew();
+        let own = answer.respond(&Method::GET, &map(&[]), None).headers()["etag"].clone();
+        assert!(is_made_from_body(&own) && own.as_bytes().starts_with(b"W/"), "{own:?}");
+        assert_eq!(answer.upstream_etag(), Some(&HeaderValue::from_static("W/\"abc\"")));
+        assert!(answer.is_held_by(&HeaderMap::from_iter([(header::IF_NONE_MATCH, own)])));
+        assert!(!answer.is_held_by(&map(&[("if-none-match", "W/\"abc\"")])), "that is another body");
+        assert_eq!(prepared(&[]).made_anew().upstream_etag(), None);
     }
 }

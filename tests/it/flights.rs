@@ -12,7 +12,7 @@ use anteroom::engine::metrics::Metrics;
 use anteroom::engine::store::{Entry, Store, StoreSettings};
 use anteroom::policy::key::Key;
 use anteroom::policy::ledger::{Ledger, Scope, Tick};
-use anteroom::policy::representation::Prepared;
+use anteroom::policy::representation::{Prepared, Received};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::task::JoinHandle;
@@ -373,7 +373,15 @@ async fn the_store_keeps_the_answer_of_the_later_fetch() {
     let store = Store::new(StoreSettings { memory: 1 << 20 }, Duration::from_secs(60), &metrics);
     let ledger = Ledger::new(1, [0, 0]);
     let entry = || {
-        let answer = Prepared::new(StatusCode::OK, HeaderMap::new(), Bytes::from_static(b"[]"), http::Version::HTTP_11);
+        let answer = Prepared::new(Received {
+            status: StatusCode::OK,
+            head: HeaderMap::new(),
+            body: Bytes::from_static(b"[]"),
+            version: http::Version::HTTP_11,
+            date: HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"),
+            for_one_origin: false,
+            has_codings: false,
+        });
         Arc::new(Entry::new(answer, clock::now(), ledger.now(), Box::default(), 0))
     };
     let older = entry();

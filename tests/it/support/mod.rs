@@ -1,6 +1,8 @@
 //! What every test needs: a proxy in front of a stand-in, a client, and time that moves when a test says so.
 #![allow(dead_code, reason = "not every module of the tests needs all of it")]
 
+pub mod child;
+pub mod raw;
 pub mod script;
 
 use std::sync::Arc;

@@ -1,60 +1,14 @@
-//! What an answer is made from, read off its body: contact ids, conversation uuids, account and display ids.
+//! Whom an answer other than a list is about, read off its body: a contact, a conversation, a message.
 //!
-//! Streaming visitors that skip what they do not name; no tree is built. Oddly spelt ids are passed over, a body of
-//! another shape is not understood.
+//! Streaming visitors that skip what they do not name; no tree is built. Oddly spelt ids are passed over. Lists are read
+//! by `payload`.
 
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-use super::ledger::Scope;
-
-/// Above so many conversations an answer names none of them but shares one scope for all.
-const NAMED_CONVERSATIONS: usize = 32;
-
-/// What a list is made from.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct ListScopes {
-    /// Contacts: of conversations, and senders that are contacts.
-    pub contacts: Vec<u64>,
-    /// Conversations, in lower case.
-    pub uuids: Vec<String>,
-    /// Conversations, by account and display id.
-    pub conversations: Vec<(u64, u64)>,
-}
-
-impl ListScopes {
-    /// The scopes, as the ledger takes them.
-    pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
-        let many = self.uuids.len() > NAMED_CONVERSATIONS || self.conversations.len() > NAMED_CONVERSATIONS;
-        let (uuids, conversations) = if many { (&[][..], &[][..]) } else { (&self.uuids[..], &self.conversations[..]) };
-        let contacts = self.contacts.iter().map(|id| Scope::Contact(*id));
-        let uuids = uuids.iter().map(|uuid| Scope::Conversation(uuid));
-        let conversations = conversations.iter().map(|(account, display)| Scope::AccountConversation(*account, *display));
-        contacts.chain(uuids).chain(conversations).chain(many.then_some(Scope::AnyConversation))
-    }
-}
-
-/// Reads a list. `None` if it is not a whole JSON array of the shape that can be understood.
-pub fn of_list(body: &[u8]) -> Option<ListScopes> {
-    let conversations: Vec<Conversation> = serde_json::from_slice(body).ok()?;
-    let mut found = ListScopes::default();
-    for conversation in conversations {
-        let contact = conversation.contact.as_ref();
-        found.contacts.extend(contact.and_then(|contact| contact.id.0));
-        found.contacts.extend(conversation.messages.0.iter().filter_map(Message::contact));
-        found.uuids.extend(conversation.uuid.0.map(|uuid| uuid.to_ascii_lowercase()));
-        if let (Some(account), Some(display)) = (contact.and_then(|contact| contact.account_id.0), conversation.id.0) {
-            found.conversations.push((account, display));
-        }
-    }
-    found.contacts.sort_unstable();
-    found.contacts.dedup();
-    Some(found)
-}
-
-/// What any other answer of the public API shows: a contact, a conversation, a message, or a list of messages.
+/// What an answer of the public API shows that is not a list of conversations: a contact, a conversation, a message, or a list of messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
     /// The contact.
@@ -87,22 +41,9 @@ pub fn of_creation(body: &[u8]) -> Option<String> {
 }
 
 #[derive(Deserialize)]
-struct Conversation {
-    #[serde(default)]
-    id: Id,
-    #[serde(default)]
-    uuid: Text,
-    contact: Option<Contact>,
-    #[serde(default)]
-    messages: Messages,
-}
-
-#[derive(Deserialize)]
 struct Contact {
     #[serde(default)]
     id: Id,
-    #[serde(default)]
-    account_id: Id,
 }
 
 #[derive(Deserialize)]
@@ -231,39 +172,6 @@ lenient!(Text, visit_str(text: &str) => Some(text.to_owned()), visit_u64(number:
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_list_names_contacts_and_conversations() {
-        let body = br#"[{"id":131,"uuid":"C2-A9","contact":{"id":42,"account_id":7},"messages":[
-            {"id":1,"sender":{"type":"contact","id":42}},{"id":2,"sender":{"id":31,"type":"user"}},
-            {"id":3,"sender":{"id":43,"type":"contact"}},{"id":4}]},
-            {"id":132,"uuid":"d","contact":null,"messages":[]}]"#;
-        let found = of_list(body).unwrap();
-        assert_eq!(found.contacts, [42, 43]);
-        assert_eq!(found.uuids, ["c2-a9", "d"]);
-        assert_eq!(found.conversations, [(7, 131)]);
-        assert_eq!(of_list(b"[]"), Some(ListScopes::default()));
-    }
-
-    #[test]
-    fn what_is_not_a_whole_list_is_not_understood() {
-        for body in [&b"{}"[..], b"[", b"[]x", b"", b"null", b"<html>", b"[1]", b"[{\"messages\":3}]"] {
-            assert_eq!(of_list(body), None, "{}", String::from_utf8_lossy(body));
-        }
-    }
-
-    #[test]
-    fn odd_ids_are_passed_over() {
-        let found = of_list(br#"[{"id":[1],"uuid":{"a":1},"contact":{"id":"42","account_id":1.5}},{"id":-1,"contact":{"id":true}}]"#);
-        assert_eq!(found.unwrap(), ListScopes { contacts: vec![42], ..ListScopes::default() });
-    }
-
-    #[test]
-    fn many_conversations_share_a_scope() {
-        let uuids = (0..33).map(|n| n.to_string()).collect();
-        let scopes = ListScopes { contacts: vec![1], uuids, conversations: vec![(7, 1)] };
-        assert_eq!(scopes.scopes().collect::<Vec<_>>(), [Scope::Contact(1), Scope::AnyConversation]);
-    }
 
     #[test]
     fn other_answers_show_whom_they_are_about() {
