@@ -209,13 +209,12 @@ impl Fetch {
 
     /// Makes an answer ready to be sent any number of times.
     fn prepared(&self, head: Parts, body: Bytes) -> Prepared {
-        let date = httpdate::fmt_http_date(clock::wall());
         Prepared::new(Received {
             status: head.status,
             head: head.headers,
             body,
             version: head.version,
-            date: HeaderValue::try_from(date).expect("a date is a header value"),
+            date: clock::http_date(),
             for_one_origin: self.key.origin().is_some(),
             has_codings: !self.live.config.encoding.offer.is_empty(),
         })

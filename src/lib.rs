@@ -45,6 +45,7 @@ pub mod config;
 pub mod demo;
 pub mod fetch;
 pub mod outcome;
+pub mod preflight;
 pub mod proxy;
 pub mod room;
 pub mod server;

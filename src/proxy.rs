@@ -37,13 +37,13 @@ const WORK_ASIDE: usize = 64 * 1024;
 const LEARN_FROM: u64 = 64 * 1024;
 
 /// An answer, and how the request ended.
-type Answered = (Response<Body>, Outcome);
+pub(crate) type Answered = (Response<Body>, Outcome);
 
 /// One request on its way.
-struct Asked {
-    room: Arc<Room>,
-    live: Arc<Live>,
-    head: Parts,
+pub(crate) struct Asked {
+    pub(crate) room: Arc<Room>,
+    pub(crate) live: Arc<Live>,
+    pub(crate) head: Parts,
     /// Taken by whoever passes it on.
     body: Option<Body>,
     peer: SocketAddr,
@@ -72,6 +72,7 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -
         Route::List(key) => asked.list(key).await,
         Route::Bypass(key, reason) => asked.bypass(&key, reason).await,
         Route::Write(targets) => asked.write(targets).await,
+        Route::Preflight => asked.preflight().await,
         Route::Tunnel => asked.tunnel().await,
         Route::Pass(source) => asked.pass(source).await,
         Route::Refuse(refusal) => asked.refuse(refusal),
@@ -408,8 +409,8 @@ impl Asked {
         // In this order: a flight stores its answer before it is no longer under way.
         let under_way = self.room.flights.is_under_way(key);
         let seen = response.headers().get(header::ETAG);
-        let kept = self.room.store.get(key);
-        let differs = kept.is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
+        let differs =
+            self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
         if differs || under_way {
             self.room.outdate_list(key, "bypass");
         }
@@ -488,7 +489,7 @@ impl Asked {
     }
 
     /// Sends the request on as it is and gives the answer as it comes.
-    async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
+    pub(crate) async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
         let noted = self.room.ledger.now();
         let exchange = self.live.upstream.exchange();
@@ -558,7 +559,7 @@ impl Asked {
     }
 
     /// An answer of the upstream as the client gets it.
-    fn as_passed(&self, mut response: Response<Body>) -> Response<Body> {
+    pub(crate) fn as_passed(&self, mut response: Response<Body>) -> Response<Body> {
         let version = response.version();
         remove_hop_by_hop(response.headers_mut());
         append_via(response.headers_mut(), version);
@@ -569,7 +570,7 @@ impl Asked {
         response
     }
 
-    fn failed(&self, error: UpstreamError) -> Answered {
+    pub(crate) fn failed(&self, error: UpstreamError) -> Answered {
         let outcome = Outcome::forwarded(Ending::Failed, "bypass").detail(error.label());
         (self.problem(status_of(error), &error.to_string()), outcome)
     }

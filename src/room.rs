@@ -28,6 +28,7 @@ use crate::policy::freshness::{Aging, Freshness, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
+use crate::preflight::Preflights;
 
 /// How many lists are remembered as not to be shared, and for how long.
 const UNSHAREABLE: u64 = 10_000;
@@ -68,6 +69,8 @@ pub struct Room {
     pub flights: Flights<Landed>,
     /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
     pub unshareable: Cache<Key, &'static str>,
+    /// What the upstream said to preflights.
+    pub preflights: Preflights,
     /// Bounds the bodies being put into a coding at once.
     pub encoding: Semaphore,
     /// Bounds the fetches at once.
@@ -117,6 +120,7 @@ impl Room {
             learned: Learned::new(hasher.clone()),
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
+            preflights: Preflights::default(),
             encoding: Semaphore::new(ENCODED_AT_ONCE),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),

@@ -3,6 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Request;
@@ -13,6 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -85,7 +87,7 @@ impl Server {
         let administering = tokio::spawn(accept(admin, "admin", room.clone(), TaskTracker::new(), quit.clone()));
         stop.await;
         tracing::info!(notice = ?settings.drain_notice, "draining");
-        room.ready.store(false, std::sync::atomic::Ordering::Release);
+        room.ready.store(false, Ordering::Release);
         tokio::time::sleep(settings.drain_notice).await;
         closing.cancel();
         room.drained.cancel();
@@ -137,10 +139,20 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
     let mut stream = TimeoutStream::new(stream);
     // A client that takes no byte for so long is gone.
     stream.set_write_timeout(Some(room.live().upstream.settings().stall_timeout));
+    // Whether bytes came that nothing was said to yet: at the limit on heads that is half a head, else an idle client.
+    let unanswered = Arc::new(AtomicBool::new(false));
+    let (on_read, on_write) = (unanswered.clone(), unanswered.clone());
+    let stream = InspectWriter::new(stream, move |_| on_write.store(false, Ordering::Relaxed));
+    let stream = InspectReader::new(stream, move |read: &[u8]| {
+        on_read.fetch_or(!read.is_empty(), Ordering::Relaxed);
+    });
     let public = name == "public";
     let metrics = room.metrics.clone();
+    let asked = Arc::new(AtomicBool::new(false));
+    let on_request = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let room = room.clone();
+        let (room, asked) = (room.clone(), on_request.clone());
+        asked.store(true, Ordering::Relaxed);
         async move {
             let response = if public {
                 proxy::handle(room, peer, request.map(Body::from)).await
@@ -148,6 +160,7 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
                 let (head, body) = request.into_parts();
                 admin::handle(&room, &head, body.boxed_unsync()).await
             };
+            asked.store(false, Ordering::Relaxed);
             Ok::<_, std::convert::Infallible>(response)
         }
     });
@@ -161,10 +174,16 @@ async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, room: Ar
         result = &mut connection => result,
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
+            // Half a head is no request: the drain does not wait for the rest of it.
+            if unanswered.load(Ordering::Relaxed) && !asked.load(Ordering::Relaxed) {
+                return;
+            }
             connection.await
         }
     };
-    if let Err(error) = result {
+    if let Err(error) = result
+        && (unanswered.load(Ordering::Relaxed) || !error.is_timeout())
+    {
         metrics.connection_errors.with_label_values(&[kind(&error)]).inc();
         tracing::debug!(%error, listener = name, "a connection ended by an error");
     }

@@ -103,21 +103,21 @@ impl Write {
                 .headers
                 .get(header::CONTENT_TYPE)
                 .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
-            let mut about = shown::Shown::default();
+            let mut shown = shown::Shown::default();
             if is_json {
                 match read_at_most(body, HELD_ANSWER).await {
                     Ok(Read::Whole(read)) => {
-                        about = shown::of_answer(&read);
+                        shown = shown::of_answer(&read);
                         body = Body::from(read);
                     }
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
-                        self.attribute(&mut guard, about, merges).await;
+                        self.attribute(&mut guard, shown, merges).await;
                         return Err(UpstreamError::Reset);
                     }
                 }
             }
-            self.attribute(&mut guard, about, merges).await;
+            self.attribute(&mut guard, shown, merges).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
                 self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
@@ -164,8 +164,8 @@ impl Write {
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    async fn attribute(&self, guard: &mut Outdating, about: shown::Shown, merges: bool) {
-        let mut contacts: Vec<u64> = about.contact.into_iter().collect();
+    async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
+        let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
             match target {
@@ -187,7 +187,7 @@ impl Write {
                     }
                 }
                 Target::Creation { inbox } => {
-                    if let (Some(source), Some(contact)) = (&about.source, about.contact) {
+                    if let (Some(source), Some(contact)) = (&shown.source, shown.contact) {
                         self.room.learned.learn(inbox, source, contact);
                     } else if let Some(source) = &guard.source {
                         self.room.learned.forget(inbox, source);
@@ -201,12 +201,12 @@ impl Write {
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }
         }
-        if let Some(source) = about.source {
+        if let Some(source) = shown.source {
             guard.places.push(self.room.ledger.place(&Scope::Source(&source)));
             // The answer says what the request only asked for.
             guard.source = None;
         }
-        if let Some(uuid) = &about.uuid {
+        if let Some(uuid) = &shown.uuid {
             guard.places.push(self.room.ledger.place(&Scope::Conversation(uuid)));
         }
         guard.places.extend(contacts.into_iter().map(|contact| self.room.ledger.place(&Scope::Contact(contact))));

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
+use http::HeaderValue;
+
 use crate::policy::ledger::Moment;
 
 /// The monotonic clock; it follows tokio's, so a test that moves tokio's clock moves this one.
@@ -13,6 +15,11 @@ pub fn now() -> Instant {
 #[expect(clippy::disallowed_methods, reason = "this is the one place")]
 pub fn wall() -> SystemTime {
     SystemTime::now()
+}
+
+/// The wall clock as a `Date` field (RFC 9110 section 5.6.7).
+pub fn http_date() -> HeaderValue {
+    HeaderValue::try_from(httpdate::fmt_http_date(wall())).expect("a date is a header value")
 }
 
 /// The beginning of the process's time: instants as numbers that fit an atomic.

@@ -26,6 +26,8 @@ pub enum Route {
     Bypass(Key, BypassReason),
     /// A request that may change lists; never empty.
     Write(Vec<Target>),
+    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard).
+    Preflight,
     /// A WebSocket handshake.
     Tunnel,
     /// Anything else: passed on untouched. If its answer shows a contact of this source, its id is learned.
@@ -129,6 +131,10 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, query: QueryRul
             Some(reason) if credentials == CredentialsRule::Bypass => Route::Bypass(key, reason),
             _ => Route::List(key),
         };
+    }
+    let preflight = headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if *method == Method::OPTIONS && preflight && safe && canonical_list(uri.path()).is_some() {
+        return Route::Preflight;
     }
     let mut targets = Vec::new();
     let mut source = None;
@@ -415,5 +421,9 @@ mod tests {
         assert_eq!(route("GET", "/cable", &[("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")]), Route::Tunnel);
         assert_eq!(route("GET", "/", &[("upgrade", "h2c"), ("connection", "upgrade")]), Route::Pass(None));
         assert_eq!(route("TRACE", "/", &[]), Route::Refuse(Refusal::Method));
+        let preflight = [("origin", "https://a.test"), ("access-control-request-method", "GET")];
+        assert_eq!(route("OPTIONS", LIST, &preflight), Route::Preflight);
+        assert_eq!(route("OPTIONS", LIST, &preflight[..1]), Route::Pass(None));
+        assert_eq!(route("OPTIONS", "/cable", &preflight), Route::Pass(None));
     }
 }

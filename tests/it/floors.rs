@@ -33,7 +33,8 @@ fn assert_absent(folder: &str, words: &[&str]) {
     }
 }
 
-const TOP: [&str; 9] = ["server", "proxy", "fetch", "write", "outcome", "room", "admin", "config", "demo"];
+const TOP: [&str; 10] =
+    ["server", "proxy", "preflight", "fetch", "write", "outcome", "room", "admin", "config", "demo"];
 
 #[test]
 fn the_ground_floor_decides_and_does_nothing() {

@@ -1,12 +1,13 @@
 //! The program from its start to its end: what it says, how it obeys signals, and what its commands do.
 
 use anteroom::demo::{Matcher, Options, Point, StandIn};
+use anteroom::server::Drained;
 use http::StatusCode;
 use tokio::process::Command;
 
 use crate::support::child::{Program, run};
 use crate::support::raw::{Scripted, Talk, exchange};
-use crate::support::{get, get_with, spawn};
+use crate::support::{Proxy, get, get_with, spawn};
 
 /// No notice, since nobody has to hear of the drain.
 const PROMPT: &str = "drain.notice = \"0s\"\n";
@@ -302,4 +303,16 @@ async fn the_log_tells_an_answer_that_was_not_whole() {
     program.ended().await;
     assert_eq!(program.stderr().matches("client-left").count(), 1, "{}", program.stderr());
     assert_eq!(program.stderr().matches("cut-short").count(), 1);
+}
+
+/// Nobody was promised an answer for half a head.
+#[tokio::test]
+async fn half_a_head_does_not_hold_up_the_drain() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let proxy = Proxy::start(&stand_in, "drain.deadline = \"1h\"").await;
+    let mut talk = Talk::to(&proxy.url).await;
+    talk.send("GET / HTTP/1.1\r\nhost: a\r\n").await;
+    proxy.wait_for_metric("anteroom_connections{listener=\"public\"}", 1.0).await;
+    assert_eq!(proxy.stop().await, Drained::Whole);
+    assert!(talk.rest().await.is_empty());
 }

@@ -1,7 +1,12 @@
 //! Promises, each held by a module, over real sockets.
 
-#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 #![allow(unreachable_pub, reason = "a test binary exports nothing")]
+#![allow(
+    clippy::format_collect,
+    clippy::too_many_lines,
+    clippy::cast_precision_loss,
+    reason = "tests are read from top to bottom, and need not be fast"
+)]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod crowd;
@@ -14,6 +19,7 @@ mod list;
 mod memory;
 mod model;
 mod passing;
+mod preflight;
 mod privacy;
 mod sharing;
 mod streaming;

@@ -612,3 +612,25 @@ async fn a_client_that_leaves_is_told_of_as_499() {
     proxy.wait_for_metric("anteroom_upstream_in_flight", 0.0).await;
     proxy.wait_for_metric("anteroom_requests_in_flight", 0.0).await;
 }
+
+/// An idle connection that is closed after its time is nobody's mistake.
+#[tokio::test]
+async fn idle_connections_end_after_a_while_and_half_heads_are_a_mistake() {
+    let (_upstream, proxy) = both(OK).await;
+    let errors = "anteroom_connection_errors_total{kind=\"timeout\"}";
+    let mut idle = Talk::to(&proxy.url).await;
+    idle.send("GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await;
+    idle.message().await.unwrap();
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+    jump(Duration::from_secs(60)).await;
+    assert!(idle.rest().await.is_empty());
+    assert!(proxy.metric(errors).await < 0.1);
+    let mut half = Talk::to(&proxy.url).await;
+    half.send("GET /x HTTP/1.1\r\nhost").await;
+    proxy.wait_for_metric("anteroom_connections{listener=\"public\"}", 1.0).await;
+    jump(Duration::from_secs(60)).await;
+    assert!(half.rest().await.is_empty());
+    proxy.wait_for_metric(errors, 1.0).await;
+}
