@@ -551,6 +551,7 @@ fn i26_two_scopes_in_one_place_cost_a_fetch_and_never_a_stale_answer() {
 async fn i27_a_merge_outdates_the_lists_of_both_contacts_everywhere() {
     let (stand_in, proxy) = both("").await;
     second_source(&stand_in, A, "phone-a");
+    second_source(&stand_in, A, "tablet-a");
     second_source(&stand_in, "visitor-b", "phone-b");
     let fields = [("content-type", "application/json")];
     let patch = |source, body| send(request("PATCH", &proxy.contact_url(source), &fields, body));
@@ -559,15 +560,16 @@ async fn i27_a_merge_outdates_the_lists_of_both_contacts_everywhere() {
     let (a, b) = (stand_in.contact_id(A), stand_in.contact_id("visitor-b"));
     assert_ne!(a, b);
     proxy.list("phone-a").await;
+    proxy.list("tablet-a").await;
     proxy.list("phone-b").await;
     // The source through which they are merged was never seen before: afterwards nobody could say who it was.
     assert_eq!(patch(A, email).await.status, StatusCode::OK);
     assert_eq!(stand_in.contact_id("phone-a"), b);
     is_up_to_date(&stand_in, &proxy, "phone-a").await;
     is_up_to_date(&stand_in, &proxy, "phone-b").await;
-    // What was known of the other sources of the one who is gone is known no more.
-    let conversation = *stand_in.conversation_ids("phone-a").first().unwrap();
-    let seen = format!("{}/conversations/{conversation}/update_last_seen", proxy.contact_url("phone-a"));
+    // What was known of a third source, from before the merge, is known no more.
+    let conversation = *stand_in.conversation_ids("tablet-a").first().unwrap();
+    let seen = format!("{}/conversations/{conversation}/update_last_seen", proxy.contact_url("tablet-a"));
     assert_eq!(post(&seen, "").await.status, StatusCode::OK);
     is_up_to_date(&stand_in, &proxy, "phone-b").await;
 }
