@@ -52,6 +52,8 @@ pub enum Landed {
     Answer {
         /// The answer, and what it was made from.
         entry: Arc<Entry>,
+        /// What the upstream said: 304 if it was asked whether a kept answer still holds.
+        said: StatusCode,
         /// It was put into the store.
         kept: bool,
         /// Not everything it was made from is known: only for readers who had arrived when its fetch began.
@@ -204,7 +206,7 @@ impl Fetch {
         let answer = captured.answer.refreshed(head.headers, head.version);
         let entry = self.entry(answer, places, began, initial_age);
         self.room.store.put(self.key.clone(), entry.clone());
-        Landed::Answer { entry, kept: true, only_early: false }
+        Landed::Answer { entry, said: StatusCode::NOT_MODIFIED, kept: true, only_early: false }
     }
 
     /// Makes an answer ready to be sent any number of times.
@@ -275,7 +277,7 @@ impl Fetch {
                         // A maintenance page says nothing of the list: what is kept stays.
                         let answer = self.prepared(head, body);
                         let entry = self.entry(answer, places, began, initial_age);
-                        return Ok(Landed::Answer { entry, kept: false, only_early: true });
+                        return Ok(Landed::Answer { entry, said: StatusCode::OK, kept: false, only_early: true });
                     }
                 };
                 if self.live.config.payload.validate == Validate::Enforce && !list.violations.is_empty() {
@@ -410,7 +412,7 @@ impl Fetch {
         } else {
             self.room.store.forget(&self.key, self.noted);
         }
-        Landed::Answer { entry, kept: keep, only_early }
+        Landed::Answer { said: entry.answer.status, entry, kept: keep, only_early }
     }
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> Landed {

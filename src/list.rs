@@ -163,7 +163,12 @@ impl Asked {
         let settled = || {
             let entry = self.kept(key)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
-            (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
+            (fresh && self.room.is_current(&entry)).then_some(Landed::Answer {
+                said: entry.answer.status,
+                entry,
+                kept: true,
+                only_early: false,
+            })
         };
         let depart = || {
             if instead {
@@ -223,7 +228,7 @@ impl Asked {
             let ending = if collapsed { Ending::Joined } else { Ending::Miss };
             let outcome = Outcome::forwarded(ending, reason);
             match landed {
-                Ok(Landed::Answer { entry, kept, only_early }) => {
+                Ok(Landed::Answer { entry, said, kept, only_early }) => {
                     let early = arrived <= ticket.noted;
                     if !early && (only_early || !self.room.is_current(&entry)) && !served_badly {
                         served_badly = true;
@@ -236,7 +241,7 @@ impl Asked {
                         key = own;
                         continue;
                     }
-                    let outcome = outcome.status(entry.answer.status).stored(kept && !collapsed).collapsed(collapsed);
+                    let outcome = outcome.status(said).stored(kept && !collapsed).collapsed(collapsed);
                     return (self.respond(&key, &entry, clock::now()).await, outcome);
                 }
                 Ok(Landed::Private(private)) => {
