@@ -10,8 +10,8 @@ export CARGO_TARGET_DIR=$root/target RUST_BACKTRACE=0 MODEL_SCHEDULES=${MODEL_SC
 wanted=$(IFS='|'; echo "$*")
 
 mkdir -p "$tree"
-rm -rf "$tree/src" "$tree/tests" "$tree/benches"
-for part in Cargo.toml Cargo.lock clippy.toml src tests benches config docs; do
+rm -rf "$tree/src" "$tree/tests" "$tree/benches" "$tree/fuzz"
+for part in Cargo.toml Cargo.lock clippy.toml src tests benches fuzz config dashboards docs compose.yaml; do
     [ -e "$part" ] && cp -R "$part" "$tree/"
 done
 
