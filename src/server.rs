@@ -86,8 +86,8 @@ impl Server {
         let accepting = tokio::spawn(accept(public, "public", room.clone(), connections.clone(), closing.clone()));
         let administering = tokio::spawn(accept(admin, "admin", room.clone(), TaskTracker::new(), quit.clone()));
         stop.await;
-        tracing::info!(notice = ?settings.drain_notice, "draining");
         room.ready.store(false, Ordering::Release);
+        tracing::info!(notice = ?settings.drain_notice, "draining");
         tokio::time::sleep(settings.drain_notice).await;
         closing.cancel();
         room.drained.cancel();
