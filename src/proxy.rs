@@ -172,31 +172,39 @@ impl Asked {
         let accepted = negotiate(&self.head.headers, &settings.offer);
         let coding = accepted.coding?;
         let body = &entry.answer.body;
-        let is_small = (body.len() as u64) < settings.min_size && !accepted.refuses_identity;
-        if is_small || entry.answer.is_held_by(&self.head.headers) {
+        if (body.len() as u64) < settings.min_size && !accepted.refuses_identity {
             return None;
         }
+        if entry.answer.is_held_by(&self.head.headers) {
+            // The head of the form it stands for; there is no body to be made.
+            return Some((coding, Bytes::new()));
+        }
+        let is_of_use =
+            |coded: Bytes| (coded.len() < body.len() || accepted.refuses_identity).then_some((coding, coded));
         let cell = entry.coded(coding);
         if let Some(coded) = cell.get() {
-            return Some((coding, coded.clone()?));
+            return is_of_use(coded.clone()?);
         }
-        // Too many are being made: this reader gets the plain body.
-        let _permit = self.room.encoding.try_acquire().ok()?;
         let mut is_new = false;
         let make = async {
+            // Too many are being made: this reader gets the plain body. Held until the work ends, which goes on if
+            // the reader leaves.
+            let permit = self.room.encoding.clone().try_acquire_owned().map_err(drop)?;
             is_new = true;
             let (live, body) = (self.live.clone(), body.clone());
-            let plain = body.len();
-            let work = move || encode(&body, coding, &live.config.encoding).ok();
-            let coded =
-                if plain < WORK_ASIDE { work() } else { tokio::task::spawn_blocking(work).await.ok().flatten() };
-            coded.filter(|coded| coded.len() < plain).and_then(|coded| self.room.memory.adopt(coded.into()).ok())
+            let aside = body.len() >= WORK_ASIDE;
+            let work = move || {
+                let _permit = permit;
+                encode(&body, coding, &live.config.encoding).ok()
+            };
+            let coded = if aside { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
+            Ok::<_, ()>(coded.and_then(|coded| self.room.memory.adopt(coded.into()).ok()))
         };
-        let coded = cell.get_or_init(|| make).await.clone();
+        let coded = cell.get_or_try_init(|| make).await.ok()?.clone();
         if is_new {
             self.room.store.reweigh(key, entry);
         }
-        Some((coding, coded?))
+        is_of_use(coded?)
     }
 
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.

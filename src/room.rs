@@ -69,7 +69,7 @@ pub struct Room {
     /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
     pub unshareable: Cache<Key, &'static str>,
     /// Bounds the bodies being put into a coding at once.
-    pub encoding: Semaphore,
+    pub encoding: Arc<Semaphore>,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
@@ -117,7 +117,7 @@ impl Room {
             learned: Learned::new(hasher.clone()),
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
-            encoding: Semaphore::new(ENCODED_AT_ONCE),
+            encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
@@ -211,8 +211,9 @@ impl Room {
 
 impl Live {
     fn new(config: Config, upstream: Upstream) -> Self {
-        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, .. } = &config;
-        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?}");
+        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, encoding, .. } = &config;
+        let has_codings = !encoding.offer.is_empty();
+        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint }
     }

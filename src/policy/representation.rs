@@ -53,11 +53,14 @@ pub struct Form {
 }
 
 impl Form {
-    /// Four codings with and without CORS, and 304 with and without.
-    const COUNT: usize = 10;
+    /// Without coding and in each of three, 304 for the first and for the others; each with and without CORS.
+    const COUNT: usize = 12;
 
     fn index(self) -> usize {
-        let content = if self.not_modified { 4 } else { self.coding.map_or(0, |coding| 1 + coding as usize) };
+        let content = match self.coding {
+            coding if self.not_modified => 4 + usize::from(coding.is_some()),
+            coding => coding.map_or(0, |coding| 1 + coding as usize),
+        };
         content * 2 + usize::from(self.cors)
     }
 }
@@ -156,7 +159,7 @@ impl Prepared {
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
-    /// `encoded` is the body in a coding that the reader takes.
+    /// `encoded` is the body in a coding that the reader takes; for a 304 its bytes do not matter.
     ///
     /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set.
     pub fn respond(&self, method: &Method, asked: &HeaderMap, encoded: Option<(Coding, Bytes)>) -> Response<Bytes> {
@@ -183,9 +186,12 @@ impl Prepared {
             // Set for HEAD too: it says what GET would send (RFC 9110 section 8.6).
             head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
-            head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1).
+        if let Some(coding) = form.coding {
+            if !form.not_modified {
+                head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            }
+            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1); a 304 has that of the form it
+            // stands for (section 15.4.5).
             if let Some(etag) = self.head.get(header::ETAG) {
                 head.insert(header::ETAG, weakened(etag));
             }
