@@ -232,7 +232,10 @@ impl Asked {
         let settled = || {
             let entry = self.kept(key)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
-            (fresh && self.room.is_current(&entry)).then_some(Landed::Answer { entry, kept: true, only_early: false })
+            let current = fresh && self.room.is_current(&entry);
+            let status = entry.answer.status;
+            let landed = Landed::Answer { entry, status, kept: true, only_early: false };
+            current.then_some(landed)
         };
         let depart = || {
             if instead {
@@ -292,7 +295,7 @@ impl Asked {
             let ending = if collapsed { Ending::Joined } else { Ending::Miss };
             let outcome = Outcome::forwarded(ending, reason);
             match landed {
-                Ok(Landed::Answer { entry, kept, only_early }) => {
+                Ok(Landed::Answer { entry, status, kept, only_early }) => {
                     let early = arrived <= ticket.noted;
                     if !early && (only_early || !self.room.is_current(&entry)) && !served_badly {
                         served_badly = true;
@@ -305,7 +308,7 @@ impl Asked {
                         key = own;
                         continue;
                     }
-                    let outcome = outcome.status(entry.answer.status).stored(kept && !collapsed).collapsed(collapsed);
+                    let outcome = outcome.status(status).stored(kept && !collapsed).collapsed(collapsed);
                     return (self.respond(&key, &entry, clock::now()).await, outcome);
                 }
                 Ok(Landed::Private(private)) => {
@@ -350,7 +353,9 @@ impl Asked {
                 (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
             }
             Failure::Answered(answer) => {
-                let response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
+                let mut response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
+                // It is no older than this request.
+                response.headers_mut().remove(header::AGE);
                 (response, outcome.status(answer.status))
             }
             Failure::BreaksContract(first) => {

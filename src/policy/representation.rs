@@ -115,16 +115,18 @@ impl Prepared {
         self
     }
 
-    /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it replace
-    /// the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
+    /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it, at
+    /// this `date`, replace the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
     #[must_use]
-    pub fn refreshed(&self, mut update: HeaderMap, version: Version) -> Self {
+    pub fn refreshed(&self, mut update: HeaderMap, version: Version, date: HeaderValue) -> Self {
         remove_hop_by_hop(&mut update);
         for name in NOT_KEPT.iter().chain(&OF_THE_CONTENT).chain(&[header::ETAG, header::LAST_MODIFIED, header::VARY]) {
             update.remove(name);
         }
         // The kept ones were given for the same origin.
         drop(split_cors(&mut update, true));
+        // The kept one is older than the answer is now, and the next cache would count from it.
+        update.entry(header::DATE).or_insert(date);
         append_via(&mut update, version);
         let mut head = self.head.clone();
         for name in update.keys() {
@@ -495,12 +497,13 @@ mod tests {
             ("x-request-id", "other"),
             ("access-control-allow-origin", "*"),
         ]);
-        let response = answer.refreshed(update, Version::HTTP_11).respond(&Method::GET, &map(&[("origin", "x")]), None);
+        let later = HeaderValue::from_static("Mon, 07 Nov 1994 08:49:37 GMT");
+        let response = answer.refreshed(update, Version::HTTP_11, later).respond(&Method::GET, &map(&[("origin", "x")]), None);
         let expected = map(&[
             ("content-type", "application/json; charset=utf-8"),
             ("etag", "W/\"abc\""),
             ("vary", "Origin"),
-            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("date", "Mon, 07 Nov 1994 08:49:37 GMT"),
             ("cache-control", "max-age=9"),
             ("x-new", "1"),
             ("via", "1.1 anteroom"),
