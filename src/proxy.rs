@@ -24,6 +24,7 @@ use crate::policy::freshness::Freshness;
 use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id};
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
+use crate::policy::representation::suit_origin;
 use crate::policy::route::{BypassReason, Refusal, Route, Source, Target, classify, has_body};
 use crate::policy::shown;
 use crate::room::{Live, Room};
@@ -95,10 +96,11 @@ impl Asked {
         let arrived = self.room.ledger.now();
         let now = clock::now();
         let mut kept = self.kept(&key);
+        let mut missing = "uri-miss";
         if kept.as_ref().is_some_and(|entry| !entry.answer.serves(&self.head.headers)) {
             // The upstream tells origins apart: this reader's has answers of its own.
             match self.key_of_origin(&key) {
-                Some(own) => (kept, key) = (self.kept(&own), own),
+                Some(own) => (kept, key, missing) = (self.kept(&own), own, "vary-miss"),
                 None => return self.bypass(&key, BypassReason::Origin).await,
             }
         }
@@ -125,7 +127,7 @@ impl Asked {
         if let Some(why) = self.room.unshareable.get(&key) {
             return self.alone(&key, why).await;
         }
-        let reason = if kept.is_some() { "stale" } else { "uri-miss" };
+        let reason = if kept.is_some() { "stale" } else { missing };
         self.wait(key, arrived, reason).await
     }
 
@@ -314,6 +316,10 @@ impl Asked {
                 Ok(Landed::Private(private)) => {
                     // What it was made from is not known: only for a reader who came before its fetch began.
                     let taken = if arrived <= ticket.noted { private.take() } else { None };
+                    let for_one_origin = key.origin().is_some();
+                    let taken = taken.and_then(|mut response| {
+                        suit_origin(response.headers_mut(), &self.head.headers, for_one_origin).then_some(response)
+                    });
                     let Some(response) = taken else {
                         let why = private.why;
                         // It holds a place among the fetches at once as long as anybody may still take it.
@@ -418,12 +424,14 @@ impl Asked {
         if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;
         }
-        // In this order: a flight stores its answer before it is no longer under way.
-        let under_way = self.room.flights.is_under_way(key);
         let seen = response.headers().get(header::ETAG);
-        let differs =
-            self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
-        if differs || under_way {
+        let outdates = |key: &Key| {
+            // In this order: a flight stores its answer before it is no longer under way.
+            let under_way = self.room.flights.is_under_way(key);
+            let kept = self.room.store.get(key);
+            under_way || kept.is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen)
+        };
+        if outdates(key) || self.key_of_origin(key).is_some_and(|own| outdates(&own)) {
             self.room.outdate_list(key, "bypass");
         }
     }

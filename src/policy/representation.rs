@@ -256,6 +256,19 @@ fn split_cors(head: &mut HeaderMap, for_one_origin: bool) -> Option<HeaderMap> {
     (for_all || for_one_origin).then_some(cors)
 }
 
+/// Leaves of the CORS fields of an answer that goes to one reader those that this one would have got; false if that
+/// is not known, because the upstream was asked for another origin and tells origins apart.
+pub fn suit_origin(head: &mut HeaderMap, asked: &HeaderMap, for_one_origin: bool) -> bool {
+    let cors = split_cors(head, for_one_origin);
+    if has_origin(asked) {
+        let is_known = cors.is_some();
+        head.extend(cors.into_iter().flatten());
+        is_known
+    } else {
+        true
+    }
+}
+
 /// Whether the client has this answer already (RFC 9110 section 13.2.2: `If-None-Match` first, else
 /// `If-Modified-Since`).
 pub fn is_not_modified(kept: &HeaderMap, asked: &HeaderMap) -> bool {
