@@ -6,6 +6,7 @@
 mod crowd;
 mod flights;
 mod floors;
+mod forms;
 mod interleavings;
 mod ledger;
 mod lifecycle;
