@@ -52,8 +52,8 @@ pub enum Landed {
     Answer {
         /// The answer, and what it was made from.
         entry: Arc<Entry>,
-        /// What the upstream said: 304 if it was asked whether a kept answer still holds.
-        said: StatusCode,
+        /// What the upstream answered: 304 if it was asked whether the answer still holds.
+        status: StatusCode,
         /// It was put into the store.
         kept: bool,
         /// Not everything it was made from is known: only for readers who had arrived when its fetch began.
@@ -203,10 +203,10 @@ impl Fetch {
         let learned = self.room.learned.contact(self.key.inbox(), self.key.contact());
         places.extend(learned.map(|contact| self.room.ledger.place(&Scope::Contact(contact))));
         let initial_age = initial_age(&head.headers);
-        let answer = captured.answer.refreshed(head.headers, head.version);
+        let wants_no_store = has_directive(&head.headers, "no-store");
+        let answer = captured.answer.refreshed(head.headers, head.version, clock::http_date());
         let entry = self.entry(answer, places, began, initial_age);
-        self.room.store.put(self.key.clone(), entry.clone());
-        Landed::Answer { entry, said: StatusCode::NOT_MODIFIED, kept: true, only_early: false }
+        self.keep_or_forget(entry, head.status, !wants_no_store, false)
     }
 
     /// Makes an answer ready to be sent any number of times.
@@ -224,7 +224,7 @@ impl Fetch {
 
     async fn failed(&self, head: Parts, body: Body) -> Result<Landed, UpstreamError> {
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
-            Read::Whole(body) => body,
+            Read::Whole(body) => short_and_plain(&head.headers, body).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
         };
         let prepared = self.prepared(head, body);
@@ -277,7 +277,7 @@ impl Fetch {
                         // A maintenance page says nothing of the list: what is kept stays.
                         let answer = self.prepared(head, body);
                         let entry = self.entry(answer, places, began, initial_age);
-                        return Ok(Landed::Answer { entry, said: StatusCode::OK, kept: false, only_early: true });
+                        return Ok(Landed::Answer { entry, status: StatusCode::OK, kept: false, only_early: true });
                     }
                 };
                 if self.live.config.payload.validate == Validate::Enforce && !list.violations.is_empty() {
@@ -310,27 +310,30 @@ impl Fetch {
                 };
                 let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
                 let entry = self.entry(answer, places, began, initial_age);
-                Ok(self.keep_or_forget(entry, known && has_room && !wants_no_store, !known))
+                Ok(self.keep_or_forget(entry, StatusCode::OK, known && has_room && !wants_no_store, !known))
             }
             StatusCode::NOT_FOUND => {
                 places.push(self.room.ledger.place(&Scope::Missing(self.key.inbox())));
                 let keep = !self.live.config.lifetimes.negative_ttl.is_zero() && !wants_no_store;
                 let answer = self.prepared(head, body);
-                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), keep, false))
+                let entry = self.entry(answer, places, began, initial_age);
+                Ok(self.keep_or_forget(entry, StatusCode::NOT_FOUND, keep, false))
             }
-            _ => {
+            status => {
                 let answer = self.prepared(head, body);
-                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), false, true))
+                Ok(self.keep_or_forget(self.entry(answer, places, began, initial_age), status, false, true))
             }
         }
     }
 
     /// A body out of the coding that the upstream put it in, though it was not asked to; `None` if it is too large.
     async fn decoded(&self, body: Bytes, coding: Coding) -> Result<Option<Bytes>, UpstreamError> {
-        let max = self.live.config.fetch.max_body;
-        let aside = tokio::task::spawn_blocking(move || decode(&body, coding, max));
-        let decoded = aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)?;
-        Ok(decoded.and_then(|body| self.room.memory.adopt(body.into()).ok()))
+        let Ok(mut decoded) = self.room.memory.room_now(self.live.config.fetch.max_body) else { return Ok(None) };
+        let aside = tokio::task::spawn_blocking(move || {
+            let whole = decode(&body, coding, |piece| decoded.push(piece).is_ok())?;
+            Ok::<_, std::io::Error>(whole.then(|| decoded.finish()))
+        });
+        aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)
     }
 
     fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
@@ -404,7 +407,7 @@ impl Fetch {
     }
 
     /// An authoritative answer that is not kept removes the older one.
-    fn keep_or_forget(&self, entry: Arc<Entry>, keep: bool, only_early: bool) -> Landed {
+    fn keep_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> Landed {
         if keep {
             let kept = entry.answer.body.len() as u64;
             self.room.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(kept);
@@ -412,7 +415,7 @@ impl Fetch {
         } else {
             self.room.store.forget(&self.key, self.noted);
         }
-        Landed::Answer { said: entry.answer.status, entry, kept: keep, only_early }
+        Landed::Answer { entry, status, kept: keep, only_early }
     }
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> Landed {
@@ -441,6 +444,17 @@ impl Fetch {
     }
 }
 
+/// A short body out of its coding; none if that cannot be done, or it is not short.
+fn short_and_plain(head: &http::HeaderMap, body: Bytes) -> Option<Bytes> {
+    let Some(coding) = coding_of(head).ok()? else { return Some(body) };
+    let mut plain = Vec::new();
+    let whole = decode(&body, coding, |piece| {
+        plain.extend_from_slice(piece);
+        plain.len() <= ERROR_BODY
+    });
+    whole.ok()?.then(|| plain.into())
+}
+
 enum Collected {
     Whole(Bytes),
     TooLarge(Body),
@@ -460,8 +474,9 @@ impl Room {
         let look_up = async {
             let response =
                 live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
-            match read_at_most(live.upstream.watch(response.into_body(), exchange), ERROR_BODY).await {
-                Ok(Read::Whole(body)) => shown::of_answer(&body).contact,
+            let (head, body) = response.into_parts();
+            match read_at_most(live.upstream.watch(body, exchange), ERROR_BODY).await {
+                Ok(Read::Whole(body)) => shown::of_answer(&short_and_plain(&head.headers, body)?).contact,
                 _ => None,
             }
         };
@@ -506,10 +521,14 @@ fn has_directive(headers: &http::HeaderMap, name: &str) -> bool {
     values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
 }
 
-/// RFC 9111 section 5.1: an age that cannot be read is none.
+/// RFC 9111 section 5.1: of several ages the first counts, and one that cannot be read is none; section 1.2.2: more
+/// seconds than anybody counts are 2^31.
 fn initial_age(headers: &http::HeaderMap) -> Duration {
-    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()).and_then(|age| age.trim().parse().ok());
-    Duration::from_secs(age.unwrap_or(0))
+    const MAX: u64 = 1 << 31;
+    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()).unwrap_or_default();
+    let age = age.split(',').next().unwrap_or_default().trim();
+    let is_number = !age.is_empty() && age.bytes().all(|byte| byte.is_ascii_digit());
+    Duration::from_secs(if is_number { age.parse().unwrap_or(MAX).min(MAX) } else { 0 })
 }
 
 fn body_error(error: &BodyError) -> UpstreamError {

@@ -18,6 +18,7 @@ use crate::policy::encoding::{Coding, encode, negotiate};
 use crate::policy::freshness::Freshness;
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
+use crate::policy::representation::suit_origin;
 use crate::policy::route::BypassReason;
 use crate::proxy::{Answered, Asked, status_of};
 use crate::room::Room;
@@ -34,10 +35,11 @@ impl Asked {
         let arrived = self.room.ledger.now();
         let now = clock::now();
         let mut kept = self.kept(&key);
+        let mut missing = "uri-miss";
         if kept.as_ref().is_some_and(|entry| !entry.answer.serves(&self.head.headers)) {
             // The upstream tells origins apart: this reader's has answers of its own.
             match self.key_of_origin(&key) {
-                Some(own) => (kept, key) = (self.kept(&own), own),
+                Some(own) => (kept, key, missing) = (self.kept(&own), own, "vary-miss"),
                 None => return self.bypass(&key, BypassReason::Origin).await,
             }
         }
@@ -64,7 +66,7 @@ impl Asked {
         if let Some(why) = self.room.unshareable.get(&key) {
             return self.alone(&key, why).await;
         }
-        let reason = if kept.is_some() { "stale" } else { "uri-miss" };
+        let reason = if kept.is_some() { "stale" } else { missing };
         self.wait(key, arrived, reason).await
     }
 
@@ -111,31 +113,39 @@ impl Asked {
         let accepted = negotiate(&self.head.headers, &settings.offer);
         let coding = accepted.coding?;
         let body = &entry.answer.body;
-        let is_small = (body.len() as u64) < settings.min_size && !accepted.refuses_identity;
-        if is_small || entry.answer.is_held_by(&self.head.headers) {
+        if (body.len() as u64) < settings.min_size && !accepted.refuses_identity {
             return None;
         }
+        if entry.answer.is_held_by(&self.head.headers) {
+            // The head of the form it stands for; there is no body to be made.
+            return Some((coding, Bytes::new()));
+        }
+        let is_of_use =
+            |coded: Bytes| (coded.len() < body.len() || accepted.refuses_identity).then_some((coding, coded));
         let cell = entry.coded(coding);
         if let Some(coded) = cell.get() {
-            return Some((coding, coded.clone()?));
+            return is_of_use(coded.clone()?);
         }
-        // Too many are being made: this reader gets the plain body.
-        let _permit = self.room.encoding.try_acquire().ok()?;
         let mut is_new = false;
         let make = async {
+            // Too many are being made: this reader gets the plain body. Held until the work ends, which goes on if
+            // the reader leaves.
+            let permit = self.room.encoding.clone().try_acquire_owned().map_err(drop)?;
             is_new = true;
             let (live, body) = (self.live.clone(), body.clone());
-            let plain = body.len();
-            let work = move || encode(&body, coding, &live.config.encoding).ok();
-            let coded =
-                if plain < WORK_ASIDE { work() } else { tokio::task::spawn_blocking(work).await.ok().flatten() };
-            coded.filter(|coded| coded.len() < plain).and_then(|coded| self.room.memory.adopt(coded.into()).ok())
+            let aside = body.len() >= WORK_ASIDE;
+            let work = move || {
+                let _permit = permit;
+                encode(&body, coding, &live.config.encoding).ok()
+            };
+            let coded = if aside { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
+            Ok::<_, ()>(coded.and_then(|coded| self.room.memory.adopt(coded.into()).ok()))
         };
-        let coded = cell.get_or_init(|| make).await.clone();
+        let coded = cell.get_or_try_init(|| make).await.ok()?.clone();
         if is_new {
             self.room.store.reweigh(key, entry);
         }
-        Some((coding, coded?))
+        is_of_use(coded?)
     }
 
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
@@ -163,12 +173,10 @@ impl Asked {
         let settled = || {
             let entry = self.kept(key)?;
             let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
-            (fresh && self.room.is_current(&entry)).then_some(Landed::Answer {
-                said: entry.answer.status,
-                entry,
-                kept: true,
-                only_early: false,
-            })
+            let current = fresh && self.room.is_current(&entry);
+            let status = entry.answer.status;
+            let landed = Landed::Answer { entry, status, kept: true, only_early: false };
+            current.then_some(landed)
         };
         let depart = || {
             if instead {
@@ -228,7 +236,7 @@ impl Asked {
             let ending = if collapsed { Ending::Joined } else { Ending::Miss };
             let outcome = Outcome::forwarded(ending, reason);
             match landed {
-                Ok(Landed::Answer { entry, said, kept, only_early }) => {
+                Ok(Landed::Answer { entry, status, kept, only_early }) => {
                     let early = arrived <= ticket.noted;
                     if !early && (only_early || !self.room.is_current(&entry)) && !served_badly {
                         served_badly = true;
@@ -241,12 +249,16 @@ impl Asked {
                         key = own;
                         continue;
                     }
-                    let outcome = outcome.status(said).stored(kept && !collapsed).collapsed(collapsed);
+                    let outcome = outcome.status(status).stored(kept && !collapsed).collapsed(collapsed);
                     return (self.respond(&key, &entry, clock::now()).await, outcome);
                 }
                 Ok(Landed::Private(private)) => {
                     // What it was made from is not known: only for a reader who came before its fetch began.
                     let taken = if arrived <= ticket.noted { private.take() } else { None };
+                    let for_one_origin = key.origin().is_some();
+                    let taken = taken.and_then(|mut response| {
+                        suit_origin(response.headers_mut(), &self.head.headers, for_one_origin).then_some(response)
+                    });
                     let Some(response) = taken else {
                         let why = private.why;
                         // It holds a place among the fetches at once as long as anybody may still take it.
@@ -286,7 +298,9 @@ impl Asked {
                 (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
             }
             Failure::Answered(answer) => {
-                let response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
+                let mut response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
+                // It is no older than this request.
+                response.headers_mut().remove(header::AGE);
                 (response, outcome.status(answer.status))
             }
             Failure::BreaksContract(first) => {
@@ -349,12 +363,14 @@ impl Asked {
         if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;
         }
-        // In this order: a flight stores its answer before it is no longer under way.
-        let under_way = self.room.flights.is_under_way(key);
         let seen = response.headers().get(header::ETAG);
-        let differs =
-            self.room.store.get(key).is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen);
-        if differs || under_way {
+        let outdates = |key: &Key| {
+            // In this order: a flight stores its answer before it is no longer under way.
+            let under_way = self.room.flights.is_under_way(key);
+            let kept = self.room.store.get(key);
+            under_way || kept.is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen)
+        };
+        if outdates(key) || self.key_of_origin(key).is_some_and(|own| outdates(&own)) {
             self.room.outdate_list(key, "bypass");
         }
     }

@@ -72,7 +72,7 @@ pub struct Room {
     /// What the upstream said to preflights.
     pub preflights: Preflights,
     /// Bounds the bodies being put into a coding at once.
-    pub encoding: Semaphore,
+    pub encoding: Arc<Semaphore>,
     /// Bounds the fetches at once.
     pub in_flight: Arc<Semaphore>,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
@@ -122,7 +122,7 @@ impl Room {
             flights: Flights::new(config.flights),
             unshareable: Cache::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
             preflights: Preflights::default(),
-            encoding: Semaphore::new(ENCODED_AT_ONCE),
+            encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
@@ -227,8 +227,9 @@ fn tell_limits(config: &Config, metrics: &Metrics) {
 
 impl Live {
     fn new(config: Config, upstream: Upstream) -> Self {
-        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, .. } = &config;
-        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?}");
+        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, encoding, .. } = &config;
+        let has_codings = !encoding.offer.is_empty();
+        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint }
     }

@@ -41,6 +41,13 @@ impl Memory {
         Collecting::new(capacity, usize(max), held)
     }
 
+    /// Room for a body of unknown length, at most `max` bytes, if there is any at once: whoever holds memory does not
+    /// wait for more.
+    pub fn room_now(&self, max: u64) -> Result<Collecting, Full> {
+        let held = self.pieces.clone().try_acquire_many_owned(pieces(FIRST)).map_err(|_| Full)?;
+        Ok(Collecting::new(FIRST, usize::try_from(max).unwrap_or(usize::MAX), held))
+    }
+
     /// Counts a body that was made from another, if there is room.
     pub fn adopt(&self, bytes: Bytes) -> Result<Bytes, Full> {
         let held = self.pieces.clone().try_acquire_many_owned(pieces(bytes.len())).map_err(|_| Full)?;

@@ -40,7 +40,7 @@ pub struct Entry {
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
-    /// The body in codings, each made once; `None` if it is not worth it.
+    /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
     codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
     /// Zero, or until when its refetch is not tried again.
     failed_until: AtomicU64,
@@ -132,6 +132,7 @@ impl Store {
             Some(kept) if Arc::ptr_eq(kept.value(), entry) => Op::Put(entry.clone()),
             _ => Op::Nop,
         });
+        self.cache.run_pending_tasks();
     }
 
     /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.

@@ -4,6 +4,9 @@ use std::io::{self, Read, Write};
 
 use http::{HeaderMap, HeaderValue, header};
 
+/// A body is taken out of its coding in pieces of at most so many bytes.
+const PIECE: usize = 32 * 1024;
+
 /// A content coding that this proxy makes and understands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Coding {
@@ -115,16 +118,28 @@ pub fn encode(body: &[u8], coding: Coding, settings: &EncodingSettings) -> io::R
     Ok(out)
 }
 
-/// A body out of its coding; `None` if it is longer than `max` bytes, whatever it was in its coding.
-pub fn decode(encoded: &[u8], coding: Coding, max: u64) -> io::Result<Option<Vec<u8>>> {
-    let mut body = Vec::new();
-    let limit = max.saturating_add(1);
-    let read = match coding {
-        Coding::Zstd => zstd::stream::read::Decoder::new(encoded)?.take(limit).read_to_end(&mut body)?,
-        Coding::Brotli => brotli::Decompressor::new(encoded, 4096).take(limit).read_to_end(&mut body)?,
-        Coding::Gzip => flate2::read::MultiGzDecoder::new(encoded).take(limit).read_to_end(&mut body)?,
+/// A body out of its coding, piece by piece; false if `take` takes no more of it.
+pub fn decode(encoded: &[u8], coding: Coding, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    let mut decoder: Box<dyn Read + '_> = match coding {
+        Coding::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(encoded)?;
+            // No sender may need a larger window, else each receiver would have to find memory for it (RFC 9659).
+            decoder.window_log_max(23)?;
+            Box::new(decoder)
+        }
+        Coding::Brotli => Box::new(brotli::Decompressor::new(encoded, 4096)),
+        Coding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(encoded)),
     };
-    Ok((read as u64 <= max).then_some(body))
+    let mut piece = vec![0; PIECE];
+    loop {
+        match decoder.read(&mut piece) {
+            Ok(0) => return Ok(true),
+            Ok(read) if take(&piece[..read]) => {}
+            Ok(_) => return Ok(false),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 /// A body is in several codings, or in one that is not known.
@@ -184,6 +199,16 @@ mod tests {
         assert_eq!(accepted.coding, Some(Gzip), "the first that is offered");
     }
 
+    /// `None` if it is longer than `max`.
+    fn decode(encoded: &[u8], coding: Coding, max: usize) -> io::Result<Option<Vec<u8>>> {
+        let mut body = Vec::new();
+        let whole = super::decode(encoded, coding, |piece| {
+            body.extend_from_slice(piece);
+            body.len() <= max
+        });
+        Ok(whole?.then_some(body))
+    }
+
     #[test]
     fn what_is_encoded_decodes_to_itself_within_a_bound() {
         let settings =
@@ -192,8 +217,8 @@ mod tests {
         for coding in Coding::ALL {
             let encoded = encode(&body, coding, &settings).unwrap();
             assert!(encoded.len() < body.len() / 10, "{}: {}", coding.name(), encoded.len());
-            assert_eq!(decode(&encoded, coding, body.len() as u64).unwrap().as_ref(), Some(&body));
-            assert_eq!(decode(&encoded, coding, body.len() as u64 - 1).unwrap(), None, "a bomb is not unpacked");
+            assert_eq!(decode(&encoded, coding, body.len()).unwrap().as_ref(), Some(&body));
+            assert_eq!(decode(&encoded, coding, body.len() - 1).unwrap(), None, "a bomb is not unpacked");
             assert!(decode(&encoded[..encoded.len() / 2], coding, 1 << 20).is_err(), "half of it is none");
             assert!(decode(b"not encoded", coding, 1 << 20).is_err());
         }

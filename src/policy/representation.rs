@@ -53,11 +53,14 @@ pub struct Form {
 }
 
 impl Form {
-    /// Four codings with and without CORS, and 304 with and without.
-    const COUNT: usize = 10;
+    /// Without coding and in each of three, 304 for the first and for the others; each with and without CORS.
+    const COUNT: usize = 12;
 
     fn index(self) -> usize {
-        let content = if self.not_modified { 4 } else { self.coding.map_or(0, |coding| 1 + coding as usize) };
+        let content = match self.coding {
+            coding if self.not_modified => 4 + usize::from(coding.is_some()),
+            coding => coding.map_or(0, |coding| 1 + coding as usize),
+        };
         content * 2 + usize::from(self.cors)
     }
 }
@@ -117,16 +120,18 @@ impl Prepared {
         self
     }
 
-    /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it replace
-    /// the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
+    /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it, at
+    /// this `date`, replace the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
     #[must_use]
-    pub fn refreshed(&self, mut update: HeaderMap, version: Version) -> Self {
+    pub fn refreshed(&self, mut update: HeaderMap, version: Version, date: HeaderValue) -> Self {
         remove_hop_by_hop(&mut update);
         for name in NOT_KEPT.iter().chain(&OF_THE_CONTENT).chain(&[header::ETAG, header::LAST_MODIFIED, header::VARY]) {
             update.remove(name);
         }
         // The kept ones were given for the same origin.
         drop(split_cors(&mut update, true));
+        // The kept one is older than the answer is now, and the next cache would count from it.
+        update.entry(header::DATE).or_insert(date);
         append_via(&mut update, version);
         let mut head = self.head.clone();
         for name in update.keys() {
@@ -161,7 +166,7 @@ impl Prepared {
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
-    /// `encoded` is the body in a coding that the reader takes.
+    /// `encoded` is the body in a coding that the reader takes; for a 304 its bytes do not matter.
     ///
     /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set.
     pub fn respond(&self, method: &Method, asked: &HeaderMap, encoded: Option<(Coding, Bytes)>) -> Response<Bytes> {
@@ -188,10 +193,13 @@ impl Prepared {
             // Set for HEAD too: it says what GET would send (RFC 9110 section 8.6).
             head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
-            head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+        if let Some(coding) = form.coding {
+            if !form.not_modified {
+                head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
+            }
             remove_digests(&mut head);
-            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1).
+            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1); a 304 has that of the form it
+            // stands for (section 15.4.5).
             if let Some(etag) = self.head.get(header::ETAG) {
                 head.insert(header::ETAG, weakened(etag));
             }
@@ -258,6 +266,19 @@ fn split_cors(head: &mut HeaderMap, for_one_origin: bool) -> Option<HeaderMap> {
     let open = cors.get(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some_and(|origin| origin == "*");
     let for_all = open && !cors.contains_key(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
     (for_all || for_one_origin).then_some(cors)
+}
+
+/// Leaves of the CORS fields of an answer that goes to one reader those that this one would have got; false if that
+/// is not known, because the upstream was asked for another origin and tells origins apart.
+pub fn suit_origin(head: &mut HeaderMap, asked: &HeaderMap, for_one_origin: bool) -> bool {
+    let cors = split_cors(head, for_one_origin);
+    if has_origin(asked) {
+        let is_known = cors.is_some();
+        head.extend(cors.into_iter().flatten());
+        is_known
+    } else {
+        true
+    }
 }
 
 /// Whether the client has this answer already (RFC 9110 section 13.2.2: `If-None-Match` first, else
@@ -507,12 +528,13 @@ mod tests {
             ("x-request-id", "other"),
             ("access-control-allow-origin", "*"),
         ]);
-        let response = answer.refreshed(update, Version::HTTP_11).respond(&Method::GET, &map(&[("origin", "x")]), None);
+        let later = HeaderValue::from_static("Mon, 07 Nov 1994 08:49:37 GMT");
+        let response = answer.refreshed(update, Version::HTTP_11, later).respond(&Method::GET, &map(&[("origin", "x")]), None);
         let expected = map(&[
             ("content-type", "application/json; charset=utf-8"),
             ("etag", "W/\"abc\""),
             ("vary", "Origin"),
-            ("date", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("date", "Mon, 07 Nov 1994 08:49:37 GMT"),
             ("cache-control", "max-age=9"),
             ("x-new", "1"),
             ("via", "1.1 anteroom"),

@@ -10,11 +10,11 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod check;
-mod codings;
 mod contract;
 mod crowd;
 mod flights;
 mod floors;
+mod forms;
 mod help;
 mod interleavings;
 mod ledger;
