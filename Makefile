@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients lint bench model fuzz
+.PHONY: run test test-rust test-clients lint lint-http bench model fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -25,6 +25,13 @@ lint: ## formatting, clippy and documentation, with warnings denied
 	$(CARGO) clippy --locked --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+
+lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redbot/report.txt has all it noted
+	@sh tests/tools.sh python3:python3-venv
+	$(CARGO) build --locked
+	test -d build/redbot || python3 -m venv build/redbot
+	build/redbot/bin/pip install --quiet --disable-pip-version-check redbot==2.7.1 httplint==2026.10.4
+	build/redbot/bin/python -B tests/lint_http.py target/debug/anteroom build/redbot/report.txt
 
 bench: ## the hot path, as ratios against a baseline of the same run
 	$(CARGO) bench --locked
