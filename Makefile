@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint lint-deploy image-steps bench model mutants fuzz
+.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench model mutants fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -45,6 +45,13 @@ image-steps: ## as root: the steps of the Dockerfile in a clean tree, without a 
 	@sh tests/tools.sh debootstrap:debootstrap curl:curl
 	$(CARGO) build --locked
 	sh tests/image-steps.sh $(CURDIR)/build/image-tree
+
+lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redbot/report.txt has all it noted
+	@sh tests/tools.sh python3:python3-venv
+	$(CARGO) build --locked
+	test -d build/redbot || python3 -m venv build/redbot
+	build/redbot/bin/pip install --quiet --disable-pip-version-check redbot==2.7.1 httplint==2026.10.4
+	build/redbot/bin/python -B tests/lint_http.py target/debug/anteroom build/redbot/report.txt
 
 bench: ## the hot path, as ratios against a baseline of the same run
 	$(CARGO) bench --locked
