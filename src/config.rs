@@ -28,6 +28,7 @@ use crate::policy::freshness::Lifetimes;
 use crate::policy::key::QueryRule;
 use crate::policy::payload::{PayloadSettings, Trim};
 use crate::policy::route::CredentialsRule;
+use crate::policy::webhook::WebhookSettings;
 use crate::server::ServerSettings;
 use crate::write::SettleSettings;
 use mistakes::Place;
@@ -67,6 +68,12 @@ pub struct Config {
     pub payload: PayloadSettings,
     /// `encoding`.
     pub encoding: EncodingSettings,
+    /// `webhook`.
+    pub webhook: WebhookSettings,
+    /// `cable.observe`: whether events that pass through WebSockets are heard.
+    pub observe_cable: bool,
+    /// `audit.share`: the share of hits that are fetched again behind.
+    pub audit_share: f64,
     /// `log`.
     pub log: LogSettings,
 }
@@ -175,6 +182,27 @@ const CLASHES: &[Clash] = &[
         what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
     },
     Clash {
+        first: "cache.stale_if_error",
+        second: "cache.ttl_with_events",
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_with_events?),
+        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
+    },
+    Clash {
+        first: "cache.ttl_without_events",
+        second: "cache.ttl_with_events",
+        clashes: |draft| Some(draft.ttl_without_events? > draft.ttl_with_events?),
+        what: "lists would be kept longer when nobody tells that they have changed; swap them",
+    },
+    Clash {
+        first: "cache.ttl_with_events",
+        second: "webhook.secrets",
+        clashes: |draft| {
+            draft.ttl_with_events?;
+            Some(draft.webhook_secrets.as_ref()?.is_empty() && draft.unsigned_token.is_none())
+        },
+        what: "no event would ever arrive; set webhook.secrets, or leave the first out",
+    },
+    Clash {
         first: "payload.trim.drop",
         second: "payload.trim.statuses",
         clashes: |draft| Some(Trim::compile(None, draft.statuses.as_ref()?, draft.drop.as_ref()?, false).is_err()),
@@ -210,6 +238,8 @@ fn build(draft: Draft) -> Config {
         store: StoreSettings { memory: given(draft.memory) },
         lifetimes: Lifetimes {
             ttl: given(draft.ttl),
+            ttl_with_events: draft.ttl_with_events,
+            ttl_without_events: draft.ttl_without_events,
             stale_while_revalidate: given(draft.stale_while_revalidate),
             stale_if_error: given(draft.stale_if_error),
             negative_ttl: given(draft.negative_ttl),
@@ -242,6 +272,15 @@ fn build(draft: Draft) -> Config {
             br_level: given(draft.br_level).unsigned_abs(),
             gzip_level: given(draft.gzip_level).unsigned_abs(),
         },
+        webhook: WebhookSettings {
+            path: given(draft.webhook_path),
+            secrets: given(draft.webhook_secrets),
+            unsigned_token: draft.unsigned_token,
+            max_age: given(draft.webhook_max_age),
+            silent_after: given(draft.webhook_silent_after),
+        },
+        observe_cable: given(draft.observe_cable),
+        audit_share: given(draft.audit_share),
         log: LogSettings {
             format: given(draft.log_format),
             level: given(draft.log_level),

@@ -16,6 +16,10 @@ pub mod policy {
     pub mod encoding;
     pub mod headers;
     pub mod secret;
+    pub mod webhook;
+    pub mod event;
+    pub mod times;
+    pub mod watermark;
 
     /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
     mod atomic {

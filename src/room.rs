@@ -107,15 +107,9 @@ impl Room {
     /// The same with a client towards the upstream that is there already.
     pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
         let hasher = RandomState::new();
-        let longest = [
-            config.lifetimes.ttl.saturating_add(config.lifetimes.stale_while_revalidate),
-            config.lifetimes.stale_if_error,
-            config.lifetimes.negative_ttl,
-        ];
-        let longest = longest.into_iter().max().unwrap_or_default();
         tell_limits(&config, &metrics);
         Arc::new(Self {
-            store: Store::new(config.store, longest, &metrics),
+            store: Store::new(config.store, config.lifetimes.longest(), &metrics),
             ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
             epoch: Epoch::begin(),
             learned: Learned::new(hasher.clone()),

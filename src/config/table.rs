@@ -11,7 +11,7 @@ use toml::Value;
 
 use super::values::{
     ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
-    QUERY, SECRET, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, VALIDATE, ZSTD_LEVEL,
+    QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::BaseUrl;
 use crate::outcome::LogFormat;
@@ -103,6 +103,8 @@ pub(super) struct Draft {
     pub(super) max_body: Option<u64>,
     pub(super) fetch_memory: Option<u64>,
     pub(super) ttl: Option<Duration>,
+    pub(super) ttl_with_events: Option<Duration>,
+    pub(super) ttl_without_events: Option<Duration>,
     pub(super) stale_while_revalidate: Option<Duration>,
     pub(super) stale_if_error: Option<Duration>,
     pub(super) negative_ttl: Option<Duration>,
@@ -123,6 +125,13 @@ pub(super) struct Draft {
     pub(super) zstd_level: Option<i32>,
     pub(super) br_level: Option<i32>,
     pub(super) gzip_level: Option<i32>,
+    pub(super) webhook_path: Option<String>,
+    pub(super) webhook_secrets: Option<Vec<Secret>>,
+    pub(super) unsigned_token: Option<Secret>,
+    pub(super) webhook_max_age: Option<Duration>,
+    pub(super) webhook_silent_after: Option<Duration>,
+    pub(super) observe_cable: Option<bool>,
+    pub(super) audit_share: Option<f64>,
     pub(super) drain_notice: Option<Duration>,
     pub(super) drain_deadline: Option<Duration>,
     pub(super) log_format: Option<LogFormat>,
@@ -185,6 +194,10 @@ pub(super) static TABLE: &[Setting] = &[
         "bodies being collected, all together"),
     setting!("cache.ttl", Is(r#""15s""#), DURATION, ttl,
         "how long an answer is served without asking, from the moment its fetch began"),
+    setting!("cache.ttl_with_events", Unset(r#""5m""#), DURATION, ttl_with_events,
+        "the TTL while webhooks arrive; what a lost one would have told is seen that much later"),
+    setting!("cache.ttl_without_events", Unset(r#""5s""#), DURATION, ttl_without_events,
+        "the TTL while webhooks are set up and do not arrive; without it that is cache.ttl"),
     setting!("cache.stale_while_revalidate", Is(r#""15s""#), DURATION, stale_while_revalidate,
         "after the TTL: served for that long while a refresh runs behind"),
     setting!("cache.stale_if_error", Is(r#""10m""#), DURATION, stale_if_error,
@@ -227,6 +240,23 @@ pub(super) static TABLE: &[Setting] = &[
         "0 (fast) to 11 (small)"),
     setting!("encoding.gzip_level", Is("6"), GZIP_LEVEL, gzip_level,
         "1 (fast) to 9 (small)"),
+
+    setting!("webhook.path", Is(r#""/_anteroom/webhooks""#), URL_PATH, webhook_path,
+        "where webhooks come, on the public listener; answered only if a secret or a token is set"),
+    setting!("webhook.secrets", Is("[]"), SECRETS, webhook_secrets,
+        "the secrets that the application signs with, such as [{ file = \"/run/secrets/webhook\" }]; any of them will do"),
+    setting!("webhook.unsigned_token", Unset(r#"{ file = "/run/secrets/webhook-token" }"#), SECRET, unsigned_token,
+        "for servers too old to sign: they call webhook.path with ?token=..."),
+    setting!("webhook.max_age", Is(r#""5m""#), TIME_LIMIT, webhook_max_age,
+        "how far the time of a signature may lie from now, either way"),
+    setting!("webhook.silent_after", Is(r#""1m""#), TIME_LIMIT, webhook_silent_after,
+        "webhooks are silent if none came for so long after a message that must have caused one"),
+
+    setting!("cable.observe", Is("false"), SWITCH, observe_cable,
+        "events that pass through WebSockets outdate lists too, before the client has them"),
+
+    setting!("audit.share", Is("0.0"), SHARE, audit_share,
+        "share of hits that are fetched again behind, to measure how stale they were, 0.0 to 1.0"),
 
     setting!("drain.notice", Is(r#""5s""#), DURATION, drain_notice,
         "told to stop: how long /ready says 503 while requests are still taken"),

@@ -82,6 +82,14 @@ pub(super) const BR_LEVEL: Form<i32> = Form::open(|value| read_level(value, 0, 1
 pub(super) const GZIP_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 9), ToString::to_string);
 /// A secret, already fetched from its file or variable.
 pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
+/// Several secrets.
+pub(super) const SECRETS: Form<Vec<Secret>> = Form {
+    read: read_secrets,
+    show: |secrets| Value::from(secrets.iter().map(|_| MASK).collect::<Vec<_>>()).to_string(),
+    secret: true,
+};
+/// A path on the public listener.
+pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
 
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
@@ -287,6 +295,28 @@ fn read_secret(value: &Value) -> Result<Secret, String> {
         }
         None => Err("is not a secret; write a string in quotes, { file = \"...\" } or { env = \"...\" }".to_owned()),
     }
+}
+
+fn read_secrets(value: &Value) -> Result<Vec<Secret>, String> {
+    let list = value.as_array().ok_or_else(|| "is not a list of secrets; write [{ file = \"...\" }]".to_owned())?;
+    list.iter().map(read_secret).collect()
+}
+
+/// A path that no route of the API has, in the one spelling that is compared.
+fn read_url_path(value: &Value) -> Result<String, String> {
+    let path = value.as_str().unwrap_or_default();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    let steps = path.strip_prefix('/').unwrap_or_default().split('/');
+    if !path.starts_with('/')
+        || !path.bytes().all(plain)
+        || steps.into_iter().any(|step| matches!(step, "" | "." | ".."))
+    {
+        return Err(format!("{value} is not a path; write \"/_anteroom/webhooks\""));
+    }
+    if ["/public/", "/api/"].iter().any(|api| path.starts_with(api)) {
+        return Err(format!("{value} is a path of the API; write another, such as \"/_anteroom/webhooks\""));
+    }
+    Ok(path.to_owned())
 }
 
 fn base_url_text(url: &BaseUrl) -> String {

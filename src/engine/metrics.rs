@@ -11,6 +11,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+use crate::policy::event::Event;
 use crate::policy::route::BypassReason;
 pub use declared::{Described, Label};
 use declared::Declaring;
@@ -72,6 +73,8 @@ impl Ending {
     }
 }
 
+/// Seconds: from what nobody notices to the longest a list may be kept.
+const STALENESS_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
@@ -110,12 +113,88 @@ const FLIGHT_ENDS: &[&str] = &[
     "dropped",
     "waiter_deadline",
 ];
+const EVENTS: &[&str] = &{
+    let mut events = [""; Event::ALL.len()];
+    let mut at = 0;
+    while at < events.len() {
+        events[at] = Event::ALL[at].label();
+        at += 1;
+    }
+    events
+};
+
+/// What came of a webhook.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WebhookResult {
+    /// Lists are out of date.
+    Outdated,
+    /// It changes no list.
+    NoChange,
+    /// It is genuine and should change lists, but names none that could be found.
+    Unattributed,
+    /// It is not signed, or its token is wrong.
+    Unsigned,
+    /// Its signature is wrong.
+    BadSignature,
+    /// It was signed too long ago, or in the future.
+    TooOld,
+    /// It is genuine, and not an event in JSON.
+    Malformed,
+    /// It is longer than may be read.
+    TooLarge,
+    /// It ended early, or took too long.
+    CutShort,
+    /// Too many were being read.
+    Crowded,
+}
+
+impl WebhookResult {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Outdated,
+        Self::NoChange,
+        Self::Unattributed,
+        Self::Unsigned,
+        Self::BadSignature,
+        Self::TooOld,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::CutShort,
+        Self::Crowded,
+    ];
+
+    /// The metric label and the word in the log.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Outdated => "outdated",
+            Self::NoChange => "no_change",
+            Self::Unattributed => "unattributed",
+            Self::Unsigned => "unsigned",
+            Self::BadSignature => "bad_signature",
+            Self::TooOld => "too_old",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::CutShort => "cut_short",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
+const WEBHOOK_RESULTS: &[&str] = &{
+    let mut results = [""; WebhookResult::ALL.len()];
+    let mut at = 0;
+    while at < results.len() {
+        results[at] = WebhookResult::ALL[at].label();
+        at += 1;
+    }
+    results
+};
 /// What the settings allow, for a graph to show beside what is used.
 const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters"];
 
 /// The series of requests that are at zero from the start, so that a ratio or an alert has something to begin from:
 /// of each outcome the likeliest. Others come with the first request of their kind.
-const FIRST_REQUESTS: [(Ending, usize, usize); 10] = [
+const FIRST_REQUESTS: [(Ending, usize, usize); 11] = [
     (Ending::Hit, 0, 1),
     (Ending::Stale, 0, 1),
     (Ending::Miss, 0, 1),
@@ -123,6 +202,7 @@ const FIRST_REQUESTS: [(Ending, usize, usize); 10] = [
     (Ending::Bypass, 0, 1),
     (Ending::Pass, 0, 1),
     (Ending::Write, 2, 1),
+    (Ending::Webhook, 2, 1),
     (Ending::Refused, 0, 3),
     (Ending::Failed, 0, 3),
     (Ending::Failed, 0, 4),
@@ -186,6 +266,19 @@ pub struct Metrics {
     pub flight_ends: IntCounterVec,
     /// Changes noted in the ledger, by source.
     pub invalidations: IntCounterVec,
+    webhooks: Box<[IntCounter]>,
+    /// Time from an event to its webhook.
+    pub webhook_delay: Histogram,
+    /// Whether webhooks that should come do not.
+    pub webhooks_silent: IntGauge,
+    /// Messages that passed through WebSockets towards clients, if they are looked at, by result.
+    pub cable_messages: IntCounterVec,
+    /// For how long lists were served that had changed.
+    pub staleness: Histogram,
+    /// Lists that had changed when they were fetched again though nobody had told, by class.
+    pub untold_changes: IntCounterVec,
+    /// Hits that were fetched again to see whether they had changed, by result.
+    pub audits: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
     /// Lists that were compared with the contract, by result.
@@ -227,6 +320,11 @@ impl Metrics {
                 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
                 30.0,
             ],
+        );
+        let webhooks = declare.counters(
+            "anteroom_webhooks_total",
+            "Webhooks received, by event and result. What is not known to be genuine is not read: its event is `other`.",
+            &[("event", EVENTS), ("result", WEBHOOK_RESULTS)],
         );
         let payload_bytes = declare.counters(
             "anteroom_payload_bytes_total",
@@ -306,9 +404,51 @@ impl Metrics {
             ),
             invalidations: declare.counters(
                 "anteroom_invalidations_total",
-                "Changes after which answers were out of date, by who told: a write that passed through, a purge, a fetch \
-                 that was overtaken, a list that passed by the cache and differed.",
-                &[("source", &["write", "purge", "flight", "bypass"])],
+                "Changes after which answers were out of date, by who told: a write that passed through, a webhook, an \
+                 event that passed through a WebSocket, a purge, a fetch that was overtaken, a list that passed by the \
+                 cache and differed.",
+                &[("source", &["write", "webhook", "cable", "purge", "flight", "bypass"])],
+            ),
+            webhooks: Event::ALL
+                .iter()
+                .flat_map(|event| WebhookResult::ALL.map(|result| [event.label(), result.label()]))
+                .map(|labels| webhooks.with_label_values(&labels))
+                .collect(),
+            webhook_delay: declare.histogram(
+                "anteroom_webhook_delay_seconds",
+                "Time from an event, by the application's own clock, to its webhook: until then a list that was kept was \
+                 served without it. New messages and changes of conversations alone tell their time.",
+                STALENESS_BUCKETS,
+            ),
+            webhooks_silent: declare.gauge(
+                "anteroom_webhooks_silent",
+                "1 if webhooks are set up, a message passed that must have caused one, and none came for \
+                 `webhook.silent_after`; until one comes `cache.ttl_without_events` applies.",
+            ),
+            cable_messages: declare.counters(
+                "anteroom_cable_messages_total",
+                "Text messages that passed through WebSockets towards clients while `cable.observe` is on: lists were out \
+                 of date before the client had it, it told of no change, or it was too long or in a form that is not read.",
+                &[("result", &["outdated", "no_change", "not_understood"])],
+            ),
+            staleness: declare.histogram(
+                "anteroom_staleness_seconds",
+                "For how long a list could be served that had changed, measured when it was fetched again, differed, and \
+                 nobody had told: from the time that the change itself bears.",
+                STALENESS_BUCKETS,
+            ),
+            untold_changes: declare.counters(
+                "anteroom_untold_changes_total",
+                "Lists that were found changed when they were fetched again though nobody had told by then, while webhooks \
+                 are set up: the event came later (`event_late`), never (`event_lost`), there is none for such a change \
+                 (`no_event`), or the change is older than what was kept (`bug`).",
+                &[("class", &["event_late", "event_lost", "no_event", "bug"])],
+            ),
+            audits: declare.counters(
+                "anteroom_audits_total",
+                "Hits that were fetched again behind because of `audit.share`: the list was the same, it differed, it could \
+                 not be fetched, or the upstream had enough to do.",
+                &[("result", &["same", "differs", "failed", "skipped"])],
             ),
             writes_unattributed: declare.counter(
                 "anteroom_writes_unattributed_total",
@@ -356,6 +496,11 @@ impl Metrics {
         let index = (ending as usize * METHODS.len() + method) * CLASSES.len() + class;
         self.resolved[index]
             .get_or_init(|| self.requests.with_label_values(&[ending.label(), METHODS[method], CLASSES[class]]))
+    }
+
+    /// Counts a webhook.
+    pub fn webhook(&self, event: Event, result: WebhookResult) {
+        self.webhooks[event as usize * WebhookResult::ALL.len() + result as usize].inc();
     }
 
     /// Everything in the text format of Prometheus.

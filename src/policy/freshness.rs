@@ -2,18 +2,44 @@
 
 use std::time::Duration;
 
+use super::watermark::Events;
+
 /// How long an answer may be used, counted from the moment its fetch began: so the age of anything served is bounded
 /// by construction, however long the fetch took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lifetimes {
     /// `cache.ttl`: served without asking anybody.
     pub ttl: Duration,
+    /// `cache.ttl_with_events`: the same while the application's events arrive.
+    pub ttl_with_events: Option<Duration>,
+    /// `cache.ttl_without_events`: the same while events are set up and do not arrive.
+    pub ttl_without_events: Option<Duration>,
     /// `cache.stale_while_revalidate`: after the TTL, served while a refresh runs behind (RFC 5861 section 3).
     pub stale_while_revalidate: Duration,
     /// `cache.stale_if_error`: the age up to which an answer may stand in for a failed fetch (RFC 5861 section 4).
     pub stale_if_error: Duration,
     /// `cache.negative_ttl`: the TTL of a 404; zero keeps none.
     pub negative_ttl: Duration,
+}
+
+impl Lifetimes {
+    /// Those in force while events are so. Where none are set up, `cache.ttl` stands.
+    #[must_use]
+    pub fn while_events_are(self, events: Option<Events>) -> Self {
+        let instead = match events {
+            None => None,
+            Some(Events::Arriving) => self.ttl_with_events,
+            Some(Events::Unknown | Events::Silent { .. }) => self.ttl_without_events,
+        };
+        Self { ttl: instead.unwrap_or(self.ttl), ..self }
+    }
+
+    /// The age beyond which no answer is of use, whatever happens.
+    pub fn longest(&self) -> Duration {
+        let ttls = [Some(self.ttl), self.ttl_with_events, self.ttl_without_events];
+        let ttl = ttls.into_iter().flatten().max().unwrap_or_default();
+        ttl.saturating_add(self.stale_while_revalidate).max(self.stale_if_error).max(self.negative_ttl)
+    }
 }
 
 /// What a current answer is good for.
@@ -76,6 +102,8 @@ mod tests {
 
     const LIFETIMES: Lifetimes = Lifetimes {
         ttl: seconds(15),
+        ttl_with_events: None,
+        ttl_without_events: None,
         stale_while_revalidate: seconds(10),
         stale_if_error: seconds(600),
         negative_ttl: seconds(3),

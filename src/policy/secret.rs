@@ -18,6 +18,11 @@ impl Secret {
         (!bytes.is_empty()).then(|| Self(bytes.into_boxed_slice()))
     }
 
+    /// The secret itself, as the key of a signature.
+    pub(super) fn key(&self) -> &[u8] {
+        &self.0
+    }
+
     /// Whether a stranger's bytes are the secret. The time it takes tells at most the secret's length.
     pub fn verify(&self, candidate: &[u8]) -> bool {
         self.0.ct_eq(candidate).into()
