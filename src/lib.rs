@@ -47,6 +47,7 @@ pub mod check;
 pub mod config;
 #[cfg(feature = "demo")]
 pub mod demo;
+pub mod events;
 pub mod fetch;
 pub mod list;
 pub mod outcome;

@@ -33,8 +33,22 @@ fn assert_absent(folder: &str, words: &[&str]) {
     }
 }
 
-const TOP: [&str; 12] =
-    ["server", "proxy", "list", "preflight", "fetch", "write", "outcome", "room", "admin", "check", "config", "demo"];
+const TOP: [&str; 14] = [
+    "server",
+    "proxy",
+    "list",
+    "preflight",
+    "fetch",
+    "write",
+    "events",
+    "staleness",
+    "outcome",
+    "room",
+    "admin",
+    "check",
+    "config",
+    "demo",
+];
 
 #[test]
 fn the_ground_floor_decides_and_does_nothing() {
