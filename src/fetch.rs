@@ -123,6 +123,8 @@ pub struct Fetch {
     pub captured: Option<Arc<Entry>>,
     /// The address of the reader who led; the upstream may limit rates by it.
     pub peer: HeaderValue,
+    /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
+    pub permit: Option<OwnedSemaphorePermit>,
 }
 
 /// An exchange under way, with its place among the fetches at once: both end with the answer's body.
@@ -143,16 +145,20 @@ impl Guard for UnderWay {
 
 impl Fetch {
     /// Fetches, within the deadline. Stores what may be stored.
-    pub async fn run(self) -> Landed {
-        match tokio::time::timeout(self.live.config.fetch.timeout, self.run_without_deadline()).await {
+    pub async fn run(mut self) -> Landed {
+        let permit = self.permit.take();
+        match tokio::time::timeout(self.live.config.fetch.timeout, self.run_without_deadline(permit)).await {
             Ok(Ok(landed)) => landed,
             Ok(Err(error)) => Landed::Failed(Failure::Upstream(error)),
             Err(_) => Landed::Failed(Failure::Upstream(UpstreamError::Timeout)),
         }
     }
 
-    async fn run_without_deadline(&self) -> Result<Landed, UpstreamError> {
-        let permit = self.room.in_flight.clone().acquire_owned().await.expect("never closed");
+    async fn run_without_deadline(&self, permit: Option<OwnedSemaphorePermit>) -> Result<Landed, UpstreamError> {
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.room.in_flight.clone().acquire_owned().await.expect("never closed"),
+        };
         let began = clock::now();
         let request_id = self.room.request_id();
         let mut request =

@@ -20,6 +20,7 @@ pub mod policy {
     pub mod event;
     pub mod times;
     pub mod watermark;
+    pub mod changes;
 
     /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
     mod atomic {
@@ -55,4 +56,5 @@ pub mod preflight;
 pub mod proxy;
 pub mod room;
 pub mod server;
+pub mod staleness;
 pub mod write;

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
 use tower::retry::budget::Budget;
 
 use crate::engine::body::{Body, Watched};
@@ -22,6 +23,7 @@ use crate::policy::representation::suit_origin;
 use crate::policy::route::BypassReason;
 use crate::proxy::{Answered, Asked, status_of};
 use crate::room::Room;
+use crate::staleness::Flown;
 
 /// A failing upstream is asked at most this often for one key that has an answer to stand in.
 const BACK_OFF: Duration = Duration::from_secs(1);
@@ -46,7 +48,10 @@ impl Asked {
         if let Some(entry) = &kept {
             if self.room.is_current(entry) {
                 match self.room.freshness(&self.live, entry, now) {
-                    Freshness::Fresh => return self.serve_kept(&key, Ending::Hit, entry, now).await,
+                    Freshness::Fresh => {
+                        self.audit(&key, entry);
+                        return self.serve_kept(&key, Ending::Hit, entry, now).await;
+                    }
                     Freshness::Stale => {
                         self.refresh_behind(&key, entry, now);
                         return self.serve_kept(&key, Ending::Stale, entry, now).await;
@@ -182,25 +187,42 @@ impl Asked {
             if instead {
                 self.room.outdate_list(key, "flight");
             }
-            let noted = self.room.ledger.now();
-            // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
-            let live = self.room.live();
-            let captured = self.room.store.get(key);
-            let fetch = Fetch {
-                room: self.room.clone(),
-                live,
-                key: key.clone(),
-                noted,
-                captured: captured.clone(),
-                peer: self.forwarded_for(),
-            };
-            let (room, key) = (self.room.clone(), key.clone());
-            let landing = move |landing: Landing, landed: Option<&Landed>| {
-                land(&room, &key, captured.as_deref(), landing, landed);
-            };
-            Departure { noted, fetch: fetch.run(), landing }
+            self.depart(key, None)
         };
         self.room.flights.join(key, is_joinable, settled, depart)
+    }
+
+    /// Begins a flight; an audit has its `permit` already.
+    pub(crate) fn depart(
+        &self,
+        key: &Key,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Departure<impl Future<Output = Landed> + Send + use<>, impl FnOnce(Landing, Option<&Landed>) + Send + use<>> {
+        let noted = self.room.ledger.now();
+        // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
+        let live = self.room.live();
+        let captured = self.room.store.get(key);
+        let flown = Flown {
+            room: self.room.clone(),
+            live: live.clone(),
+            key: key.clone(),
+            captured: captured.clone(),
+            audits: permit.is_some(),
+        };
+        let fetch = Fetch {
+            room: self.room.clone(),
+            live,
+            key: key.clone(),
+            noted,
+            captured,
+            peer: self.forwarded_for(),
+            permit,
+        };
+        let landing = move |landing: Landing, landed: Option<&Landed>| {
+            land(&flown.room, &flown.key, flown.captured.as_deref(), landing, landed);
+            flown.landed(landing, landed);
+        };
+        Departure { noted, fetch: fetch.run(), landing }
     }
 
     /// Waits for a flight, and for a second one if the first cannot serve this reader.

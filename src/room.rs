@@ -29,6 +29,7 @@ use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
 use crate::preflight::Preflights;
+use crate::staleness::Staleness;
 
 /// How many lists are remembered as not to be shared, and for how long.
 const UNSHAREABLE: u64 = 10_000;
@@ -81,6 +82,8 @@ pub struct Room {
     pub memory: Memory,
     /// Which hits get an access line.
     pub sampler: Sampler,
+    /// What bounds the measuring of staleness.
+    pub staleness: Staleness,
     /// Writes and tunnels, which outlive the handler of their request.
     pub tasks: TaskTracker,
     /// What `/ready` says: false from the moment the program is told to stop.
@@ -121,6 +124,7 @@ impl Room {
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
             sampler: Sampler::default(),
+            staleness: Staleness::default(),
             tasks: TaskTracker::new(),
             ready: AtomicBool::new(true),
             drained: CancellationToken::new(),

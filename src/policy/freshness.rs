@@ -73,17 +73,25 @@ pub fn judge(aging: Aging, lifetimes: &Lifetimes) -> Freshness {
         // A 404 is an answer, but never a stand-in: clients wipe their storage on it.
         return if age < lifetimes.negative_ttl { Freshness::Fresh } else { Freshness::TooOld };
     }
-    let ttl = unsettled_expiry.map_or(lifetimes.ttl, |expiry| expiry.min(lifetimes.ttl));
-    let stale_for = if unsettled_expiry.is_some() { Duration::ZERO } else { lifetimes.stale_while_revalidate };
-    if age < ttl {
+    if age < ttl(unsettled_expiry, lifetimes) {
         Freshness::Fresh
-    } else if age < ttl.saturating_add(stale_for) {
+    } else if age < served_until(unsettled_expiry, lifetimes) {
         Freshness::Stale
     } else if age < lifetimes.stale_if_error {
         Freshness::OnlyOnError
     } else {
         Freshness::TooOld
     }
+}
+
+fn ttl(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
+    unsettled_expiry.map_or(lifetimes.ttl, |expiry| expiry.min(lifetimes.ttl))
+}
+
+/// The age up to which a list that stays current is served while the upstream works, stale or not.
+pub fn served_until(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
+    let grace = if unsettled_expiry.is_some() { Duration::ZERO } else { lifetimes.stale_while_revalidate };
+    ttl(unsettled_expiry, lifetimes).saturating_add(grace)
 }
 
 /// The age at which an answer expires that was fetched before its scopes had settled: as long after landing as the
@@ -125,6 +133,17 @@ mod tests {
             (seconds(15), false, Some(seconds(40)), Freshness::OnlyOnError),
         ] {
             assert_eq!(judge(age, negative, unsettled), expected, "{age:?} {negative} {unsettled:?}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_served_until_it_is_no_longer_stale() {
+        let unsettled = [(None, 25), (Some(seconds(2)), 2), (Some(seconds(40)), 15)];
+        for (unsettled_expiry, until) in unsettled {
+            assert_eq!(served_until(unsettled_expiry, &LIFETIMES), seconds(until));
+            let judge = |age| judge(Aging { age, negative: false, unsettled_expiry }, &LIFETIMES);
+            assert!(matches!(judge(seconds(until - 1)), Freshness::Fresh | Freshness::Stale));
+            assert_eq!(judge(seconds(until)), Freshness::OnlyOnError);
         }
     }
 

@@ -102,6 +102,16 @@ impl Trim {
         self.sort
     }
 
+    /// Whether conversations are left out by their status.
+    pub fn filters_statuses(&self) -> bool {
+        !self.statuses.is_empty()
+    }
+
+    /// How many messages of a conversation are left, if their number is limited.
+    pub fn newest_messages(&self) -> Option<usize> {
+        self.messages
+    }
+
     /// What becomes of a conversation's keys; none if kept conversations are copied as they stand.
     pub(super) fn conversation_rules(&self) -> Option<&Rules> {
         (self.messages.is_some() || !self.rules.is_empty()).then_some(&self.rules)

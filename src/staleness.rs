@@ -1,0 +1,304 @@
+//! Measured staleness: a list that was fetched again and differs says for how long the older one could be served. And
+//! audits: a share of hits that are fetched again behind, so that hot lists are measured, too.
+//!
+//! Nobody waits for any of it: the looking back begins when a flight has landed, in tasks of its own, a few at once.
+//! What cannot be looked at then is left out, so these are samples.
+//!
+//! An audit asks as every refetch does, with the validator of what is kept: it is as good as that validator. It is the
+//! upstream's answer, so it is kept, and lists that are audited are fresher than others.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use http::StatusCode;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::engine::clock;
+use crate::engine::flights::{Joined, Landing};
+use crate::engine::store::Entry;
+use crate::fetch::Landed;
+use crate::outcome::Sampler;
+use crate::policy::changes::{Changes, Older, Verdict, compare};
+use crate::policy::freshness::served_until;
+use crate::policy::key::Key;
+use crate::policy::ledger::{Place, Scope, Tick};
+use crate::policy::payload::INLINE_LIMIT;
+use crate::proxy::Asked;
+use crate::room::{Live, Room};
+
+/// Lists being compared at once; each holds two bodies.
+const COMPARED_AT_ONCE: usize = 4;
+/// Lists whose event may still come; each holds a few places of the ledger.
+const AWAITED_AT_ONCE: usize = 1_000;
+/// How often the ledger is looked at while an event is waited for, so that places are free again early.
+const LOOKS: u32 = 8;
+
+/// What bounds the measuring.
+pub struct Staleness {
+    comparing: Arc<Semaphore>,
+    awaiting: Arc<Semaphore>,
+    sampler: Sampler,
+}
+
+impl Default for Staleness {
+    fn default() -> Self {
+        Self {
+            comparing: Arc::new(Semaphore::new(COMPARED_AT_ONCE)),
+            awaiting: Arc::new(Semaphore::new(AWAITED_AT_ONCE)),
+            sampler: Sampler::default(),
+        }
+    }
+}
+
+/// A flight under way, as far as its answer may tell of changes.
+pub(crate) struct Flown {
+    pub(crate) room: Arc<Room>,
+    /// The settings it was made under.
+    pub(crate) live: Arc<Live>,
+    pub(crate) key: Key,
+    /// What was kept when it began.
+    pub(crate) captured: Option<Arc<Entry>>,
+    /// It was begun by an audit.
+    pub(crate) audits: bool,
+}
+
+/// What became of an audit: the label of the metric.
+#[derive(Clone, Copy)]
+enum Audited {
+    Same,
+    Differs,
+    Failed,
+    Skipped,
+}
+
+impl Asked {
+    /// Fetches this hit again behind, if it is one of the share that is audited.
+    pub(crate) fn audit(&self, key: &Key, entry: &Entry) {
+        let share = self.live.config.audit_share;
+        // Nearly always: most have no audits, and a hit shall not pay for them.
+        if share <= 0.0 || entry.answer.status != StatusCode::OK || !self.room.staleness.sampler.takes(share) {
+            return;
+        }
+        if !self.begin_audit(key, entry) {
+            self.room.audit_ended(Audited::Skipped);
+        }
+    }
+
+    /// Only if the upstream has nothing better to do: it works as far as is known, there is room for one more fetch, and
+    /// nobody is asking it for this list anyway.
+    fn begin_audit(&self, key: &Key, entry: &Entry) -> bool {
+        let permit = self.room.in_flight.clone().try_acquire_owned().ok();
+        let Some(permit) = permit.filter(|_| entry.failed_until().is_none()) else { return false };
+        let joined = self.room.flights.join(key, |_, _| true, || None, || self.depart(key, Some(permit)));
+        matches!(joined, Joined::Led(_))
+    }
+}
+
+impl Flown {
+    /// The flight has landed, and nobody has its answer yet: what takes time goes into a task.
+    pub(crate) fn landed(self, landing: Landing, landed: Option<&Landed>) {
+        let superseded = landing != Landing::Arrived { superseded: false };
+        // What somebody has told of is not measured: webhooks that come late have a metric of their own.
+        let untold = |captured: &Arc<Entry>| !superseded && self.room.is_current(captured);
+        let captured = self.captured.as_ref().filter(|captured| {
+            captured.answer.status == StatusCode::OK && captured.fingerprint == self.live.fingerprint
+        });
+        match (captured, landed) {
+            (_, Some(Landed::Answer { status: StatusCode::NOT_MODIFIED, .. })) => self.audited(Audited::Same),
+            (Some(captured), Some(Landed::Answer { entry, status: StatusCode::OK, kept: true, .. })) => {
+                let untold = untold(captured);
+                if untold || self.audits {
+                    let (old, new) = (captured.clone(), entry.clone());
+                    self.look_back(old, new, untold);
+                }
+            }
+            (Some(captured), Some(Landed::Answer { status: StatusCode::NOT_FOUND, .. })) => {
+                self.audited(Audited::Differs);
+                if untold(captured) {
+                    let served = Served::of(captured, &self.live, clock::now(), clock::wall());
+                    self.measure(&Changes::gone(), &served);
+                }
+            }
+            (None, Some(Landed::Answer { status: StatusCode::OK, kept: true, .. })) => self.audited(Audited::Skipped),
+            _ => self.audited(Audited::Failed),
+        }
+    }
+
+    fn audited(&self, how: Audited) {
+        if self.audits {
+            self.room.audit_ended(how);
+        }
+    }
+
+    /// Compares the two answers aside.
+    fn look_back(self, old: Arc<Entry>, new: Arc<Entry>, untold: bool) {
+        let Ok(permit) = self.room.staleness.comparing.clone().try_acquire_owned() else {
+            return self.audited(Audited::Skipped);
+        };
+        let served = Served::of(&old, &self.live, clock::now(), clock::wall());
+        let trim = &self.live.config.payload.trim;
+        let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: trim.newest_messages() };
+        let (tasks, drained) = (self.room.tasks.clone(), self.room.drained.clone());
+        let looking = async move {
+            let is_short = old.answer.body.len().max(new.answer.body.len()) < INLINE_LIMIT;
+            let work = move || {
+                let _permit = permit;
+                compare(&old.answer.body, &new.answer.body, older)
+            };
+            let changes = if is_short {
+                work()
+            } else {
+                tokio::task::spawn_blocking(work).await.expect("comparing does not panic")
+            };
+            self.audited(if changes.verdict() == Verdict::Same { Audited::Same } else { Audited::Differs });
+            if let Some(event) = untold.then(|| self.measure(&changes, &served)).flatten() {
+                drop(self);
+                event.wait().await;
+            }
+        };
+        // A drain waits for tasks: this one is worth no time then.
+        tasks.spawn(async move { drained.run_until_cancelled(looking).await });
+    }
+
+    /// Says for how long the captured answer could be served though nobody had told that it had changed, and why nobody
+    /// had. What may still be told is waited for.
+    fn measure(&self, changes: &Changes, served: &Served) -> Option<Awaited> {
+        let metrics = &self.room.metrics;
+        if let Some(stale_for) = changes.stale_for(served.asked, served.until) {
+            metrics.staleness.observe(stale_for.as_secs_f64());
+        }
+        if !self.live.config.webhook.are_received() {
+            return None;
+        }
+        match changes.verdict() {
+            Verdict::Same => {}
+            Verdict::NoEvent => metrics.untold_changes.with_label_values(&["no_event"]).inc(),
+            Verdict::Overlooked => {
+                metrics.untold_changes.with_label_values(&["bug"]).inc();
+                let contact = self.room.pseudonym(&self.key);
+                tracing::error!(
+                    contact = format!("{contact:016x}"),
+                    "a kept list lacked a message from long before it was fetched; is the upstream's clock right?"
+                );
+            }
+            Verdict::EventDue => return self.awaited(),
+        }
+        None
+    }
+
+    fn awaited(&self) -> Option<Awaited> {
+        let captured = self.captured.as_ref()?;
+        let permit = self.room.staleness.awaiting.clone().try_acquire_owned().ok()?;
+        // What puts one list or one inbox out of date is no event.
+        let ours = [Scope::List(self.key.text_of_list()), Scope::Inbox(self.key.inbox())];
+        let ours = ours.map(|scope| self.room.ledger.place(&scope));
+        let places = captured.places.iter().copied().filter(|place| !ours.contains(place));
+        Some(Awaited {
+            room: self.room.clone(),
+            noted: captured.noted,
+            places: places.collect(),
+            limit: self.live.config.webhook.silent_after,
+            _permit: permit,
+        })
+    }
+}
+
+/// An event that should have come, and may still. Holds no body.
+struct Awaited {
+    room: Arc<Room>,
+    noted: Tick,
+    places: Box<[Place]>,
+    limit: Duration,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Awaited {
+    /// Waits until the event has come, or need not be waited for any longer. A write to the same lists looks the same.
+    async fn wait(self) {
+        let ledger = &self.room.ledger;
+        let comes = async {
+            while ledger.is_current(self.noted, &self.places) {
+                tokio::time::sleep(self.limit / LOOKS).await;
+            }
+        };
+        let class = match tokio::time::timeout(self.limit, comes).await {
+            // Everything was purged or shaped anew: what came besides cannot be told.
+            Ok(()) if !ledger.is_current(self.noted, &[]) => return,
+            Ok(()) => "event_late",
+            Err(_) => "event_lost",
+        };
+        self.room.metrics.untold_changes.with_label_values(&[class]).inc();
+    }
+}
+
+/// When an answer could be served, by the wall clock, in milliseconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Served {
+    /// When it was made, at the latest; from then on it could be out of date.
+    asked: u64,
+    /// The last moment at which anybody may have had it.
+    until: u64,
+}
+
+impl Served {
+    /// An answer that another takes the place of just `now`, which is `wall` by the wall clock. Until then it was served,
+    /// also while the other was being fetched: fresh, stale, or, if a fetch had failed before, in its place.
+    fn of(entry: &Entry, live: &Live, now: Instant, wall: SystemTime) -> Self {
+        let lifetimes = &live.config.lifetimes;
+        let usable = served_until(entry.unsettled_expiry, lifetimes);
+        let stood_in = entry.failed_until().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
+        let age = now.saturating_duration_since(entry.began);
+        Self::between(millis(wall), age, entry.initial_age, usable.max(stood_in))
+    }
+
+    fn between(wall: u64, age: Duration, initial_age: Duration, usable: Duration) -> Self {
+        let unused = age.saturating_sub(usable);
+        let ago = |duration: Duration| wall.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        Self { asked: ago(age.saturating_add(initial_age)), until: ago(unused) }
+    }
+}
+
+fn millis(wall: SystemTime) -> u64 {
+    let since = wall.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Room {
+    fn audit_ended(&self, how: Audited) {
+        let label = match how {
+            Audited::Same => "same",
+            Audited::Differs => "differs",
+            Audited::Failed => "failed",
+            Audited::Skipped => "skipped",
+        };
+        self.metrics.audits.with_label_values(&[label]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn seconds(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn an_answer_was_served_until_another_took_its_place_or_it_was_too_old() {
+        const NOW: u64 = 1_781_182_950_000;
+        for (age, initial_age, usable, asked, until) in [
+            (5, 0, 25, 5, 0),
+            (25, 0, 25, 25, 0),
+            (40, 0, 25, 40, 15),
+            (40, 7, 25, 47, 15),
+            (5, 7, 25, 12, 0),
+            (40, 0, 600, 40, 0),
+        ] {
+            let served = Served::between(NOW, seconds(age), seconds(initial_age), seconds(usable));
+            let expected = Served { asked: NOW - asked * 1000, until: NOW - until * 1000 };
+            assert_eq!(served, expected, "{age} {initial_age} {usable}");
+        }
+        let beyond = Served::between(5, Duration::MAX, Duration::MAX, Duration::MAX);
+        assert_eq!(beyond, Served { asked: 0, until: 5 });
+    }
+}
