@@ -197,7 +197,8 @@ impl Asked {
         &self,
         key: &Key,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> Departure<impl Future<Output = Landed> + Send + use<>, impl FnOnce(Landing, Option<&Landed>) + Send + use<>> {
+    ) -> Departure<impl Future<Output = Landed> + Send + use<>, impl FnOnce(Landing, Option<&Landed>) + Send + use<>>
+    {
         let noted = self.room.ledger.now();
         // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
         let live = self.room.live();

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::payload::schema;
-use parts::{Parts, differing, elements, member, time};
+use parts::{Parts, differing, elements, leading, member, time};
 
 /// An older part than this, in milliseconds before the list was made, should have been in it. The API gives up after
 /// 15 s (`api.md` section 6.4), so whatever was being written has long been committed; as much again for clocks.
@@ -217,6 +217,7 @@ impl Comparing {
             let first = elements(member(conversation.text, "messages").unwrap_or_default()).unwrap_or_default();
             let began = first.iter().find_map(|message| time(member(message, "created_at")));
             match began {
+                _ if !conversation.is_object() => self.found(Change::Other, None),
                 Some(began) if self.is_overlooked(began) && by_status => self.found(Change::StatusChanged, None),
                 Some(began) if self.is_overlooked(began) => self.found(Change::ConversationMoved, None),
                 _ => self.found(Change::ConversationCreated, began),
@@ -246,8 +247,8 @@ impl Comparing {
 
     fn messages(&mut self, old: &str, new: &str) {
         let Some(parts) = Parts::of(old, new, &["id"]) else { return self.found(Change::Other, None) };
-        // Those at the front of one list only are beyond the limit in the other.
-        let (lost, gained) = (parts.gone.len(), parts.came.len());
+        // What leads in one list and is not in the other is beyond the limit there.
+        let (lost, gained) = (leading(&parts.gone), leading(&parts.came));
         let is_full = |length| self.older.newest == Some(length);
         let (old_full, new_full) = (is_full(parts.old), is_full(parts.new));
         for message in parts.gone {
@@ -257,7 +258,9 @@ impl Comparing {
         }
         for message in parts.came {
             let written = time(member(message.text, "created_at"));
-            if old_full && gained < parts.new && message.at < gained {
+            if !message.is_object() {
+                self.found(Change::Other, None);
+            } else if old_full && gained < parts.new && message.at < gained {
                 // One that is not shown has gone from among the newer ones, which is told of above.
             } else if written.is_some_and(|written| self.is_overlooked(written)) {
                 self.found(Change::MessageOverlooked, written);
@@ -333,7 +336,5 @@ impl Comparing {
     }
 }
 
-#[cfg(test)]
-mod tests;
 #[cfg(test)]
 mod tests;

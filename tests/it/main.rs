@@ -28,6 +28,7 @@ mod preflight;
 mod privacy;
 mod prometheus;
 mod sharing;
+mod staleness;
 mod streaming;
 mod support;
 mod tunnels;

@@ -20,6 +20,19 @@ pub(super) struct Part<'a> {
     pub(super) at: usize,
 }
 
+impl Part<'_> {
+    pub(super) fn is_object(&self) -> bool {
+        self.text.starts_with('{')
+    }
+}
+
+/// How many of these are the first of their array.
+pub(super) fn leading(parts: &[Part<'_>]) -> usize {
+    let mut places: Vec<usize> = parts.iter().map(|part| part.at).collect();
+    places.sort_unstable();
+    places.into_iter().enumerate().take_while(|(before, at)| before == at).count()
+}
+
 /// Two arrays of things with names, compared; their order does not matter.
 pub(super) struct Parts<'a> {
     /// How many there were.

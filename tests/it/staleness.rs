@@ -1,0 +1,406 @@
+//! What a list that was fetched again tells of the older one: for how long it was out of date, and why nobody knew. And
+//! audits, which fetch hits again.
+//!
+//! Tokio's clock jumps and the wall clock does not, so the times in lists are made for the moment: an answer that is
+//! `n` jumped seconds old counts as asked for `n` seconds ago.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anteroom::demo::{Fault, INBOX, Matcher, Options, Point, Shape, StandIn};
+use anteroom::engine::clock;
+use anteroom::policy::event::Touched;
+use anteroom::policy::key::Key;
+use anteroom::policy::ledger::Scope;
+use anteroom::server::Drained;
+use http::StatusCode;
+use tokio::task::JoinHandle;
+
+use crate::support::script::{Script, json};
+use crate::support::{Answer, Proxy, get, get_with, jump, post, spawn};
+
+const A: &str = "fresh";
+const TOLD: &str = "cache.stale_while_revalidate = \"0s\"\nwebhook.secrets = [\"s\"]\n";
+const COUNT: &str = "anteroom_staleness_seconds_count";
+const SUM: &str = "anteroom_staleness_seconds_sum";
+const TTL: Duration = Duration::from_secs(15);
+/// `webhook.silent_after`.
+const SILENT: Duration = Duration::from_secs(60);
+
+async fn both(more: &str) -> (StandIn, Proxy) {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    stand_in.seed(A, Shape { conversations: 1, messages: 2, bytes: 10 });
+    let proxy = Proxy::start(&stand_in, more).await;
+    (stand_in, proxy)
+}
+
+fn class(class: &str) -> String {
+    format!("anteroom_untold_changes_total{{class=\"{class}\"}}")
+}
+
+fn audits(result: &str) -> String {
+    format!("anteroom_audits_total{{result=\"{result}\"}}")
+}
+
+/// Everything that was begun to measure has ended, and these are all the classes there are.
+async fn classes(proxy: &Proxy, expected: &[(&str, f64)]) {
+    idle(proxy).await;
+    for name in ["event_late", "event_lost", "no_event", "bug"] {
+        let wanted = expected.iter().find(|(class, _)| *class == name).map_or(0.0, |(_, count)| *count);
+        let counted = proxy.metric(&class(name)).await;
+        assert!((counted - wanted).abs() < 0.1, "{name}: {counted}");
+    }
+}
+
+async fn idle(proxy: &Proxy) {
+    let idle = async {
+        while !proxy.room.tasks.is_empty() || proxy.room.flights.under_way() > 0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), idle).await.expect("measuring ends");
+}
+
+fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
+    let url = proxy.list_url(source);
+    spawn(async move { get(&url).await })
+}
+
+/// Reads again when what is kept has expired.
+async fn after_the_ttl(proxy: &Proxy) {
+    jump(TTL).await;
+    assert!(!proxy.list(A).await.is_hit());
+}
+
+/// An event about everything of this contact.
+fn event(stand_in: &StandIn, proxy: &Proxy) {
+    let contact = u64::try_from(stand_in.contact_id(A)).unwrap();
+    let touched = Touched { source: Some(A.to_owned()), contacts: vec![contact], conversation: None };
+    proxy.room.changed(&touched, "webhook");
+}
+
+/// Unix seconds of now.
+fn now() -> u64 {
+    clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+/// An upstream whose list has one more message each time, of these times.
+async fn growing(times: &'static [i64]) -> Script {
+    let asked = AtomicUsize::new(0);
+    let began = i64::try_from(now()).unwrap();
+    Script::start(move |_| {
+        let shown = asked.fetch_add(1, Ordering::SeqCst).min(times.len());
+        let messages = times[..shown].iter().enumerate();
+        let messages = messages.map(|(id, at)| format!("{{\"id\":{id},\"created_at\":{}}}", began + at));
+        let messages: Vec<String> = messages.collect();
+        json(&format!(
+            "[{{\"id\":1,\"uuid\":\"u\",\"messages\":[{}],\"contact\":{{\"id\":7,\"account_id\":3}}}}]",
+            messages.join(",")
+        ))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn staleness_counts_from_the_message_to_the_last_moment_the_list_was_served() {
+    // 30 s after it was asked for, the list was fetched again; it was served for 25 s of them.
+    let upstream = growing(&[-10]).await;
+    let proxy = Proxy::in_front_of(&upstream.url, "cache.stale_while_revalidate = \"10s\"").await;
+    proxy.list(A).await;
+    jump(Duration::from_secs(30)).await;
+    proxy.list(A).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    let stale_for = proxy.metric(SUM).await;
+    assert!((4.5..8.0).contains(&stale_for), "{stale_for}");
+    // Nobody says whether an event should have come.
+    classes(&proxy, &[]).await;
+}
+
+#[tokio::test]
+async fn a_change_after_the_list_had_expired_made_nobody_stale() {
+    let upstream = growing(&[-10]).await;
+    let proxy = Proxy::in_front_of(&upstream.url, TOLD).await;
+    proxy.list(A).await;
+    jump(Duration::from_secs(30)).await;
+    proxy.list(A).await;
+    jump(SILENT).await;
+    classes(&proxy, &[("event_lost", 1.0)]).await;
+    assert!(proxy.metric(COUNT).await < 0.1);
+}
+
+#[tokio::test]
+async fn a_list_that_stood_in_for_failures_was_served_all_the_time() {
+    let (stand_in, proxy) = both("cache.stale_while_revalidate = \"0s\"").await;
+    proxy.list(A).await;
+    jump(TTL).await;
+    stand_in.fault_times(Fault::Error, Matcher::list_of(A), 1);
+    assert!(proxy.list(A).await.is_hit(), "it stands in");
+    stand_in.agent_message(A, "hello");
+    jump(Duration::from_secs(100)).await;
+    assert!(!proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(COUNT, 1.0).await;
+}
+
+#[tokio::test]
+async fn staleness_is_measured_behind_a_reader_who_gets_a_stale_list_too() {
+    let (stand_in, proxy) = both("cache.stale_while_revalidate = \"10s\"").await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    jump(TTL).await;
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    assert!(proxy.metric(SUM).await < 10.0);
+    assert!(proxy.list(A).await.body == stand_in.list_body(A));
+}
+
+#[tokio::test]
+async fn of_some_changes_nobody_tells() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    for (times, change) in [
+        (1.0, Box::new(|| stand_in.touch_agent_last_seen(A)) as Box<dyn Fn()>),
+        (2.0, Box::new(|| stand_in.rename_agent("Another"))),
+        // The list itself is gone.
+        (3.0, Box::new(|| stand_in.delete_contact(A))),
+    ] {
+        change();
+        after_the_ttl(&proxy).await;
+        proxy.wait_for_metric(&class("no_event"), times).await;
+    }
+    classes(&proxy, &[("no_event", 3.0)]).await;
+    // The agent's reading bears its time, the name does not.
+    assert!((proxy.metric(COUNT).await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn an_event_that_comes_later_was_late() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    after_the_ttl(&proxy).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
+    event(&stand_in, &proxy);
+    jump(SILENT / 2).await;
+    classes(&proxy, &[("event_late", 1.0)]).await;
+}
+
+#[tokio::test]
+async fn an_event_that_never_comes_was_lost() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    after_the_ttl(&proxy).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
+    proxy.room.outdate_list(&Key::new(INBOX, A, None), "flight");
+    proxy.room.changed(&Touched { contacts: vec![987_654], ..Touched::default() }, "webhook");
+    proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Inbox(INBOX)));
+    jump(SILENT).await;
+    classes(&proxy, &[("event_lost", 1.0)]).await;
+}
+
+#[tokio::test]
+async fn after_everything_was_purged_nothing_is_said_of_events() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    after_the_ttl(&proxy).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    proxy.room.ledger.outdate_everything();
+    jump(SILENT).await;
+    classes(&proxy, &[]).await;
+}
+
+#[tokio::test]
+async fn what_somebody_has_told_of_is_not_measured() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    // An event before it is fetched again.
+    stand_in.agent_message(A, "hello");
+    event(&stand_in, &proxy);
+    after_the_ttl(&proxy).await;
+    // An event while it is.
+    stand_in.agent_message(A, "hello again");
+    let gate = stand_in.hold(Point::AfterReading, Matcher::list_of(A));
+    jump(TTL).await;
+    let reading = reading(&proxy, A);
+    gate.arrived(1).await;
+    event(&stand_in, &proxy);
+    gate.release_all();
+    reading.await.unwrap();
+    // A write that passes through, and one whose effects go on.
+    let conversation = stand_in.conversation_ids(A)[0];
+    let url = format!("{}/conversations/{conversation}/messages", proxy.contact_url(A));
+    assert_eq!(post(&url, r#"{"content":"written"}"#).await.status, StatusCode::OK);
+    after_the_ttl(&proxy).await;
+    jump(SILENT).await;
+    classes(&proxy, &[]).await;
+    assert!(proxy.metric(COUNT).await < 0.1);
+}
+
+#[tokio::test]
+async fn a_list_that_is_the_same_or_only_in_another_order_is_not_stale() {
+    let (stand_in, proxy) = both(TOLD).await;
+    stand_in.seed(A, Shape { conversations: 2, messages: 1, bytes: 10 });
+    proxy.list(A).await;
+    after_the_ttl(&proxy).await;
+    stand_in.fault(Fault::Reorder);
+    after_the_ttl(&proxy).await;
+    after_the_ttl(&proxy).await;
+    classes(&proxy, &[]).await;
+    assert!(proxy.metric(COUNT).await < 0.1);
+}
+
+#[tokio::test]
+async fn a_message_from_before_the_list_was_asked_for_is_a_mistake_of_somebody() {
+    let upstream = growing(&[-300, -200]).await;
+    let proxy = Proxy::in_front_of(&upstream.url, TOLD).await;
+    proxy.list(A).await;
+    after_the_ttl(&proxy).await;
+    classes(&proxy, &[("bug", 1.0)]).await;
+    assert!(proxy.metric(SUM).await < 15.5, "it was not served before it was asked for");
+}
+
+#[tokio::test]
+async fn large_lists_are_compared_aside() {
+    let (stand_in, proxy) = both(TOLD).await;
+    stand_in.seed(A, Shape { conversations: 3, messages: 100, bytes: 2000 });
+    assert!(proxy.list(A).await.body.len() > anteroom::policy::payload::INLINE_LIMIT);
+    stand_in.touch_agent_last_seen(A);
+    after_the_ttl(&proxy).await;
+    classes(&proxy, &[("no_event", 1.0)]).await;
+}
+
+#[tokio::test]
+async fn a_drain_does_not_wait_for_an_event() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    after_the_ttl(&proxy).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
+    let room = proxy.room.clone();
+    // By the real clock: the test would take a minute.
+    let stopped = tokio::time::timeout(Duration::from_secs(5), proxy.stop()).await;
+    assert_eq!(stopped.expect("at once"), Drained::Whole);
+    assert_eq!(room.metrics.untold_changes.with_label_values(&["event_lost"]).get(), 0);
+}
+
+#[tokio::test]
+async fn an_audited_hit_is_fetched_again_behind() {
+    let (stand_in, proxy) = both("audit.share = 1.0\nwebhook.secrets = [\"s\"]").await;
+    proxy.list(A).await;
+    let gate = stand_in.hold(Point::BeforeReading, Matcher::list_of(A));
+    assert!(proxy.list(A).await.is_hit(), "nobody waits for an audit");
+    gate.arrived(1).await;
+    // Nor are there two at once.
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("skipped"), 1.0).await;
+    gate.release_all();
+    proxy.wait_for_metric(&audits("same"), 1.0).await;
+    stand_in.agent_message(A, "hello");
+    let older = proxy.list(A).await;
+    assert!(older.is_hit() && older.body != stand_in.list_body(A));
+    proxy.wait_for_metric(&audits("differs"), 1.0).await;
+    proxy.wait_for_metric("anteroom_flights", 0.0).await;
+    // What the audit fetched is kept, and was measured.
+    assert!(proxy.list(A).await.body == stand_in.list_body(A));
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    event(&stand_in, &proxy);
+    jump(SILENT / 2).await;
+    proxy.wait_for_metric(&class("event_late"), 1.0).await;
+}
+
+#[tokio::test]
+async fn an_audit_without_a_validator_compares_the_bodies() {
+    let (stand_in, proxy) = both("audit.share = 1.0").await;
+    stand_in.fault(Fault::NoEtag);
+    proxy.list(A).await;
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("same"), 1.0).await;
+    stand_in.agent_message(A, "hello");
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("differs"), 1.0).await;
+}
+
+#[tokio::test]
+async fn audits_leave_a_failing_upstream_alone() {
+    let (stand_in, proxy) = both("audit.share = 1.0").await;
+    proxy.list(A).await;
+    stand_in.fault(Fault::Error);
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("failed"), 1.0).await;
+    jump(Duration::from_secs(5)).await;
+    for skipped in [1.0, 2.0] {
+        assert!(proxy.list(A).await.is_hit());
+        proxy.wait_for_metric(&audits("skipped"), skipped).await;
+    }
+    assert_eq!(stand_in.list_requests(A), 2);
+    // What is no list is no answer to an audit.
+    stand_in.clear_faults();
+    jump(Duration::from_secs(60)).await;
+    assert!(!proxy.list(A).await.is_hit());
+    stand_in.fault(Fault::Html);
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("failed"), 2.0).await;
+}
+
+#[tokio::test]
+async fn audits_take_no_place_that_a_reader_needs() {
+    let (stand_in, proxy) = both("audit.share = 1.0\nupstream.max_in_flight = 1").await;
+    proxy.list(A).await;
+    let gate = stand_in.hold(Point::BeforeReading, Matcher::list_of("visitor-a"));
+    let reading = reading(&proxy, "visitor-a");
+    gate.arrived(1).await;
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("skipped"), 1.0).await;
+    assert_eq!(stand_in.list_requests(A), 1);
+    gate.release_all();
+    assert_eq!(reading.await.unwrap().status, StatusCode::OK);
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("same"), 1.0).await;
+    assert_eq!(proxy.room.in_flight.available_permits(), 1, "an audit gives its place back");
+}
+
+#[tokio::test]
+async fn only_a_share_of_hits_is_audited_and_none_by_default() {
+    for (more, expected) in [("", 0), ("audit.share = 0.0", 0), ("audit.share = 0.25", 2)] {
+        let (stand_in, proxy) = both(more).await;
+        proxy.list(A).await;
+        for _ in 0..8 {
+            assert!(proxy.list(A).await.is_hit());
+            proxy.wait_for_metric("anteroom_flights", 0.0).await;
+        }
+        assert_eq!(stand_in.list_requests(A), 1 + expected, "{more:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_404_is_not_audited_and_a_list_that_is_gone_differs() {
+    let (stand_in, proxy) = both("audit.share = 1.0\ncache.negative_ttl = \"10s\"").await;
+    assert_eq!(proxy.list("nobody").await.status, StatusCode::NOT_FOUND);
+    assert!(proxy.list("nobody").await.is_hit());
+    assert_eq!(stand_in.list_requests("nobody"), 1);
+    proxy.list(A).await;
+    stand_in.delete_contact(A);
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("differs"), 1.0).await;
+    assert_eq!(proxy.list(A).await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn what_reads_past_the_memory_is_no_hit_and_not_audited() {
+    let (stand_in, proxy) = both("audit.share = 1.0").await;
+    proxy.list(A).await;
+    get_with(&proxy.list_url(A), &[("cookie", "a=b")]).await;
+    assert_eq!(stand_in.list_requests(A), 2);
+    let audited: f64 = {
+        let mut sum = 0.0;
+        for result in ["same", "differs", "failed", "skipped"] {
+            sum += proxy.metric(&audits(result)).await;
+        }
+        sum
+    };
+    assert!(audited < 0.1);
+}
