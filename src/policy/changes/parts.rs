@@ -65,9 +65,12 @@ impl<'a> Parts<'a> {
     }
 }
 
-/// The members in which two objects differ, with what they were and are. `None` if one of the two is no object, or has
+/// The key of a member, what it was and what it is.
+pub(super) type Differing<'a> = (String, Option<&'a str>, Option<&'a str>);
+
+/// The members in which two objects differ. `None` if one of the two is no object, or has
 /// more than are looked at.
-pub(super) fn differing<'a>(old: &'a str, new: &'a str) -> Option<Vec<(String, Option<&'a str>, Option<&'a str>)>> {
+pub(super) fn differing<'a>(old: &'a str, new: &'a str) -> Option<Vec<Differing<'a>>> {
     let (both, gone, came) = pair(members(old)?, members(new)?, |(old, _), (new, _)| old.cmp(new));
     let changed = both.into_iter().filter(|((_, old), (_, new))| old != new);
     let changed = changed.map(|((key, old), (_, new))| (key, Some(old), Some(new)));

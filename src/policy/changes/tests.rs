@@ -233,11 +233,12 @@ fn staleness_counts_from_the_change_to_the_last_reader() {
 }
 
 #[test]
+#[expect(clippy::many_single_char_names, reason = "messages in their order")]
 fn messages_beyond_the_limit_are_neither_removed_nor_overlooked() {
     let limited = Older { newest: Some(3), ..OLDER };
     let list = |messages: &[&Value]| json!([{ "id": 1, "messages": messages }]);
-    let (a, b, c, d, e) =
-        (&message(1, -900), &message(2, -800), &message(3, -700), &message(4, 1), &message(5, 2));
+    let times = [(1, -900), (2, -800), (3, -700), (4, 1), (5, 2), (6, 3)];
+    let [a, b, c, d, e, f] = &times.map(|(id, after)| message(id, after));
     for (old, new, expected) in [
         (&[a, b, c][..], &[b, c, d][..], &[(Change::MessageAdded, Some(1))][..]),
         (&[a, b, c], &[c, d, e], &[(Change::MessageAdded, Some(1))]),
@@ -247,7 +248,7 @@ fn messages_beyond_the_limit_are_neither_removed_nor_overlooked() {
         (&[a, b, c], &[a, c, d], &[(Change::MessageAdded, Some(1)), (Change::MessageRemoved, None)]),
         (&[c, d], &[b, c, d], &[(Change::MessageOverlooked, Some(-800))]),
         (&[], &[d], &[(Change::MessageAdded, Some(1))]),
-        (&[a, b, c], &[d, e, &message(6, 3)], &[(Change::MessageAdded, Some(1))]),
+        (&[a, b, c], &[d, e, f], &[(Change::MessageAdded, Some(1))]),
     ] {
         assert_eq!(found(&between(&list(old), &list(new), limited)), expected, "{old:?} {new:?}");
     }
@@ -352,7 +353,7 @@ proptest! {
         newest in proptest::option::of(0_usize..4),
         by_status: bool,
     ) {
-        let older = Older { newest, by_status, ..OLDER };
+        let older = Older { by_status, newest, ..OLDER };
         prop_assert_eq!(found(&between(&json!(list), &json!(list), older)), []);
         prop_assert_eq!(found(&between(&json!(list), &json!(mixed), older)), []);
     }
