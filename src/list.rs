@@ -221,7 +221,7 @@ impl Asked {
         };
         let landing = move |landing: Landing, landed: Option<&Landed>| {
             land(&flown.room, &flown.key, flown.captured.as_deref(), landing, landed);
-            flown.landed(landing, landed);
+            flown.landed(landed);
         };
         Departure { noted, fetch: fetch.run(), landing }
     }

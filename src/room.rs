@@ -84,7 +84,7 @@ pub struct Room {
     pub sampler: Sampler,
     /// What bounds the measuring of staleness.
     pub staleness: Staleness,
-    /// Writes and tunnels, which outlive the handler of their request.
+    /// Writes, tunnels and the measuring of staleness, which outlive the handler of their request.
     pub tasks: TaskTracker,
     /// What `/ready` says: false from the moment the program is told to stop.
     pub ready: AtomicBool,

@@ -14,7 +14,7 @@ use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::clock;
-use crate::engine::flights::{Joined, Landing};
+use crate::engine::flights::Joined;
 use crate::engine::store::Entry;
 use crate::fetch::Landed;
 use crate::outcome::Sampler;
@@ -96,10 +96,10 @@ impl Asked {
 
 impl Flown {
     /// The flight has landed, and nobody has its answer yet: what takes time goes into a task.
-    pub(crate) fn landed(self, landing: Landing, landed: Option<&Landed>) {
-        let superseded = landing != Landing::Arrived { superseded: false };
-        // What somebody has told of is not measured: webhooks that come late have a metric of their own.
-        let untold = |captured: &Arc<Entry>| !superseded && self.room.is_current(captured);
+    pub(crate) fn landed(self, landed: Option<&Landed>) {
+        // What somebody has told of is not measured: webhooks that come late have a metric of their own. Nor is what a
+        // superseded flight brings, since that has put the list out of date itself.
+        let untold = |captured: &Arc<Entry>| self.room.is_current(captured);
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.live.fingerprint
         });

@@ -434,20 +434,23 @@ impl Metrics {
             staleness: declare.histogram(
                 "anteroom_staleness_seconds",
                 "For how long a list could be served that had changed, measured when it was fetched again, differed, and \
-                 nobody had told: from the time that the change itself bears.",
+                 nobody had told: from the time that the change itself bears, for messages a whole second. A sample; \
+                 lists that nobody could have been served stale are not in it.",
                 STALENESS_BUCKETS,
             ),
             untold_changes: declare.counters(
                 "anteroom_untold_changes_total",
                 "Lists that were found changed when they were fetched again though nobody had told by then, while webhooks \
-                 are set up: the event came later (`event_late`), never (`event_lost`), there is none for such a change \
-                 (`no_event`), or the change is older than what was kept (`bug`).",
+                 are set up: the event came later (`event_late`), not within `webhook.silent_after` (`event_lost`), there is \
+                 none for such a change (`no_event`), or a message is 30 s older than what was kept without it (`bug`). A \
+                 sample. A write to the same list meanwhile counts as the event.",
                 &[("class", &["event_late", "event_lost", "no_event", "bug"])],
             ),
             audits: declare.counters(
                 "anteroom_audits_total",
                 "Hits that were fetched again behind because of `audit.share`: the list was the same, it differed, it could \
-                 not be fetched, or the upstream had enough to do.",
+                 not be fetched, or it was left alone since the upstream or the comparing had enough to do, or it had \
+                 failed. Only as good as the upstream's ETag: a 304 is the same.",
                 &[("result", &["same", "differs", "failed", "skipped"])],
             ),
             writes_unattributed: declare.counter(

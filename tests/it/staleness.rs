@@ -16,6 +16,7 @@ use anteroom::server::Drained;
 use http::StatusCode;
 use tokio::task::JoinHandle;
 
+use crate::support::child::Program;
 use crate::support::script::{Script, json};
 use crate::support::{Answer, Proxy, get, get_with, jump, post, spawn};
 
@@ -260,6 +261,28 @@ async fn a_message_from_before_the_list_was_asked_for_is_a_mistake_of_somebody()
     after_the_ttl(&proxy).await;
     classes(&proxy, &[("bug", 1.0)]).await;
     assert!(proxy.metric(SUM).await < 15.5, "it was not served before it was asked for");
+}
+
+#[tokio::test]
+async fn such_a_mistake_is_logged_without_the_identifier() {
+    let upstream = growing(&[-300]).await;
+    let settings = "cache.ttl = \"0s\"\ncache.stale_while_revalidate = \"0s\"\nwebhook.secrets = [\"s\"]\n\
+                    drain.notice = \"0s\"\nlog.format = \"json\"";
+    let mut program = Program::serve(&upstream.url, settings).await;
+    let url = format!("{}{}", program.url, StandIn::list_path("zebra:7f3"));
+    get(&url).await;
+    get(&url).await;
+    let counted = format!("{} 1\n", class("bug"));
+    let counting = async { while !get(&format!("{}/metrics", program.admin)).await.text().contains(&counted) {} };
+    tokio::time::timeout(Duration::from_secs(20), counting).await.expect("it is counted");
+    program.signal("TERM").await;
+    program.ended().await;
+    let log = program.stderr();
+    let lines: Vec<&str> = log.lines().filter(|line| line.contains("lacked a message")).collect();
+    let line: serde_json::Value = serde_json::from_str(lines[0]).expect("an object");
+    assert_eq!((lines.len(), line["level"].as_str()), (1, Some("ERROR")));
+    assert_eq!(line["contact"].as_str().map(str::len), Some(16));
+    assert!(!log.contains("zebra"), "{log}");
 }
 
 #[tokio::test]
