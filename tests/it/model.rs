@@ -284,9 +284,10 @@ impl Client {
 }
 
 /// A room in front of a register, for many schedules.
-fn room(origin: &wire::Origin, negative: bool) -> Arc<Room> {
-    let more = if negative { "cache.negative_ttl = \"2s\"\n" } else { "" };
-    let config = settings("http://origin.test", &format!("{SETTINGS}{more}"));
+fn room(origin: &wire::Origin, negative: bool, audits: bool) -> Arc<Room> {
+    let negative = if negative { "cache.negative_ttl = \"2s\"\n" } else { "" };
+    let audits = if audits { "audit.share = 0.5\n" } else { "" };
+    let config = settings("http://origin.test", &format!("{SETTINGS}{negative}{audits}"));
     let metrics = Arc::new(Metrics::new());
     let upstream = Upstream::over(origin.clone(), config.upstream.clone(), metrics.clone());
     Room::with(config, upstream, metrics)
@@ -344,7 +345,8 @@ fn run_all(seeds: std::ops::Range<u64>) -> Result<(), Broken> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         runtime.expect("a runtime").block_on(async {
             let origin = wire::Origin::default();
-            let room = room(&origin, (first / ROOM_SERVES).is_multiple_of(2));
+            let which = first / ROOM_SERVES;
+            let room = room(&origin, which.is_multiple_of(2), which % 4 >= 2);
             for seed in seeds.by_ref().take(usize::try_from(ROOM_SERVES).expect("few")) {
                 run(room.clone(), &origin, seed).await?;
             }
