@@ -31,3 +31,4 @@ mod sharing;
 mod streaming;
 mod support;
 mod tunnels;
+mod webhooks;
