@@ -127,11 +127,14 @@ pub(super) fn change(name: &str, before: &Value, now: &Value) -> Value {
     json!({ name: { "previous_value": before, "current_value": now } })
 }
 
-/// What differs between two states of a contact, in the order of the columns.
+/// What differs between two states of a contact, in the order of the columns, the time of the change last.
 pub(super) fn changes(before: &Contact, now: &Contact) -> Vec<Value> {
     let (before, now) = (json!(before), json!(now));
-    let columns = now.as_object().into_iter().flatten().filter(|(name, value)| before[name.as_str()] != **value);
-    columns.map(|(name, value)| change(name, &before[name.as_str()], value)).collect()
+    let columns = now.as_object().into_iter().flatten().map(|(name, value)| (name, &before[name.as_str()], value));
+    let (mut changed, times): (Vec<_>, Vec<_>) =
+        columns.filter(|(_, before, now)| before != now).partition(|(name, ..)| *name != "updated_at");
+    changed.extend(times);
+    changed.into_iter().map(|(name, before, now)| change(name, before, now)).collect()
 }
 
 fn account() -> Value {

@@ -252,3 +252,56 @@ impl Dice {
         *range.start() + range.end().saturating_sub(*range.start()).mul_f64(self.unit())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::Trouble;
+    use super::*;
+
+    /// An outbox with one receiver and events named by their bodies, as they will leave it.
+    fn fates(trouble: Trouble, events: u64) -> (Vec<(Bytes, Duration, bool)>, usize) {
+        let outbox = Outbox::new();
+        let webhook = Arc::new(Webhook::account("http://h/").with(trouble));
+        let dice = Dice(webhook.trouble.seed);
+        outbox.queue().receivers.push(Receiver { webhook, stopped: CancellationToken::new(), dice });
+        let start = Instant::now();
+        for event in 0..events {
+            outbox.put("message_created", None, None, &event.to_string().into());
+        }
+        let queue = &mut *outbox.queue();
+        let due = std::mem::take(&mut queue.due).into_iter();
+        (due.map(|((due, _), job)| (job.delivery.body, due - start, job.lost)).collect(), queue.dropped)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn without_trouble_everything_is_due_at_once_in_its_order() {
+        let (fates, dropped) = fates(Trouble::default(), 100);
+        assert!(
+            fates
+                .iter()
+                .enumerate()
+                .all(|(at, (body, due, lost))| { *body == at.to_string() && due.is_zero() && !lost })
+        );
+        assert_eq!((fates.len(), dropped), (100, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn chance_changes_the_order_and_can_be_repeated() {
+        let delay = Duration::from_secs(1)..=Duration::from_secs(2);
+        let trouble = |seed| Trouble { delay: delay.clone(), lost: 0.3, twice: 0.1, seed };
+        let (one, _) = fates(trouble(1), 1000);
+        assert_eq!(one, fates(trouble(1), 1000).0);
+        assert_ne!(one, fates(trouble(2), 1000).0);
+        assert!(one.iter().all(|(_, due, _)| delay.contains(due)));
+        assert!((1050..1150).contains(&one.len()), "{} of 1000, a tenth twice", one.len());
+        let lost = one.iter().filter(|(_, _, lost)| *lost).count() * 10 / one.len();
+        assert!((2..4).contains(&lost), "{lost} tenths lost");
+        assert!(one.windows(2).any(|pair| pair[0].0.len() > pair[1].0.len()), "a later one overtakes an earlier one");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_are_dropped_and_counted() {
+        let (fates, dropped) = fates(Trouble::default(), MAX_PENDING as u64 + 5);
+        assert_eq!((fates.len(), dropped, &fates[0].0[..]), (MAX_PENDING, 5, &b"5"[..]));
+    }
+}

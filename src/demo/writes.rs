@@ -344,7 +344,7 @@ impl World {
     pub(super) fn fail_message(&mut self, id: i64, message_id: i64, error: &str) -> Result<(), Missing> {
         let conversation = self.conversations.get(&id).ok_or(Missing)?;
         let message = conversation.messages.iter().find(|it| it.id == message_id).ok_or(Missing)?;
-        if message.content_attributes.get("external_error").is_some() {
+        if message.content_attributes.get("external_error").is_some_and(|it| !it.is_null()) {
             return Ok(());
         }
         self.change_message(id, message_id, |message| message.content_attributes["external_error"] = json!(error))
