@@ -45,7 +45,9 @@ pub enum WebhookKind {
 
 /// What goes wrong between an event and its receiver. The default is nothing.
 ///
-/// A delay that varies changes the order of deliveries; [`StandIn::hold_deliveries_when`](super::StandIn::hold_deliveries_when) does so deliberately.
+/// A delay that varies changes the order of deliveries by chance; [`hold_deliveries_when`] does it deliberately.
+///
+/// [`hold_deliveries_when`]: super::StandIn::hold_deliveries_when
 #[derive(Debug, Clone)]
 pub struct Trouble {
     /// How long a delivery waits in the queue.
