@@ -54,6 +54,7 @@ impl Asked {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| WebhookResult::CutShort)?.into_data() else { continue };
             length += data.len() as u64;
+            self.received.store(length, Ordering::Relaxed);
             let why = if length > LONGEST { WebhookResult::TooLarge } else { WebhookResult::Crowded };
             read.push(&data).map_err(|_| why)?;
         }

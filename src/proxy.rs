@@ -34,7 +34,8 @@ pub(crate) struct Asked {
     pub(crate) body: Option<Body>,
     peer: SocketAddr,
     request_id: HeaderValue,
-    received: Arc<std::sync::atomic::AtomicU64>,
+    /// Bytes of the request's body, counted as they come.
+    pub(crate) received: Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// Answers a request.
