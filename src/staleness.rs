@@ -8,7 +8,7 @@
 //! upstream's answer, so it is kept, and lists that are audited are fresher than others.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -115,7 +115,7 @@ impl Flown {
             (Some(captured), Some(Landed::Answer { status: StatusCode::NOT_FOUND, .. })) => {
                 self.audited(Audited::Differs);
                 if untold(captured) {
-                    let served = Served::of(captured, &self.live, clock::now(), clock::wall());
+                    let served = self.served(captured);
                     self.measure(&Changes::gone(), &served);
                 }
             }
@@ -135,7 +135,7 @@ impl Flown {
         let Ok(permit) = self.room.staleness.comparing.clone().try_acquire_owned() else {
             return self.audited(Audited::Skipped);
         };
-        let served = Served::of(&old, &self.live, clock::now(), clock::wall());
+        let served = self.served(&old);
         let trim = &self.live.config.payload.trim;
         let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: trim.newest_messages() };
         let (tasks, drained) = (self.room.tasks.clone(), self.room.drained.clone());
@@ -158,6 +158,17 @@ impl Flown {
         };
         // A drain waits for tasks: this one is worth no time then.
         tasks.spawn(async move { drained.run_until_cancelled(looking).await });
+    }
+
+    /// When an answer was served of which this flight's takes the place: until now, also while this one was being
+    /// fetched; fresh, stale, or, if a fetch had failed before, in its place.
+    fn served(&self, captured: &Entry) -> Served {
+        let now = clock::now();
+        let lifetimes = self.room.lifetimes(&self.live, now);
+        let usable = served_until(captured.unsettled_expiry, &lifetimes);
+        let stood_in = captured.failed_until().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
+        let age = now.saturating_duration_since(captured.began);
+        Served::between(millis(clock::wall()), age, captured.initial_age, usable.max(stood_in))
     }
 
     /// Says for how long the captured answer could be served though nobody had told that it had changed, and why nobody
@@ -241,16 +252,7 @@ struct Served {
 }
 
 impl Served {
-    /// An answer that another takes the place of just `now`, which is `wall` by the wall clock. Until then it was served,
-    /// also while the other was being fetched: fresh, stale, or, if a fetch had failed before, in its place.
-    fn of(entry: &Entry, live: &Live, now: Instant, wall: SystemTime) -> Self {
-        let lifetimes = &live.config.lifetimes;
-        let usable = served_until(entry.unsettled_expiry, lifetimes);
-        let stood_in = entry.failed_until().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
-        let age = now.saturating_duration_since(entry.began);
-        Self::between(millis(wall), age, entry.initial_age, usable.max(stood_in))
-    }
-
+    /// An answer of this age, which is not served any more beyond an age of `usable`, at this moment by the wall clock.
     fn between(wall: u64, age: Duration, initial_age: Duration, usable: Duration) -> Self {
         let unused = age.saturating_sub(usable);
         let ago = |duration: Duration| wall.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));

@@ -417,7 +417,7 @@ impl Metrics {
             webhook_delay: declare.histogram(
                 "anteroom_webhook_delay_seconds",
                 "Time from an event, by the application's own clock, to its webhook: until then a list that was kept was \
-                 served without it. New messages and changes of conversations alone tell their time.",
+                 served without it. Only new messages, in whole seconds, and changes of conversations tell their time.",
                 STALENESS_BUCKETS,
             ),
             webhooks_silent: declare.gauge(

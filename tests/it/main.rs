@@ -32,3 +32,4 @@ mod staleness;
 mod streaming;
 mod support;
 mod tunnels;
+mod webhooks;
