@@ -18,6 +18,7 @@ pub mod policy {
     pub mod secret;
     pub mod webhook;
     pub mod event;
+    pub mod frames;
     pub mod times;
     pub mod watermark;
 
