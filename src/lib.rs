@@ -44,6 +44,7 @@ pub mod engine {
 }
 
 pub mod admin;
+pub mod cable;
 pub mod check;
 pub mod config;
 #[cfg(feature = "demo")]
