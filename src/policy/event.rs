@@ -153,7 +153,7 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
             }
             let happened = if event == Event::MessageCreated { payload.at(&["created_at"]) } else { None };
             let private = payload.at(&["private"]).is_some_and(|private| private.0 == "true");
-            Heard { event, changes_lists: !private, touched, happened: happened.and_then(|at| at.time()) }
+            Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
         }
         Event::ContactCreated | Event::ContactUpdated => {
             let touched = Touched { contacts: Vec::from_iter(payload.at(&["id"]).and_then(Json::id)), ..Touched::default() };
@@ -183,7 +183,7 @@ pub fn of_cable(text: &str) -> Option<Heard> {
             let private = data.at(&["private"]).is_some_and(|private| private.0 == "true");
             let touched = Touched { source, contacts: Vec::from_iter(contact), conversation };
             let happened = if event == Event::MessageCreated { data.at(&["created_at"]) } else { None };
-            Heard { event, changes_lists: !private, touched, happened: happened.and_then(|at| at.time()) }
+            Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
         }
         // Contacts do not hear of these, agents do (`api.md` section 8).
         Event::ContactCreated | Event::ContactUpdated => {
@@ -208,7 +208,7 @@ pub fn subscriber(text: &str) -> Option<String> {
 fn of_conversation_event(event: Event, payload: Json<'_>, account: &[&str]) -> Heard {
     // Typing events have it one step deeper in webhooks; they change nothing.
     let touched = of_conversation(payload, payload.at(account));
-    let happened = payload.at(&["updated_at"]).and_then(|at| at.time());
+    let happened = payload.at(&["updated_at"]).and_then(Json::time);
     Heard { event, changes_lists: event.changes_lists(), touched, happened }
 }
 

@@ -315,7 +315,9 @@ mod tests {
     fn written() -> impl Strategy<Value = Vec<u8>> {
         let bytes = |frames: Vec<Frame>| {
             let mut bytes = Vec::new();
-            frames.into_iter().for_each(|frame| frame.format(&mut bytes).unwrap());
+            for frame in frames {
+                frame.format(&mut bytes).unwrap();
+            }
             bytes
         };
         let texts = || prop_oneof![8 => "[a-zé🚚]{0,40}", 1 => "[a-z]{126,140}", 1 => "[a-z]{65500,65600}"];

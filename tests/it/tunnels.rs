@@ -14,14 +14,14 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::support::raw::{Scripted, Talk, exchange};
 use crate::support::{Proxy, jump, post};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-const HANDSHAKE: &str = "GET /cable HTTP/1.1\r\nhost: h\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
+pub const HANDSHAKE: &str = "GET /cable HTTP/1.1\r\nhost: h\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+pub const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-async fn open(proxy: &Proxy) -> Socket {
+pub async fn open(proxy: &Proxy) -> Socket {
     let url = format!("{}/cable", proxy.url.replacen("http", "ws", 1));
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "actioncable-v1-json".parse().unwrap());
@@ -31,7 +31,7 @@ async fn open(proxy: &Proxy) -> Socket {
 }
 
 /// The next frame that is not a ping of the cable's.
-async fn next(socket: &mut Socket) -> Value {
+pub async fn next(socket: &mut Socket) -> Value {
     loop {
         let frame = socket.next().await.expect("it goes on").expect("a frame");
         let Message::Text(text) = frame else { continue };

@@ -104,7 +104,7 @@ fn what_is_wrong_in_one_place_of_a_webhook_loses_nothing_of_the_others() {
         ("/conversation/contact_inbox/source_id", json!("gone"), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox/source_id", json!(null), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox/source_id", json!({}), touched(None, &[5012], Some((7, 131)))),
-        ("/conversation/contact_inbox/source_id", json!(15550100), touched(Some("15550100"), &[5012], Some((7, 131)))),
+        ("/conversation/contact_inbox/source_id", json!(15_550_100), touched(Some("15550100"), &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox/source_id", json!("a\"\u{1F69A}\n"), touched(Some("a\"\u{1F69A}\n"), &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox", json!("gone"), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox", json!(null), touched(None, &[5012], Some((7, 131)))),
