@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
 use crate::engine::body::Body;
+use crate::engine::clock;
 use crate::outcome::problem;
 use crate::policy::ledger::Scope;
 use crate::policy::secret::Secret;
@@ -44,8 +45,8 @@ pub async fn handle(room: &Room, head: &Parts, body: UnsyncBoxBody<Bytes, hyper:
     }
 }
 
-fn text(status: StatusCode, text: &'static str) -> Response<Body> {
-    let mut response = Response::new(Body::from(Bytes::from_static(text.as_bytes())));
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.into()));
     *response.status_mut() = status;
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
@@ -53,7 +54,14 @@ fn text(status: StatusCode, text: &'static str) -> Response<Body> {
 
 fn ready(room: &Room) -> Response<Body> {
     if room.ready.load(Ordering::Acquire) {
-        text(StatusCode::OK, "ready\n")
+        // Without events lists are only fetched more often: no reason to take no requests.
+        match room.silent_for(clock::now()) {
+            Some(silent) => {
+                let silent = format!("ready\nwebhooks are silent: one was due {} s ago\n", silent.as_secs());
+                text(StatusCode::OK, silent)
+            }
+            None => text(StatusCode::OK, "ready\n"),
+        }
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
     }
@@ -68,6 +76,7 @@ fn metrics(room: &Room) -> Response<Body> {
     metrics.cache_bytes.set(signed(bytes));
     metrics.body_bytes.set(signed(room.memory.held()));
     metrics.flights.set(signed(room.flights.under_way() as u64));
+    metrics.webhooks_silent.set(i64::from(room.silent_for(clock::now()).is_some()));
     metrics.ready.set(i64::from(room.ready.load(Ordering::Acquire)));
     let mut response = Response::new(Body::from(Bytes::from(metrics.render())));
     let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");

@@ -83,7 +83,7 @@ impl Asked {
     async fn serve_kept(&self, key: &Key, ending: Ending, entry: &Arc<Entry>, now: Instant) -> Answered {
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         self.room.metrics.answer_age.observe(age.as_secs_f64());
-        let lifetimes = &self.live.config.lifetimes;
+        let lifetimes = self.room.lifetimes(&self.live, now);
         let ttl = match entry.unsettled_expiry {
             _ if entry.answer.status == StatusCode::NOT_FOUND => lifetimes.negative_ttl,
             Some(expiry) => expiry.min(lifetimes.ttl),

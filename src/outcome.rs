@@ -43,22 +43,24 @@ pub struct Outcome {
     cache_status: String,
     /// Why, from a closed set: in `Cache-Status` and in the log.
     detail: Option<&'static str>,
+    /// Why is for the log alone.
+    quiet: bool,
 }
 
 impl Outcome {
     /// From memory, with the seconds it stays fresh: negative if it is stale.
     pub fn from_memory(ending: Ending, ttl: i64) -> Self {
-        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None }
+        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false }
     }
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
     pub fn forwarded(ending: Ending, reason: &str) -> Self {
-        Self { ending, cache_status: format!("; fwd={reason}"), detail: None }
+        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false }
     }
 
     /// Answered here.
     pub fn own(ending: Ending) -> Self {
-        Self { ending, cache_status: String::new(), detail: None }
+        Self { ending, cache_status: String::new(), detail: None, quiet: false }
     }
 
     /// The upstream answered with this status.
@@ -94,8 +96,16 @@ impl Outcome {
         self
     }
 
+    /// Why, for the log alone.
+    #[must_use]
+    pub fn quietly(mut self, detail: &'static str) -> Self {
+        (self.detail, self.quiet) = (Some(detail), true);
+        self
+    }
+
     fn field(&self) -> HeaderValue {
-        let detail = self.detail.map_or_else(String::new, |detail| format!("; detail={detail}"));
+        let detail =
+            self.detail.filter(|_| !self.quiet).map_or_else(String::new, |detail| format!("; detail={detail}"));
         HeaderValue::try_from(format!("anteroom{}{detail}", self.cache_status)).expect("made of tokens")
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::upstream::UpstreamError;
 use crate::outcome::{Outcome, Record, problem};
 use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id};
 use crate::policy::ledger::Tick;
-use crate::policy::route::{Refusal, Route, Source, Target, classify, has_body};
+use crate::policy::route::{Refusal, Route, Rules, Source, Target, classify, has_body};
 use crate::policy::shown;
 use crate::room::{Live, Room};
 use crate::write::Write;
@@ -32,7 +32,7 @@ pub(crate) struct Asked {
     pub(crate) live: Arc<Live>,
     pub(crate) head: Parts,
     /// Taken by whoever passes it on.
-    body: Option<Body>,
+    pub(crate) body: Option<Body>,
     peer: SocketAddr,
     request_id: HeaderValue,
     received: Arc<std::sync::atomic::AtomicU64>,
@@ -48,9 +48,11 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -
         record.belongs_to(trace_id);
     }
     let config = &live.config;
+    let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
+    let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
     let route = match refuse_host(&head) {
         Some(refusal) => Route::Refuse(refusal),
-        None => classify(&head.method, &head.uri, &head.headers, config.query, config.credentials),
+        None => classify(&head.method, &head.uri, &head.headers, rules),
     };
     if let Route::List(key) | Route::Bypass(key, _) = &route {
         record.about(room.pseudonym(key));
@@ -62,6 +64,7 @@ pub async fn handle(room: Arc<Room>, peer: SocketAddr, request: Request<Body>) -
         Route::List(key) => asked.list(key).await,
         Route::Bypass(key, reason) => asked.bypass(&key, reason).await,
         Route::Write(targets) => asked.write(targets).await,
+        Route::Webhook => asked.webhook().await,
         Route::Preflight => asked.preflight().await,
         Route::Tunnel => asked.tunnel().await,
         Route::Pass(source) => asked.pass(source).await,
@@ -149,11 +152,16 @@ impl Asked {
         let (status, detail, word) = match refusal {
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
             Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field", "host"),
+            Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
         };
         let mut response = self.problem(status, detail);
-        if refusal == Refusal::Method {
-            let allowed = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
-            response.headers_mut().insert(header::ALLOW, allowed);
+        let allowed = match refusal {
+            Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
+            Refusal::NoWebhook => Some("POST"),
+            Refusal::Host => None,
+        };
+        if let Some(allowed) = allowed {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
         }
         (response, Outcome::own(Ending::Refused).detail(word))
     }

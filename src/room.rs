@@ -24,10 +24,11 @@ use crate::engine::store::{Entry, Store};
 use crate::engine::upstream::{Upstream, UpstreamSettings};
 use crate::fetch::Landed;
 use crate::outcome::Sampler;
-use crate::policy::freshness::{Aging, Freshness, judge};
+use crate::policy::freshness::{Aging, Freshness, Lifetimes, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
+use crate::policy::watermark::Watermark;
 use crate::preflight::Preflights;
 
 /// How many lists are remembered as not to be shared, and for how long.
@@ -41,6 +42,8 @@ const RETRY_SHARE: f32 = 0.2;
 
 /// Bodies being put into a coding at once: more readers get the plain body meanwhile.
 const ENCODED_AT_ONCE: usize = 4;
+/// Bytes of webhooks being read, all together.
+const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
 /// Milliseconds between two log lines that tell of violations.
 const TELL_EVERY_MS: u64 = 10_000;
 
@@ -79,6 +82,12 @@ pub struct Room {
     pub retries: TpsBudget,
     /// Memory for bodies.
     pub memory: Memory,
+    /// Memory for webhooks while they are read.
+    pub webhook_memory: Memory,
+    /// Whether the application's events arrive.
+    pub watermark: Watermark,
+    /// Whether it was told that they do not.
+    pub told_of_silence: AtomicBool,
     /// Which hits get an access line.
     pub sampler: Sampler,
     /// Writes and tunnels, which outlive the handler of their request.
@@ -120,6 +129,9 @@ impl Room {
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
+            webhook_memory: Memory::new(WEBHOOK_MEMORY),
+            watermark: Watermark::default(),
+            told_of_silence: AtomicBool::new(false),
             sampler: Sampler::default(),
             tasks: TaskTracker::new(),
             ready: AtomicBool::new(true),
@@ -197,7 +209,12 @@ impl Room {
             negative: entry.answer.status == http::StatusCode::NOT_FOUND,
             unsettled_expiry: entry.unsettled_expiry,
         };
-        judge(aging, &live.config.lifetimes)
+        judge(aging, &self.lifetimes(live, now))
+    }
+
+    /// How long answers live, now.
+    pub fn lifetimes(&self, live: &Live, now: Instant) -> Lifetimes {
+        live.config.lifetimes.while_events_are(self.events(live, now))
     }
 
     /// What may stand in for a failed fetch: the last good answer, if it is current.

@@ -13,6 +13,7 @@ use crate::engine::upstream::UpstreamError;
 use crate::policy::ledger::{Place, Scope};
 use crate::policy::route::{Effect, Source, Target, effect_of};
 use crate::policy::shown;
+use crate::policy::watermark::must_cause_an_event;
 use crate::room::{Live, Room};
 
 /// How long a write's effects may go on after its answer.
@@ -75,6 +76,7 @@ impl Write {
         }
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
+        let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
         let exchange = self.live.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
         let response = match self.live.upstream.send(request).await {
@@ -88,6 +90,9 @@ impl Write {
                 return Err(error);
             }
         };
+        if must_cause_an_event(&method, &path, response.status()) {
+            self.room.watermark.owed(self.room.epoch.moment(began));
+        }
         let effect = effect_of(response.status());
         if effect == Effect::Nothing {
             guard.armed = false;

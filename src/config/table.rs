@@ -246,7 +246,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("webhook.secrets", Is("[]"), SECRETS, webhook_secrets,
         "the secrets that the application signs with, such as [{ file = \"/run/secrets/webhook\" }]; any of them will do"),
     setting!("webhook.unsigned_token", Unset(r#"{ file = "/run/secrets/webhook-token" }"#), SECRET, unsigned_token,
-        "for servers too old to sign: they call webhook.path with ?token=..."),
+        "for servers too old to sign: they call webhook.path with ?token= and this"),
     setting!("webhook.max_age", Is(r#""5m""#), TIME_LIMIT, webhook_max_age,
         "how far the time of a signature may lie from now, either way"),
     setting!("webhook.silent_after", Is(r#""1m""#), TIME_LIMIT, webhook_silent_after,

@@ -17,6 +17,17 @@ pub enum CredentialsRule {
     Ignore,
 }
 
+/// The settings that say what a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules<'a> {
+    /// `cache.query`.
+    pub query: QueryRule,
+    /// `cache.credentials`.
+    pub credentials: CredentialsRule,
+    /// `webhook.path`, if webhooks are received.
+    pub webhooks: Option<&'a str>,
+}
+
 /// What a request is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
@@ -28,6 +39,8 @@ pub enum Route {
     Write(Vec<Target>),
     /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard).
     Preflight,
+    /// The application tells of an event.
+    Webhook,
     /// A WebSocket handshake.
     Tunnel,
     /// Anything else: passed on untouched. If its answer shows a contact of this source, its id is learned.
@@ -74,6 +87,8 @@ pub enum Refusal {
     Method,
     /// No `Host`, or more than one (RFC 9112 section 3.2): 400.
     Host,
+    /// Anything but a POST where webhooks come: 405.
+    NoWebhook,
 }
 
 /// A contact as one inbox knows it. `Debug` is for tests; nothing logs it.
@@ -115,10 +130,14 @@ pub enum Target {
 }
 
 /// What a request is, by its head alone.
-pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, query: QueryRule, credentials: CredentialsRule) -> Route {
+pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_>) -> Route {
     if *method == Method::CONNECT || *method == Method::TRACE {
         return Route::Refuse(Refusal::Method);
     }
+    if rules.webhooks == Some(uri.path()) {
+        return if *method == Method::POST { Route::Webhook } else { Route::Refuse(Refusal::NoWebhook) };
+    }
+    let Rules { query, credentials, .. } = rules;
     let overridden = headers.contains_key("x-http-method-override");
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
@@ -289,6 +308,11 @@ fn readings(path: &str) -> Vec<Vec<String>> {
 mod tests {
     use super::*;
 
+    const RULES: Rules<'_> = Rules {
+        query: QueryRule::Key,
+        credentials: CredentialsRule::Bypass,
+        webhooks: Some("/_anteroom/webhooks"),
+    };
     const LIST: &str = "/public/api/v1/inboxes/in/contacts/co/conversations";
 
     fn route(method: &str, target: &str, headers: &[(&str, &str)]) -> Route {
@@ -297,7 +321,7 @@ mod tests {
             map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
         }
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        classify(&method, &target.parse().unwrap(), &map, QueryRule::Key, CredentialsRule::Bypass)
+        classify(&method, &target.parse().unwrap(), &map, RULES)
     }
 
     fn contact(contact: &str) -> Target {
@@ -342,7 +366,12 @@ mod tests {
         let query = format!("{LIST}?api%5Faccess_token=x");
         assert!(matches!(route("GET", &query, &[]), Route::Bypass(_, BypassReason::AccessToken)));
         let headers = HeaderMap::from_iter([(header::COOKIE, "a=b".parse().unwrap())]);
-        let ignored = classify(&Method::GET, &LIST.parse().unwrap(), &headers, QueryRule::Key, CredentialsRule::Ignore);
+        let ignored = classify(
+            &Method::GET,
+            &LIST.parse().unwrap(),
+            &headers,
+            Rules { credentials: CredentialsRule::Ignore, ..RULES },
+        );
         assert!(matches!(ignored, Route::List(_)));
     }
 

@@ -96,3 +96,113 @@ fn unhex(hex: &[u8]) -> Option<[u8; 32]> {
     }
     Some(bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The test vector of `api.md` section 7.2.
+    const SECRET: &str = "whsec_test_0001";
+    const TIMESTAMP: u64 = 1_781_182_950;
+    const BODY: &[u8] = br#"{"event":"message_created","id":1}"#;
+    const SIGNATURE: &str = "sha256=7b8f49c5fa5b713bad1778de91d85efdead7cd36c8083114285b1ae7a203ed47";
+
+    fn settings(secrets: &[&str], token: Option<&str>) -> WebhookSettings {
+        WebhookSettings {
+            path: "/_anteroom/webhooks".into(),
+            secrets: secrets.iter().map(|secret| Secret::new(*secret).unwrap()).collect(),
+            unsigned_token: token.map(|token| Secret::new(token).unwrap()),
+            max_age: Duration::from_secs(300),
+            silent_after: Duration::from_secs(60),
+        }
+    }
+
+    fn signed<'a>(timestamp: &'a str, signature: &'a str) -> Claim<'a> {
+        Claim { timestamp: Some(timestamp.as_bytes()), signature: Some(signature.as_bytes()), token: None }
+    }
+
+    #[test]
+    fn the_test_vector_is_genuine_whichever_secret_it_was() {
+        for secrets in [&[SECRET][..], &[SECRET, "new"], &["new", SECRET], &["a", "b", SECRET]] {
+            assert_eq!(judge(&settings(secrets, None), signed("1781182950", SIGNATURE), BODY, TIMESTAMP), Ok(()));
+        }
+    }
+
+    #[test]
+    fn no_other_signature_is() {
+        let body_alone = "sha256=a64278cf6c3e6184dfafa01470193e54114cee108b368a0ee4e32d31dd4399d0";
+        let upper = SIGNATURE.to_uppercase().replacen("SHA256", "sha256", 1);
+        let long = format!("{SIGNATURE}0");
+        for (timestamp, signature, body) in [
+            ("1781182950", &*SIGNATURE.replacen('7', "8", 1), BODY),
+            ("1781182951", SIGNATURE, BODY),
+            (" 1781182950", SIGNATURE, BODY),
+            ("1781182950", SIGNATURE, br#"{"event":"message_created","id":2}"#),
+            ("1781182950", SIGNATURE, br#"{"event":"message_created","id":1} "#),
+            ("1781182950", SIGNATURE, b""),
+            ("1781182950", &SIGNATURE[7..], BODY),
+            ("1781182950", &SIGNATURE[..70], BODY),
+            ("1781182950", &long, BODY),
+            ("1781182950", &upper, BODY),
+            ("1781182950", body_alone, BODY),
+            ("1781182950", "sha256=", BODY),
+            ("1781182950", "", BODY),
+            ("1781182950", "sha256=zz8f49c5fa5b713bad1778de91d85efdead7cd36c8083114285b1ae7a203ed47", BODY),
+        ] {
+            let verdict = judge(&settings(&[SECRET], None), signed(timestamp, signature), body, TIMESTAMP);
+            assert_eq!(verdict, Err(Untrusted::BadSignature), "{timestamp} {signature}");
+        }
+        let claim = Claim { timestamp: None, ..signed("", SIGNATURE) };
+        assert_eq!(judge(&settings(&[SECRET], None), claim, BODY, TIMESTAMP), Err(Untrusted::BadSignature));
+        let other = settings(&["other"], None);
+        assert_eq!(judge(&other, signed("1781182950", SIGNATURE), BODY, TIMESTAMP), Err(Untrusted::BadSignature));
+    }
+
+    #[test]
+    fn a_genuine_one_may_be_too_old_or_from_the_future() {
+        for (now, expected) in [
+            (TIMESTAMP + 300, Ok(())),
+            (TIMESTAMP + 301, Err(Untrusted::TooOld)),
+            (TIMESTAMP - 300, Ok(())),
+            (TIMESTAMP - 301, Err(Untrusted::TooOld)),
+            (0, Err(Untrusted::TooOld)),
+        ] {
+            let verdict = judge(&settings(&[SECRET], None), signed("1781182950", SIGNATURE), BODY, now);
+            assert_eq!(verdict, expected, "{now}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_no_reason_to_believe() {
+        for timestamp in ["", "now", "1781182950.5", "-1781182950", "99999999999999999999"] {
+            let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+            mac.update(format!("{timestamp}.").as_bytes());
+            mac.update(BODY);
+            let digest: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+            let signature = format!("sha256={digest}");
+            let verdict = judge(&settings(&[SECRET], None), signed(timestamp, &signature), BODY, TIMESTAMP);
+            assert_eq!(verdict, Err(Untrusted::TooOld), "{timestamp}");
+        }
+    }
+
+    #[test]
+    fn a_token_stands_in_for_a_signature_that_cannot_be_had() {
+        let with = |token: &'static str| Claim { token: Some(token.as_bytes()), ..Claim::default() };
+        for (secrets, token, claim, expected) in [
+            (&[][..], Some("t"), with("t"), Ok(())),
+            (&[], Some("t"), with("T"), Err(Untrusted::Unsigned)),
+            (&[], Some("t"), with(""), Err(Untrusted::Unsigned)),
+            (&[], Some("t"), Claim::default(), Err(Untrusted::Unsigned)),
+            (&[SECRET], None, with("t"), Err(Untrusted::Unsigned)),
+            (&[SECRET], None, Claim::default(), Err(Untrusted::Unsigned)),
+            (&[SECRET], Some("t"), with("t"), Ok(())),
+            // A server that signs with a secret that is not known here, and knows the token.
+            (&[], Some("t"), Claim { token: Some(b"t"), ..signed("1", "sha256=") }, Ok(())),
+            // A wrong signature is not excused.
+            (&[SECRET], Some("t"), Claim { token: Some(b"t"), ..signed("1", "sha256=") }, Err(Untrusted::BadSignature)),
+        ] {
+            assert_eq!(judge(&settings(secrets, token), claim, BODY, TIMESTAMP), expected, "{secrets:?} {claim:?}");
+        }
+        assert!(!settings(&[], None).are_received());
+    }
+}

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anteroom::demo::{Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::tunnel;
+use anteroom::policy::event::Touched;
 use anteroom::policy::ledger::{Scope, Tick};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -12,6 +13,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::raw::{Scripted, Talk};
+use crate::support::script::{Script, json as json_answer};
 use crate::support::{Proxy, get, post, spawn};
 use crate::tunnels::{HANDSHAKE, SWITCHED, Socket, next, open};
 
@@ -170,6 +172,23 @@ async fn a_verified_contact_gets_what_it_hears_through_its_other_source() {
     stand_in.agent_message(A, "one of many");
     hear(&mut socket, "message.created").await;
     is_up_to_date(&stand_in, &proxy, "phone").await;
+}
+
+/// Its conversations cannot be named without their account.
+#[tokio::test]
+async fn an_event_of_a_list_that_shows_no_contact() {
+    let script = Script::start(|request| match request.uri().path() {
+        path if path.ends_with("/conversations") => {
+            json_answer(r#"[{"id":131,"uuid":"u","contact":null,"messages":[]}]"#)
+        }
+        _ => json_answer(r#"{"source_id":"phone","pubsub_token":"t","id":42}"#),
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
+    is_a_hit(&proxy, "phone").await;
+    let touched = Touched { conversation: Some((7, 131)), ..Touched::default() };
+    proxy.room.changed(&touched, "cable");
+    assert!(!proxy.list("phone").await.is_hit());
 }
 
 /// How the proxy may have come to know whose token it is.
@@ -382,7 +401,7 @@ async fn no_byte_reaches_the_client_before_it_was_heard() {
     let (ear, ended) = (heard.clone(), hearing.clone());
     let tunnel = spawn(async move {
         tunnel::copy(near, far, Duration::from_secs(60), ended, move |piece| {
-            ear.lock().unwrap().extend_from_slice(piece)
+            ear.lock().unwrap().extend_from_slice(piece);
         })
         .await
     });

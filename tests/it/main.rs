@@ -32,3 +32,4 @@ mod sharing;
 mod streaming;
 mod support;
 mod tunnels;
+mod webhooks;

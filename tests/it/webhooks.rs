@@ -1,0 +1,256 @@
+//! Webhooks: what is genuine puts lists out of date, everything is answered 204, and their silence is noticed.
+
+use std::time::Duration;
+
+use anteroom::demo::{Options, StandIn};
+use hmac::{Hmac, KeyInit, Mac};
+use http::StatusCode;
+use sha2::Sha256;
+
+use crate::support::raw::{Talk, exchange};
+use crate::support::{Answer, Proxy, get, jump, post, request, send, settings};
+
+const SECRET: &str = "the application's secret";
+const SETTINGS: &str = "webhook.secrets = [\"the application's secret\"]";
+const PATH: &str = "/_anteroom/webhooks";
+const A: &str = "visitor-a";
+
+async fn both(more: &str) -> (StandIn, Proxy) {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let proxy = Proxy::start(&stand_in, &format!("{SETTINGS}\n{more}")).await;
+    (stand_in, proxy)
+}
+
+/// A message of an agent, as the application tells of it.
+fn message_created(stand_in: &StandIn, source: &str) -> String {
+    serde_json::json!({
+        "account": { "id": 7 },
+        "conversation": { "id": 131, "contact_inbox": { "source_id": source, "contact_id": stand_in.contact_id(source) } },
+        "source_id": "the message's own",
+        "private": false,
+        "event": "message_created",
+    })
+    .to_string()
+}
+
+fn signed(body: &str, timestamp: u64) -> [(&'static str, String); 2] {
+    let mut mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+    mac.update(format!("{timestamp}.{body}").as_bytes());
+    let digest: String = mac.finalize().into_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    [("x-chatwoot-timestamp", timestamp.to_string()), ("x-chatwoot-signature", format!("sha256={digest}"))]
+}
+
+fn now() -> u64 {
+    anteroom::engine::clock::wall().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()
+}
+
+async fn tell(proxy: &Proxy, body: &str) -> Answer {
+    let fields = signed(body, now());
+    let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    send(request("POST", &format!("{}{PATH}", proxy.url), &fields, body)).await
+}
+
+async fn counted(proxy: &Proxy, event: &str, result: &str) -> f64 {
+    proxy.metric(&format!("anteroom_webhooks_total{{event=\"{event}\",result=\"{result}\"}}")).await
+}
+
+#[tokio::test]
+async fn a_genuine_webhook_puts_the_list_out_of_date() {
+    let (stand_in, proxy) = both("").await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "behind the proxy's back");
+    assert!(proxy.list(A).await.is_hit(), "nobody has told");
+    let answer = tell(&proxy, &message_created(&stand_in, A)).await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::NO_CONTENT, ""));
+    let read = proxy.list(A).await;
+    assert!(!read.is_hit() && read.body == stand_in.list_body(A));
+    assert!(proxy.list(A).await.is_hit());
+    assert!((counted(&proxy, "message_created", "outdated").await - 1.0).abs() < 0.1);
+    assert!((proxy.metric("anteroom_invalidations_total{source=\"webhook\"}").await - 1.0).abs() < 0.1);
+    let ended = "anteroom_requests_total{method=\"POST\",outcome=\"webhook\",status_class=\"2xx\"}";
+    proxy.wait_for_metric(ended, 1.0).await;
+}
+
+#[tokio::test]
+async fn whatever_is_thought_of_it_the_answer_is_204_and_says_nothing() {
+    let (stand_in, proxy) = both("webhook.unsigned_token = \"old server\"").await;
+    proxy.list(A).await;
+    let url = format!("{}{PATH}", proxy.url);
+    let body = message_created(&stand_in, A);
+    let fields = |fields: &[(&'static str, String); 2], timestamp: Option<u64>| {
+        let [(timestamp_name, signed_at), signature] = fields.clone();
+        vec![(timestamp_name, timestamp.map_or(signed_at, |at| at.to_string())), signature]
+    };
+    let old = now() - 301;
+    for (query, fields, body, event, result) in [
+        ("", vec![], body.as_str(), "other", "unsigned"),
+        ("?token=new%20server", vec![], &body, "other", "unsigned"),
+        ("?token=", vec![], &body, "other", "unsigned"),
+        ("", fields(&signed(&body, now()), Some(now() - 1)), &body, "other", "bad_signature"),
+        ("?token=old%20server", fields(&signed("", now()), None), &body, "other", "bad_signature"),
+        ("", fields(&signed(&body, old), None), &body, "other", "too_old"),
+        ("?token=old%20server", vec![], "not JSON", "other", "malformed"),
+        ("?token=old%20server", vec![], "", "other", "malformed"),
+        ("?token=old%20server", vec![], "[]", "other", "malformed"),
+        ("?token=old%20server", vec![], r#"{"event":7}"#, "other", "no_change"),
+        ("?token=old%20server", vec![], r#"{"event":"macro_executed","id":1}"#, "other", "no_change"),
+        (
+            "?token=old%20server",
+            vec![],
+            r#"{"event":"message_created","source_id":"visitor-a"}"#,
+            "message_created",
+            "unattributed",
+        ),
+        (
+            "?token=old%20server",
+            vec![],
+            r#"{"event":"conversation_typing_on","conversation":{}}"#,
+            "conversation_typing_on",
+            "no_change",
+        ),
+        (
+            "?x=1&token=old%20server",
+            vec![],
+            r#"{"event":"contact_created","id":"x"}"#,
+            "contact_created",
+            "unattributed",
+        ),
+    ] {
+        let before = counted(&proxy, event, result).await;
+        let fields: Vec<(&str, &str)> = fields.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let answer = send(request("POST", &format!("{url}{query}"), &fields, body)).await;
+        assert_eq!((answer.status, answer.text().as_str()), (StatusCode::NO_CONTENT, ""), "{result}");
+        assert_eq!(answer.cache_status(), "anteroom", "the verdict is nobody's business");
+        assert!((counted(&proxy, event, result).await - before - 1.0).abs() < 0.1, "{event} {result}");
+        assert!(proxy.list(A).await.is_hit(), "{result}");
+    }
+    let answer = send(request("POST", &format!("{url}?token=old%20server"), &[], &body)).await;
+    assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    assert!(!proxy.list(A).await.is_hit());
+    assert!(stand_in.requests().iter().all(|seen| !seen.target.contains("webhooks")), "nothing of it is passed on");
+}
+
+#[tokio::test]
+async fn a_contact_that_changed_is_known_by_its_id_alone() {
+    let (stand_in, proxy) = both("").await;
+    proxy.list(A).await;
+    proxy.list("visitor-b").await;
+    let body = serde_json::json!({ "event": "contact_updated", "id": stand_in.contact_id(A), "name": "New" });
+    tell(&proxy, &body.to_string()).await;
+    assert!(!proxy.list(A).await.is_hit());
+    assert!(proxy.list("visitor-b").await.is_hit(), "another's list stays");
+    // An empty list names nobody: whose it is was learned.
+    proxy.list("visitor-c").await;
+    assert!(proxy.list("visitor-c").await.is_hit());
+    let body = serde_json::json!({ "event": "contact_updated", "id": stand_in.contact_id("visitor-c") });
+    tell(&proxy, &body.to_string()).await;
+    assert!(!proxy.list("visitor-c").await.is_hit());
+}
+
+#[tokio::test]
+async fn more_than_a_mebibyte_is_too_large_and_half_a_webhook_is_none() {
+    let (stand_in, proxy) = both("").await;
+    let limit = 1024 * 1024;
+    let long = |length: usize| {
+        let body = r#"{"event":"message_created"}"#;
+        body.to_owned() + &" ".repeat(length - body.len())
+    };
+    assert_eq!(tell(&proxy, &long(limit)).await.status, StatusCode::NO_CONTENT);
+    let head = format!("POST {PATH} HTTP/1.1\r\nhost: h\r\nconnection: close\r\n");
+    let announced = exchange(&proxy.url, &format!("{head}content-length: {}\r\n\r\n", limit + 1)).await;
+    assert_eq!(announced.status(), 413);
+    let chunk = format!("{:x}\r\n{}\r\n0\r\n\r\n", limit + 1, long(limit + 1));
+    let chunked = exchange(&proxy.url, &format!("{head}transfer-encoding: chunked\r\n\r\n{chunk}")).await;
+    assert_eq!(chunked.status(), 413);
+    assert!((counted(&proxy, "other", "too_large").await - 2.0).abs() < 0.1);
+    // One that breaks off says nothing.
+    proxy.list(A).await;
+    let body = message_created(&stand_in, A);
+    let mut half = Talk::to(&proxy.url).await;
+    half.send(format!("{head}content-length: {}\r\n\r\n{}", body.len(), &body[..50])).await;
+    drop(half);
+    proxy.wait_for_metric("anteroom_requests_in_flight", 0.0).await;
+    assert!(proxy.list(A).await.is_hit());
+}
+
+#[tokio::test]
+async fn one_that_never_ends_is_answered_after_a_while() {
+    let (_stand_in, proxy) = both("").await;
+    let mut slow = Talk::to(&proxy.url).await;
+    slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: h\r\ncontent-length: 100\r\n\r\n{{")).await;
+    proxy.wait_for_metric("anteroom_requests_in_flight", 1.0).await;
+    jump(Duration::from_secs(10)).await;
+    assert!(slow.head().await.unwrap().starts_with("HTTP/1.1 204 "));
+    assert!((counted(&proxy, "other", "cut_short").await - 1.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn without_a_secret_nobody_listens() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let proxy = Proxy::start(&stand_in, "").await;
+    assert_eq!(tell(&proxy, "{}").await.status, StatusCode::NOT_FOUND, "the upstream's answer");
+    assert!(stand_in.requests().iter().any(|seen| seen.target == PATH));
+    let here = Proxy::start(&stand_in, &format!("{SETTINGS}\nwebhook.path = \"/in/here\"")).await;
+    assert_eq!(post(&format!("{}/in/here?a=b", here.url), "{}").await.status, StatusCode::NO_CONTENT);
+    let read = get(&format!("{}/in/here", here.url)).await;
+    assert_eq!((read.status, read.header("allow")), (StatusCode::METHOD_NOT_ALLOWED, Some("POST")));
+    assert_eq!(post(&format!("{}{PATH}", here.url), "{}").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn a_new_secret_is_added_before_the_old_one_goes() {
+    let (stand_in, proxy) = both("").await;
+    let body = message_created(&stand_in, A);
+    let rotated = |secrets: &str| settings(&stand_in.url(), &format!("webhook.secrets = [{secrets}]"));
+    for (secrets, result) in [
+        ("\"new\", \"the application's secret\"", "outdated"),
+        ("\"new\"", "bad_signature"),
+        ("\"the application's secret\"", "outdated"),
+    ] {
+        proxy.room.reload(rotated(secrets)).unwrap();
+        let event = if result == "outdated" { "message_created" } else { "other" };
+        let before = counted(&proxy, event, result).await;
+        tell(&proxy, &body).await;
+        assert!((counted(&proxy, event, result).await - before - 1.0).abs() < 0.1, "{secrets}");
+    }
+}
+
+#[tokio::test]
+async fn a_message_without_a_webhook_means_that_webhooks_are_silent() {
+    let more = "cache.ttl_with_events = \"5m\"\ncache.ttl = \"20s\"\ncache.ttl_without_events = \"2s\"\n\
+                cache.stale_while_revalidate = \"0s\"\ncache.settle = \"0s\"\nupstream.pool_idle = \"1h\"";
+    let (stand_in, proxy) = both(more).await;
+    let ready = async || get(&format!("{}/ready", proxy.admin)).await.text();
+    let ttl = async || {
+        proxy.list(A).await;
+        let again = proxy.list(A).await;
+        let left = again.cache_status().rsplit("ttl=").next().unwrap().parse::<i64>().unwrap();
+        assert!(again.is_hit());
+        left
+    };
+    assert!((1..=2).contains(&ttl().await), "none has come yet");
+    tell(&proxy, &message_created(&stand_in, A)).await;
+    assert!(ttl().await > 200, "they come");
+    let conversation = stand_in.conversation_ids(A)[0];
+    let messages = format!("{}/{conversation}/messages", proxy.list_url(A));
+    post(&messages, r#"{"content":"Hello"}"#).await;
+    assert!(ttl().await > 200);
+    jump(Duration::from_secs(59)).await;
+    assert_eq!(ready().await, "ready\n");
+    jump(Duration::from_secs(2)).await;
+    assert!(ready().await.starts_with("ready\nwebhooks are silent: one was due 6"), "{}", ready().await);
+    assert!((proxy.metric("anteroom_webhooks_silent").await - 1.0).abs() < 0.1);
+    assert!((1..=2).contains(&ttl().await), "what was kept for longer is kept so no more");
+    // What is no genuine webhook does not end the silence.
+    post(&format!("{}{PATH}", proxy.url), "{}").await;
+    assert!((proxy.metric("anteroom_webhooks_silent").await - 1.0).abs() < 0.1);
+    tell(&proxy, r#"{"event":"conversation_typing_on"}"#).await;
+    assert!((proxy.metric("anteroom_webhooks_silent").await).abs() < 0.1);
+    assert!(ttl().await > 200);
+    assert_eq!(ready().await, "ready\n");
+    // What need cause none is not waited for.
+    post(&format!("{}/{conversation}/toggle_status", proxy.list_url(A)), "").await;
+    post(&messages, "no message").await;
+    jump(Duration::from_secs(61)).await;
+    assert_eq!(ready().await, "ready\n");
+}
