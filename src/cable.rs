@@ -49,9 +49,11 @@ impl Room {
         "outdated"
     }
 
-    /// An answer that passes may show the token with which a contact will subscribe.
+    /// An answer that passes may show the token with which a contact will subscribe. Nobody asks if nobody listens.
     pub(crate) fn learn_token(&self, shown: &Shown) {
-        if let (Some(token), Some(contact)) = (&shown.token, shown.contact) {
+        if let (Some(token), Some(contact)) = (&shown.token, shown.contact)
+            && self.live().config.observe_cable
+        {
             self.learned.learn_token(token, contact);
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Matcher, Options, Point, Shape, StandIn};
+use anteroom::demo::{INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::tunnel;
 use anteroom::policy::event::Touched;
 use anteroom::policy::ledger::{Scope, Tick};
@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
+use crate::support::child::Program;
 use crate::support::raw::{Scripted, Talk};
 use crate::support::script::{Script, json as json_answer};
 use crate::support::{Proxy, get, post, spawn};
@@ -32,7 +33,11 @@ async fn both(more: &str) -> (StandIn, Proxy) {
 
 /// A subscription through the proxy that has been confirmed.
 async fn subscribed(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Socket {
-    let mut socket = open(proxy).await;
+    subscribed_at(stand_in, &proxy.url, source).await
+}
+
+async fn subscribed_at(stand_in: &StandIn, url: &str, source: &str) -> Socket {
+    let mut socket = open(url).await;
     let channel = json!({ "channel": "RoomChannel", "pubsub_token": stand_in.pubsub_token(source) }).to_string();
     let subscribe = json!({ "command": "subscribe", "identifier": channel });
     socket.send(Message::text(subscribe.to_string())).await.unwrap();
@@ -110,7 +115,7 @@ async fn the_proxy_never_subscribes_by_itself() {
     let (stand_in, proxy) = both(OBSERVED).await;
     is_a_hit(&proxy, A).await;
     assert!(stand_in.requests().iter().all(|seen| !seen.target.contains("cable")));
-    drop(open(&proxy).await);
+    drop(open(&proxy.url).await);
     let sockets = stand_in.requests().iter().filter(|seen| seen.target.contains("cable")).count();
     assert_eq!(sockets, 1);
 }
@@ -451,5 +456,26 @@ async fn no_extension_is_offered_to_the_upstream_and_its_answer_passes_as_it_is(
         assert_eq!(is_told(&proxy, noted, "plain"), observe);
         let expected = if observe { 1.0 } else { 0.0 };
         assert!((proxy.metric(&messages("not_understood")).await - expected).abs() < 0.1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_overheard_is_in_no_log_line_and_no_metric() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    stand_in.seed("zebra-quince", conversations(1));
+    let settings = "log.level = \"trace\"\nlog.hits = 1.0\ndrain.notice = \"0s\"\ncable.observe = true\n";
+    let mut program = Program::serve(&stand_in.url(), settings).await;
+    get(&format!("{}/public/api/v1/inboxes/{INBOX}/contacts/zebra-quince", program.url)).await;
+    let mut socket = subscribed_at(&stand_in, &program.url, "zebra-quince").await;
+    stand_in.agent_message("zebra-quince", "hush-hush");
+    hear(&mut socket, "message.created").await;
+    let metrics = program.metrics().await;
+    assert!(metrics.contains(&format!("{} 1", messages("outdated"))));
+    drop(socket);
+    program.signal("TERM").await;
+    program.ended().await;
+    let told = format!("{metrics}{}", program.stderr());
+    for secret in ["zebra", "quince", "hush-hush", &stand_in.pubsub_token("zebra-quince")] {
+        assert!(!told.contains(secret), "{secret} is told");
     }
 }

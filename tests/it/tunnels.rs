@@ -21,8 +21,8 @@ pub const HANDSHAKE: &str = "GET /cable HTTP/1.1\r\nhost: h\r\nconnection: keep-
 pub const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-pub async fn open(proxy: &Proxy) -> Socket {
-    let url = format!("{}/cable", proxy.url.replacen("http", "ws", 1));
+pub async fn open(proxy_url: &str) -> Socket {
+    let url = format!("{}/cable", proxy_url.replacen("http", "ws", 1));
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "actioncable-v1-json".parse().unwrap());
     let (socket, answer) = connect_async(request).await.unwrap();
@@ -46,7 +46,7 @@ pub async fn next(socket: &mut Socket) -> Value {
 async fn a_subscriber_hears_of_a_message_through_the_proxy() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let proxy = Proxy::start(&stand_in, "").await;
-    let mut socket = open(&proxy).await;
+    let mut socket = open(&proxy.url).await;
     assert_eq!(next(&mut socket).await["type"], "welcome");
     let channel = json!({ "channel": "RoomChannel", "pubsub_token": stand_in.pubsub_token("visitor-a") }).to_string();
     let subscribe = json!({ "command": "subscribe", "identifier": channel });
@@ -142,7 +142,7 @@ async fn only_a_get_with_both_fields_is_a_handshake() {
 async fn the_drain_ends_tunnels() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let proxy = Proxy::start(&stand_in, "").await;
-    let mut socket = open(&proxy).await;
+    let mut socket = open(&proxy.url).await;
     assert_eq!(next(&mut socket).await["type"], "welcome");
     assert_eq!(proxy.stop().await, Drained::Whole);
     let end = loop {
