@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench model mutants fuzz
+.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench freshness model mutants fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -53,8 +53,11 @@ lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redb
 	build/redbot/bin/pip install --quiet --disable-pip-version-check redbot==2.7.1 httplint==2026.10.4
 	build/redbot/bin/python -B tests/lint_http.py target/debug/anteroom build/redbot/report.txt
 
-bench: ## the hot path, as ratios against a baseline of the same run
-	$(CARGO) bench --locked
+bench: ## as ratios against a baseline of the same run
+	$(CARGO) bench --locked --bench hot_path --bench forms --bench payload --bench webhooks
+
+freshness: ## six minutes: how long after a change behind the proxy's back a reader sees it
+	$(CARGO) bench --locked --bench freshness
 
 model: ## the one rule under a million random schedules
 	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture

@@ -2,15 +2,18 @@
 //!
 //! It answers the client API as the real one does, down to key order and header sets, and it can be slowed down,
 //! broken, held still and asked what it has seen. `serve` is the way of a request; `data`, `writes`, `seed` and
-//! `render` are the account; `log` and `faults` are what tests play with; `wire` is below HTTP.
+//! `render` are the account; `events` says who is told of a change, `cable`, `outbox` and `webhooks` tell them; `acts`,
+//! `log` and `faults` are what tests play with; `wire` is below HTTP.
 
 mod acts;
 mod cable;
 mod data;
+mod events;
 mod faults;
 mod handlers;
 mod http;
 mod log;
+mod outbox;
 mod params;
 mod render;
 mod routes;
@@ -18,6 +21,7 @@ mod seed;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod webhooks;
 mod wire;
 mod writes;
 
@@ -38,10 +42,12 @@ use tokio_util::task::TaskTracker;
 pub use faults::{Fault, UnknownFault};
 pub use log::{Gate, Matcher, Point, Seen};
 pub use seed::Shape;
+pub use webhooks::{Delivery, Fate, Trouble, Webhook, WebhookKind};
 
 use data::World;
 use faults::Faults;
 use log::{Gates, Log};
+use outbox::{Condition, Outbox};
 
 /// The inbox whose contacts are seeded: `visitor-a` (typical), `visitor-b` (verified, every odd shape there is),
 /// `visitor-c` and `phone:+15550100003` (no conversations).
@@ -87,7 +93,7 @@ pub struct Options {
     pub agent_token: String,
     /// Requests of one client address in one minute, as the real rate limiter counts them.
     pub requests_per_minute: Option<u32>,
-    /// How many requests the log keeps, the newest. Tests want all of them.
+    /// How many requests the log keeps, the newest, and how many deliveries. Tests want all of them.
     pub kept_requests: usize,
 }
 
@@ -124,8 +130,11 @@ impl fmt::Debug for Options {
 /// What all connections share.
 struct Shared {
     world: Mutex<World>,
-    log: Log,
-    gates: Gates,
+    outbox: Arc<Outbox>,
+    log: Log<Seen>,
+    gates: Gates<(Point, Matcher)>,
+    deliveries: Log<Delivery>,
+    delivery_gates: Gates<Condition>,
     faults: Mutex<Faults>,
     extra_headers: Mutex<HeaderMap>,
     /// Requests per client and minute: the window's number and what was counted in it.
@@ -163,9 +172,12 @@ impl StandIn {
         }
         let parallel = options.latency.parallel;
         let shared = Arc::new(Shared {
+            outbox: Arc::clone(&world.outbox),
             world: Mutex::new(world),
             log: Log::new(options.kept_requests),
             gates: Gates::default(),
+            deliveries: Log::new(options.kept_requests),
+            delivery_gates: Gates::default(),
             faults: Mutex::new(faults),
             extra_headers: Mutex::default(),
             rate: Mutex::default(),
@@ -182,6 +194,7 @@ impl StandIn {
             tasks: TaskTracker::new(),
         });
         shared.tasks.spawn(serve::accept(Arc::clone(&shared), listener));
+        shared.tasks.spawn(outbox::send(Arc::clone(&shared)));
         Ok(Self { shared, address })
     }
 
@@ -236,7 +249,7 @@ impl StandIn {
     /// Sets up a gate for the requests that match. It holds what the application answers; files, sockets, and what
     /// the rate limiter or a fault answers instead, do not come to it.
     pub fn hold(&self, point: Point, matcher: Matcher) -> Gate {
-        self.shared.gates.hold(point, matcher)
+        self.shared.gates.hold(format!("requests at {point:?}"), (point, matcher))
     }
 
     /// Switches a fault on: for the conversation list, or for writes if it is about what comes after one.

@@ -1,10 +1,13 @@
 //! `anteroom demo`: the stand-in and the proxy in one process, and the `curl` lines that show what the proxy does.
 
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use anteroom::config::{self, Flags, SettingsFile};
-use anteroom::demo::{Fault, INBOX, Options, StandIn};
+use anteroom::config::{self, Config, Flags, SettingsFile};
+use anteroom::demo::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
+use anteroom::policy::secret::Secret;
 use clap::Args;
 
 use super::{Done, log_to_standard_error, runtime, serve};
@@ -31,27 +34,51 @@ impl Demo {
             let options = Options { address: self.stand_in, ..Options::demo(self.fault) };
             let stand_in = StandIn::start(options).await;
             let stand_in = stand_in.map_err(|error| format!("the stand-in cannot start: {error}"))?;
+            let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
             let flags = Flags { upstream: Some(stand_in.url()), listen: Some(self.listen), admin: Some(self.admin) };
-            let reread = move || {
+            let known = Secret::new(secret.as_str());
+            let reread = move || -> Result<Config, String> {
                 let none = std::iter::empty::<(String, String)>();
                 let loaded = config::load(SettingsFile::None, &flags, none);
-                loaded.map(|loaded| loaded.config).map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))
+                let mut config = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?.config;
+                // Nobody waits for a demonstration to end.
+                config.server.drain_notice = Duration::ZERO;
+                config.log.hits = 1.0;
+                config.webhook.secrets = known.iter().cloned().collect();
+                Ok(config)
             };
-            let mut config = reread()?;
-            // Nobody waits for a demonstration to end.
-            config.server.drain_notice = std::time::Duration::ZERO;
-            config.log.hits = 1.0;
+            let config = reread()?;
             log_to_standard_error(&config.log)?;
             println!("stand-in for the API on {}", stand_in.url());
-            serve(config, reread, explain).await
+            let stand_in = &stand_in;
+            serve(config, reread, |public, admin| {
+                stand_in.send_webhooks_to(webhook(public, secret));
+                explain(public, admin, &stand_in.url());
+            })
+            .await
         })
     }
 }
 
+/// A secret for this run. Nobody has to type it, so nobody is shown it.
+fn new_secret() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// The proxy as a receiver, told as late as by a queue that has other things to do.
+fn webhook(public: SocketAddr, secret: String) -> Webhook {
+    let delay = Duration::from_millis(200)..=Duration::from_millis(400);
+    let webhook = Webhook::account(format!("http://{public}/_anteroom/webhooks")).signed_with(secret);
+    webhook.with(Trouble { delay, ..Trouble::default() })
+}
+
 /// Says what to type, and what it will show.
-fn explain(public: SocketAddr, admin: SocketAddr) {
+fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str) {
     let contact = format!("http://{public}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a");
     let list = format!("{contact}/conversations");
+    let behind = format!("{stand_in}/api/v1/accounts/7/conversations/131/messages");
     println!(
         "
 Type these into another terminal:
@@ -73,6 +100,12 @@ curl -i {list}
 
 # What the proxy counted.
 curl http://{admin}/metrics
+
+# An agent answers behind the proxy's back: this goes straight to the API, which tells the proxy by webhook.
+curl -i -H 'api_access_token: agent-token' -d 'content=We are here.' {behind}
+
+# The read after it: the webhook has come within half a second, so the answer is in the list.
+curl -i {list}
 "
     );
     // A closed pipe is no reason to stop.

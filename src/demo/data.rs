@@ -3,12 +3,15 @@
 //! Plain data and lookups; `writes` changes it, `seed` fills it, `render` shows it.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
+
+use super::outbox::Outbox;
 
 /// The one account.
 pub(super) const ACCOUNT: i64 = 7;
@@ -115,6 +118,8 @@ pub(super) struct Message {
     pub(super) private: bool,
     pub(super) attachments: Vec<Value>,
     pub(super) sender: Sender,
+    /// Whether the contact has read it, if it is an answer to him: contacts are not shown this.
+    pub(super) is_read: bool,
 }
 
 impl Message {
@@ -157,6 +162,7 @@ pub(super) struct World {
     pub(super) conversations: BTreeMap<i64, Conversation>,
     pub(super) agents: BTreeMap<i64, Agent>,
     pub(super) events: broadcast::Sender<Event>,
+    pub(super) outbox: Arc<Outbox>,
     /// Where attachments are said to be: `FRONTEND_URL` of the real service.
     pub(super) frontend: String,
     last_id: i64,
@@ -177,6 +183,7 @@ impl World {
             conversations: BTreeMap::new(),
             agents: BTreeMap::new(),
             events: broadcast::channel(1024).0,
+            outbox: Arc::new(Outbox::new()),
             frontend,
             last_id: 100_000,
             last_ms: 0,

@@ -57,7 +57,13 @@ pub(super) fn answer(
             world.set_status(*id, Status::Resolved)?;
             Reply::json(render::conversation(world, at(world, *id)?))
         }
-        Route::ToggleTyping(who, id) => find(world, who, *id).map(|_| Reply::empty())?,
+        Route::ToggleTyping(who, id) => {
+            find(world, who, *id)?;
+            if let Some(on @ ("on" | "off")) = params.text("typing_status").as_deref() {
+                world.tell_typing(*id, &Sender::Contact, on == "on");
+            }
+            Reply::empty()
+        }
         Route::UpdateLastSeen(who, id) => {
             find(world, who, *id)?;
             world.contact_saw(*id)?;
@@ -254,12 +260,12 @@ fn agent(shared: &Shared, headers: &HeaderMap, act: impl FnOnce() -> Result<Repl
 fn agent_message(world: &mut World, id: i64, params: &Params) -> Result<Reply, Missing> {
     let agent = world.agents.keys().next().copied().ok_or(Missing)?;
     let content = params.text("content").unwrap_or_default();
-    let mut draft = match params.text("message_type").as_deref() {
-        Some("incoming") => Draft::text(&content, 0, Sender::Contact),
-        _ => Draft::text(&content, 1, Sender::Agent(agent)),
+    let message_id = if params.text("message_type").as_deref() == Some("incoming") {
+        world.contact_message(id, Some(content), Vec::new())?
+    } else {
+        let private = params.text("private").as_deref() == Some("true");
+        world.add_message(id, Draft { private, ..Draft::text(&content, 1, Sender::Agent(agent)) })?
     };
-    draft.private = params.text("private").as_deref() == Some("true");
-    let message_id = world.add_message(id, draft)?;
     let conversation = at(world, id)?;
     let message = conversation.messages.iter().find(|it| it.id == message_id).ok_or(Missing)?;
     Ok(Reply::json(render::to_json(&render::message_event(world, conversation, message))))

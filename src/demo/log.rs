@@ -1,4 +1,4 @@
-//! What was asked of the stand-in, and gates that hold requests until a test lets them go.
+//! What was asked of the stand-in and what it sent, and gates that hold either until a test lets it go.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -90,31 +90,31 @@ impl Matcher {
     }
 }
 
-/// The requests so far, in order of arrival.
-pub(super) struct Log {
+/// What there was so far, in order: requests as they arrived, deliveries as they ended.
+pub(super) struct Log<T> {
     kept: usize,
-    all: Mutex<Kept>,
+    all: Mutex<Kept<T>>,
     changes: watch::Sender<u64>,
 }
 
-#[derive(Default)]
-struct Kept {
-    seen: Vec<Seen>,
+struct Kept<T> {
+    seen: Vec<T>,
     /// How many were forgotten: the place of the first one in `seen`.
     forgotten: usize,
 }
 
-impl Log {
-    /// A log of the newest `kept` requests.
+impl<T> Log<T> {
+    /// A log of the newest `kept` entries.
     pub(super) fn new(kept: usize) -> Self {
-        Self { kept: kept.max(1), all: Mutex::default(), changes: watch::Sender::new(0) }
+        let all = Mutex::new(Kept { seen: Vec::new(), forgotten: 0 });
+        Self { kept: kept.max(1), all, changes: watch::Sender::new(0) }
     }
 
-    /// Notes a request and gives its place.
-    pub(super) fn note(&self, seen: Seen) -> usize {
+    /// Notes an entry and gives its place.
+    pub(super) fn note(&self, seen: T) -> usize {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         if all.seen.len() >= self.kept {
-            // Half at once, so that forgetting costs little per request.
+            // Half at once, so that forgetting costs little per entry.
             let half = all.seen.len().div_ceil(2);
             all.seen.drain(..half);
             all.forgotten += half;
@@ -126,6 +126,21 @@ impl Log {
         place
     }
 
+    pub(super) fn read<R>(&self, look: impl FnOnce(&[T]) -> R) -> R {
+        look(&self.all.lock().unwrap_or_else(PoisonError::into_inner).seen)
+    }
+
+    pub(super) async fn wait_for(&self, what: &str, condition: impl Fn(&[T]) -> bool) {
+        let mut changes = self.changes.subscribe();
+        let met = changes.wait_for(|_| self.read(&condition));
+        if timeout(PATIENCE, met).await.is_err() {
+            let count = self.read(<[T]>::len);
+            panic!("waited {PATIENCE:?} in vain for {what}; the stand-in has noted {count} of them");
+        }
+    }
+}
+
+impl Log<Seen> {
     /// Adds what is known only once the body was read.
     pub(super) fn note_body(&self, place: usize, length: u64, body: Bytes) {
         let mut all = self.all.lock().unwrap_or_else(PoisonError::into_inner);
@@ -135,19 +150,6 @@ impl Log {
         }
         drop(all);
         self.changes.send_modify(|changes| *changes += 1);
-    }
-
-    pub(super) fn read<T>(&self, look: impl FnOnce(&[Seen]) -> T) -> T {
-        look(&self.all.lock().unwrap_or_else(PoisonError::into_inner).seen)
-    }
-
-    pub(super) async fn wait_for(&self, what: &str, condition: impl Fn(&[Seen]) -> bool) {
-        let mut changes = self.changes.subscribe();
-        let met = changes.wait_for(|_| self.read(&condition));
-        if timeout(PATIENCE, met).await.is_err() {
-            let count = self.read(<[Seen]>::len);
-            panic!("waited {PATIENCE:?} in vain for {what}; the stand-in has seen {count} requests");
-        }
     }
 }
 
@@ -162,21 +164,21 @@ pub enum Point {
     Acknowledging,
 }
 
-/// A gate: matching requests stop at it until they are released. Dropping it opens it for good.
+/// A gate: what matches stops at it until it is released. Dropping it opens it for good.
 pub struct Gate {
     shut: Arc<Shut>,
 }
 
 struct Shut {
-    point: Point,
-    matcher: Matcher,
+    /// Where it stands, for whoever waits in vain.
+    place: String,
     arrived: watch::Sender<usize>,
     /// One permit for each release; closed once the gate is open for good.
     passes: Semaphore,
 }
 
 impl Gate {
-    /// Lets one request go: the one that has waited longest, or the next to arrive.
+    /// Lets one go: the one that has waited longest, or the next to arrive.
     pub fn release_one(&self) {
         self.shut.passes.add_permits(1);
     }
@@ -186,16 +188,16 @@ impl Gate {
         self.shut.passes.close();
     }
 
-    /// Waits until `count` requests, in all, have come to the gate.
+    /// Waits until `count`, in all, have come to the gate.
     pub async fn arrived(&self, count: usize) {
         let mut arrived = self.shut.arrived.subscribe();
         if timeout(PATIENCE, arrived.wait_for(|arrived| *arrived >= count)).await.is_err() {
-            let arrived = *self.shut.arrived.borrow();
-            panic!("waited {PATIENCE:?} in vain for {count} requests at {:?}; {arrived} came", self.shut.point);
+            let (arrived, place) = (*self.shut.arrived.borrow(), &self.shut.place);
+            panic!("waited {PATIENCE:?} in vain for {count} {place}; {arrived} came");
         }
     }
 
-    /// How many requests, in all, have come to the gate.
+    /// How many, in all, have come to the gate.
     pub fn arrivals(&self) -> usize {
         *self.shut.arrived.borrow()
     }
@@ -209,32 +211,36 @@ impl Drop for Gate {
 
 impl fmt::Debug for Gate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Gate").field("point", &self.shut.point).field("arrivals", &self.arrivals()).finish()
+        f.debug_struct("Gate").field("place", &self.shut.place).field("arrivals", &self.arrivals()).finish()
     }
 }
 
-/// All gates that stand.
-#[derive(Default)]
-pub(super) struct Gates {
-    standing: Mutex<Vec<Arc<Shut>>>,
+/// All gates that stand, each with what says whom it concerns.
+pub(super) struct Gates<M> {
+    standing: Mutex<Vec<(M, Arc<Shut>)>>,
 }
 
-impl Gates {
-    pub(super) fn hold(&self, point: Point, matcher: Matcher) -> Gate {
-        let shut = Shut { point, matcher, arrived: watch::Sender::new(0), passes: Semaphore::new(0) };
-        let shut = Arc::new(shut);
-        self.standing.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::clone(&shut));
+impl<M> Default for Gates<M> {
+    fn default() -> Self {
+        Self { standing: Mutex::default() }
+    }
+}
+
+impl<M> Gates<M> {
+    pub(super) fn hold(&self, place: String, matcher: M) -> Gate {
+        let shut = Arc::new(Shut { place, arrived: watch::Sender::new(0), passes: Semaphore::new(0) });
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner).push((matcher, Arc::clone(&shut)));
         Gate { shut }
     }
 
-    /// Stops at every gate that stands here for this request, one after the other.
-    pub(super) async fn pass(&self, point: Point, seen: &Seen) {
-        let gates = {
+    /// Stops at every gate that concerns this one, one after the other.
+    pub(super) async fn pass(&self, concerned: impl Fn(&M) -> bool) {
+        let gates: Vec<_> = {
             let mut standing = self.standing.lock().unwrap_or_else(PoisonError::into_inner);
-            standing.retain(|gate| !gate.passes.is_closed());
-            standing.clone()
+            standing.retain(|(_, gate)| !gate.passes.is_closed());
+            standing.iter().filter(|(matcher, _)| concerned(matcher)).map(|(_, gate)| Arc::clone(gate)).collect()
         };
-        for gate in gates.iter().filter(|gate| gate.point == point && gate.matcher.matches(seen)) {
+        for gate in gates {
             gate.arrived.send_modify(|arrived| *arrived += 1);
             if let Ok(pass) = gate.passes.acquire().await {
                 pass.forget();

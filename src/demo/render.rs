@@ -84,7 +84,12 @@ struct ContactSender<'a> {
     company_id: Option<Value>,
 }
 
-fn contact_sender(contact: &Contact) -> ContactSender<'_> {
+/// A contact as a sender.
+pub(super) fn contact_sender(contact: &Contact) -> impl Serialize + '_ {
+    sender_of(contact)
+}
+
+fn sender_of(contact: &Contact) -> ContactSender<'_> {
     ContactSender {
         additional_attributes: &contact.additional_attributes,
         custom_attributes: &contact.custom_attributes,
@@ -103,7 +108,7 @@ fn contact_sender(contact: &Contact) -> ContactSender<'_> {
 fn message_view<'a>(world: &'a World, conversation: &Conversation, message: &'a Message) -> MessageView<'a> {
     let sender = match &message.sender {
         Sender::Nobody => None,
-        Sender::Contact => world.contacts.get(&conversation.contact_id).map(contact_sender).map(SenderView::Contact),
+        Sender::Contact => world.contacts.get(&conversation.contact_id).map(sender_of).map(SenderView::Contact),
         Sender::Agent(id) => world.agents.get(id).map(SenderView::Agent),
         Sender::Other(value) => Some(SenderView::Other(value)),
     };
@@ -220,6 +225,11 @@ pub(super) fn message_event(world: &World, conversation: &Conversation, message:
         Sender::Agent(id) => ("User", Some(*id)),
         Sender::Nobody | Sender::Other(_) => ("", None),
     };
+    let status = match message.content_attributes.get("external_error") {
+        Some(error) if !error.is_null() => "failed",
+        _ if message.is_read => "read",
+        _ => "sent",
+    };
     let mut data = json!({
         "id": message.id,
         "content": message.content,
@@ -230,7 +240,7 @@ pub(super) fn message_event(world: &World, conversation: &Conversation, message:
         "created_at": message.created_at,
         "updated_at": message.updated_at,
         "private": message.private,
-        "status": "sent",
+        "status": status,
         "source_id": null,
         "content_type": message.content_type,
         "content_attributes": message.content_attributes,
@@ -258,6 +268,13 @@ pub(super) fn message_event(world: &World, conversation: &Conversation, message:
 
 /// What a `conversation.*` event carries.
 pub(super) fn conversation_event(world: &World, it: &Conversation) -> Value {
+    let mut data = conversation_data(world, it);
+    data["account_id"] = json!(ACCOUNT);
+    data
+}
+
+/// A conversation as events and webhooks both have it.
+pub(super) fn conversation_data(world: &World, it: &Conversation) -> Value {
     let newest = it.messages.iter().rev().find(|message| message.is_chat());
     let newest = newest.map(|message| message_event(world, it, message));
     let verified = world.contact_inbox(it.inbox_id, &it.source_id);
@@ -279,7 +296,7 @@ pub(super) fn conversation_event(world: &World, it: &Conversation) -> Value {
         "messages": Vec::from_iter(newest),
         "labels": [],
         "meta": {
-            "sender": world.contacts.get(&it.contact_id).map(contact_sender),
+            "sender": world.contacts.get(&it.contact_id).map(sender_of),
             "assignee": assignee,
             "assignee_type": assignee.map(|_| "User"),
             "team": null,
@@ -298,7 +315,6 @@ pub(super) fn conversation_event(world: &World, it: &Conversation) -> Value {
         "timestamp": last_activity(it),
         "created_at": it.created_at,
         "updated_at": last_activity(it),
-        "account_id": ACCOUNT,
     })
 }
 

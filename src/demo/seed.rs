@@ -122,6 +122,7 @@ fn import_message(world: &mut World, contact: &mut Contact, it: SampleMessage) -
         private: false,
         attachments: it.attachments,
         sender,
+        is_read: false,
     }
 }
 

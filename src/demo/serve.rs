@@ -192,7 +192,7 @@ impl Shared {
     async fn work(&self, route: &Route, seen: &Seen, params: &Params, befallen: &Befallen) -> Reply {
         let verifies = matches!(route, Route::ShowContact(_)) && params.get("identifier_hash").is_some();
         let is_write = route.is_write() || verifies;
-        self.gates.pass(Point::BeforeReading, seen).await;
+        self.stop_at(Point::BeforeReading, seen).await;
         let _thread = match &self.threads {
             Some(threads) => threads.acquire().await.ok(),
             None => None,
@@ -209,8 +209,13 @@ impl Shared {
         if !is_write && !service_time(cost).await {
             return Reply::broken();
         }
-        self.gates.pass(if is_write { Point::Acknowledging } else { Point::AfterReading }, seen).await;
+        self.stop_at(if is_write { Point::Acknowledging } else { Point::AfterReading }, seen).await;
         answer.reply
+    }
+
+    /// Stops at every gate that stands here for this request.
+    async fn stop_at(&self, point: Point, seen: &Seen) {
+        self.gates.pass(|(at, matcher)| *at == point && matcher.matches(seen)).await;
     }
 
     /// Counts a request in for its client and minute; false is one too many.

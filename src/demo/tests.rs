@@ -1,5 +1,8 @@
 //! The stand-in over the wire: what it answers, and that tests can hold and break it.
 
+mod receiver;
+mod webhooks;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -467,6 +470,15 @@ async fn cable_welcomes_confirms_and_tells_of_messages() {
     let id = stand_in.agent_message("visitor-a", "<b>");
     let message = next(&mut socket).await["message"].take();
     assert_eq!((&message["event"], &message["data"]["id"]), (&json!("message.created"), &json!(id)));
+    let sample: Value =
+        serde_json::from_str(include_str!("../../tests/fixtures/events/cable-frames.json")).expect("JSON");
+    webhooks::assert_same_shape(&sample[5]["frame"]["message"], &message, "message.created");
+    let typing = format!("{}/131/toggle_typing", list("visitor-a"));
+    send(&stand_in, "POST", &typing, &json!({"typing_status": "on"})).await;
+    stand_in.agent_types("visitor-a", false);
+    let message = next(&mut socket).await["message"].take();
+    assert_eq!(message["event"], "conversation.typing_off", "and nothing of what he typed himself");
+    assert_eq!((&message["data"]["conversation"]["id"], &message["data"]["user"]["id"]), (&json!(131), &json!(31)));
     stand_in.restart_cable();
     assert_eq!(next(&mut socket).await["reason"], "server_restart");
 }

@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::data::{Contact, ContactInbox, Conversation, Event, Message, Missing, Sender, Status, World, uuid};
-use super::render;
+use super::data::{Contact, ContactInbox, Conversation, Message, Missing, Sender, Status, World, uuid};
+use super::events::{Name, change, changes};
 
 /// What a client may say about a contact.
 #[derive(Default)]
@@ -91,6 +91,7 @@ impl World {
             company_in_sender: false,
         };
         self.contacts.insert(id, contact);
+        self.tell_new_contact(id);
         id
     }
 
@@ -121,7 +122,9 @@ impl World {
         let other = self.contacts.values().find(|it| {
             it.id != id && (taken(&fields.email, &it.email) || taken(&fields.phone_number, &it.phone_number))
         });
-        if let Some(survivor) = other.map(|it| it.id) {
+        let survivor = other.map(|it| it.id);
+        let before = self.before_change(survivor.unwrap_or(id));
+        if let Some(survivor) = survivor {
             self.merge(survivor, id);
             id = survivor;
         }
@@ -137,7 +140,21 @@ impl World {
         let attribute = |name| contact.additional_attributes.get(name).and_then(Value::as_str).map(str::to_owned);
         (contact.location, contact.country_code) = (attribute("city"), attribute("country"));
         contact.updated_at = now;
+        self.tell_contact(before.as_ref());
         Ok(id)
+    }
+
+    /// An agent merges two contacts. Only what the survivor gains is told, nothing about the conversations.
+    pub(super) fn merge_contacts(&mut self, survivor: i64, merged: i64) -> Result<(), Missing> {
+        let before = self.contacts.get(&survivor).cloned().ok_or(Missing)?;
+        self.merge(survivor, merged);
+        let now = self.now_iso();
+        let contact = self.contacts.get_mut(&survivor).ok_or(Missing)?;
+        if !changes(&before, contact).is_empty() {
+            contact.updated_at = now;
+            self.tell_contact(Some(&before));
+        }
+        Ok(())
     }
 
     fn merge(&mut self, survivor: i64, merged: i64) {
@@ -150,6 +167,7 @@ impl World {
         let Some(gone) = self.contacts.remove(&merged) else { return };
         if let Some(contact) = self.contacts.get_mut(&survivor) {
             contact.identifier = contact.identifier.take().or(gone.identifier);
+            contact.email = contact.email.take().or(gone.email);
             contact.phone_number = contact.phone_number.take().or(gone.phone_number);
             if let (Some(kept), Value::Object(lost)) =
                 (contact.custom_attributes.as_object_mut(), gone.custom_attributes)
@@ -166,6 +184,14 @@ impl World {
         self.contacts.remove(&contact_id);
         self.contact_inboxes.retain(|_, row| row.contact_id != contact_id);
         self.conversations.retain(|_, it| it.contact_id != contact_id);
+    }
+
+    /// Removes a conversation. Nobody is told.
+    pub(super) fn delete_conversation(&mut self, id: i64) {
+        self.conversations.remove(&id);
+        for row in self.contact_inboxes.values_mut() {
+            row.conversations.retain(|it| *it != id);
+        }
     }
 
     /// Opens a conversation; an inbox locked to one gives the last one back.
@@ -197,7 +223,7 @@ impl World {
             messages: Vec::new(),
         };
         self.insert_conversation(conversation);
-        self.tell_conversation(id, "conversation.created");
+        self.tell_conversation(id, Name::CONVERSATION_CREATED, None);
         Ok(id)
     }
 
@@ -225,11 +251,12 @@ impl World {
         let mut draft = Draft::text("", 0, Sender::Contact);
         (draft.content, draft.attachments) = (content, attachments);
         let message_id = self.add_message(id, draft)?;
-        let now = self.now_iso();
+        let (before, now) = (self.before_change(contact_id), self.now_iso());
         if let Some(contact) = self.contacts.get_mut(&contact_id) {
             contact.last_activity_at = Some(now.clone());
             contact.updated_at = now;
         }
+        self.tell_contact(before.as_ref());
         if asleep {
             self.set_status(id, Status::Open)?;
         }
@@ -261,8 +288,9 @@ impl World {
             private: draft.private,
             attachments,
             sender: draft.sender,
+            is_read: false,
         });
-        self.tell_message(id, message_id, "message.created");
+        self.tell_message(id, message_id, Name::MESSAGE_CREATED);
         Ok(message_id)
     }
 
@@ -272,18 +300,29 @@ impl World {
         if conversation.status == status {
             return Ok(());
         }
+        let changed = json!([change("status", &json!(conversation.status), &json!(status))]);
         conversation.status = status;
         self.add_message(id, Draft::text("Conversation status changed", 2, Sender::Nobody))?;
-        self.tell_conversation(id, "conversation.status_changed");
-        self.tell_conversation(id, "conversation.updated");
+        self.tell_conversation(id, Name::STATUS_CHANGED, Some(&changed));
+        self.tell_conversation(id, Name::CONVERSATION_UPDATED, Some(&changed));
         Ok(())
     }
 
-    /// The contact has read: always later than the time before, so that the list is seen to change.
+    /// The contact has read: always later than the time before, so that the list is seen to change. Nobody is told
+    /// of that, but of each answer that was not read before.
     pub(super) fn contact_saw(&mut self, id: i64) -> Result<(), Missing> {
         let now = self.now_seconds();
         let conversation = self.conversations.get_mut(&id).ok_or(Missing)?;
         conversation.contact_last_seen_at = now.max(conversation.contact_last_seen_at + 1);
+        let unread = conversation.messages.iter_mut().filter(|it| it.is_chat() && it.message_type != 0 && !it.is_read);
+        let mut read = Vec::new();
+        for message in unread {
+            message.is_read = true;
+            read.push(message.id);
+        }
+        for message_id in read {
+            self.tell_message(id, message_id, Name::MESSAGE_UPDATED);
+        }
         Ok(())
     }
 
@@ -297,30 +336,33 @@ impl World {
 
     /// Answers a form, a choice or a survey.
     pub(super) fn submit(&mut self, id: i64, message_id: i64, values: Value) -> Result<(), Missing> {
+        self.change_message(id, message_id, |message| message.content_attributes["submitted_values"] = values)
+    }
+
+    /// A webhook of the inbox did not take the message: it says so from now on. The change is told like any other,
+    /// so what fails with it must not change anything again.
+    pub(super) fn fail_message(&mut self, id: i64, message_id: i64, error: &str) -> Result<(), Missing> {
+        let conversation = self.conversations.get(&id).ok_or(Missing)?;
+        let message = conversation.messages.iter().find(|it| it.id == message_id).ok_or(Missing)?;
+        if message.content_attributes.get("external_error").is_some_and(|it| !it.is_null()) {
+            return Ok(());
+        }
+        self.change_message(id, message_id, |message| message.content_attributes["external_error"] = json!(error))
+    }
+
+    /// Changes a message and tells of it.
+    pub(super) fn change_message(
+        &mut self,
+        id: i64,
+        message_id: i64,
+        change: impl FnOnce(&mut Message),
+    ) -> Result<(), Missing> {
         let now = self.now_iso();
         let conversation = self.conversations.get_mut(&id).ok_or(Missing)?;
         let message = conversation.messages.iter_mut().find(|it| it.id == message_id).ok_or(Missing)?;
-        message.content_attributes["submitted_values"] = values;
+        change(message);
         message.updated_at = now;
-        self.tell_message(id, message_id, "message.updated");
+        self.tell_message(id, message_id, Name::MESSAGE_UPDATED);
         Ok(())
-    }
-
-    fn tell_message(&self, id: i64, message_id: i64, name: &'static str) {
-        let Some(conversation) = self.conversations.get(&id) else { return };
-        let Some(message) = conversation.messages.iter().find(|it| it.id == message_id) else { return };
-        // Rendering is not free: seeding must not pay for listeners that are not there.
-        if message.is_chat() && self.events.receiver_count() > 0 {
-            let data = render::message_event(self, conversation, message);
-            let _ = self.events.send(Event::Changed { tokens: self.tokens(conversation), name, data });
-        }
-    }
-
-    fn tell_conversation(&self, id: i64, name: &'static str) {
-        let Some(conversation) = self.conversations.get(&id) else { return };
-        if self.events.receiver_count() > 0 {
-            let data = render::conversation_event(self, conversation);
-            let _ = self.events.send(Event::Changed { tokens: self.tokens(conversation), name, data });
-        }
     }
 }

@@ -8,7 +8,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anteroom::demo::{Fault, Gate, INBOX, Matcher, Options, Point, Shape, StandIn};
+use anteroom::demo::{Delivery, Fate, Fault, Gate, INBOX, Matcher, Options, Point, Shape, StandIn, Webhook};
 use anteroom::policy::key::Key;
 use anteroom::policy::ledger::{Ledger, Scope};
 use http::{Method, StatusCode};
@@ -484,31 +484,47 @@ async fn purge(proxy: &Proxy, what: &str) {
     assert_eq!(purged.status, StatusCode::NO_CONTENT, "{what}");
 }
 
-/// By the call in which a webhook ends, since there are no webhooks yet.
+/// By webhooks of the stand-in, signed and sent as the application does.
 #[tokio::test]
-async fn i24_an_event_while_filling_twice_or_late_is_a_change_each_time() {
-    let (stand_in, proxy) = both("").await;
-    let contact = u64::try_from(stand_in.contact_id(A)).unwrap();
-    let event = || proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Contact(contact)));
+async fn i24_a_webhook_while_filling_twice_or_late_is_a_change_each_time() {
+    let (stand_in, proxy) = both("webhook.secrets = [\"hush\"]").await;
+    let webhook = Webhook::account(format!("{}/_anteroom/webhooks", proxy.url)).signed_with("hush");
+    stand_in.send_webhooks_to(webhook.only(&["message_created"]));
+    let told = async |count: usize| {
+        let told = |all: &[Delivery]| all.iter().filter(|it| it.fate == Fate::Answered(StatusCode::NO_CONTENT)).count();
+        stand_in.wait_for_deliveries("a webhook", |all| told(all) == count).await;
+    };
     let gate = stand_in.hold(Point::AfterReading, first(Matcher::list_of(A)));
     let early = reading(&proxy, A);
     gate.arrived(1).await;
     stand_in.agent_message(A, "while filling");
-    event();
+    told(1).await;
     let late = reading(&proxy, A);
     proxy.wait_for_metric(WAITERS, 2.0).await;
     gate.release_all();
     early.await.unwrap();
     assert!(late.await.unwrap().body == stand_in.list_body(A));
+    proxy.wait_for_metric(FLIGHTS, 0.0).await;
     // Twice.
     stand_in.agent_message(A, "again");
-    event();
+    told(2).await;
     is_up_to_date(&stand_in, &proxy, A).await;
-    event();
+    let second = stand_in.deliveries()[1].clone();
+    assert_eq!(stand_in.replay_delivery(&second).await, Fate::Answered(StatusCode::NO_CONTENT));
     assert!(!proxy.list(A).await.is_hit(), "a needless fetch, not a stale answer");
-    // Late: what was fetched since is fetched once more.
     assert!(proxy.list(A).await.is_hit());
-    event();
+    // Late, and after a later one: what was fetched since is fetched once more.
+    let gate = stand_in.hold_deliveries();
+    stand_in.agent_message(A, "held up");
+    gate.arrived(1).await;
+    assert!(proxy.list(A).await.is_hit(), "nobody has told yet");
+    assert_eq!(stand_in.deliver_again(&second).await, Fate::Answered(StatusCode::NO_CONTENT));
+    is_up_to_date(&stand_in, &proxy, A).await;
+    assert!(proxy.list(A).await.is_hit());
+    gate.release_all();
+    // With the two that were sent again.
+    told(5).await;
+    assert!(!proxy.list(A).await.is_hit());
     is_up_to_date(&stand_in, &proxy, A).await;
 }
 

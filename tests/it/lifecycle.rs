@@ -1,5 +1,7 @@
 //! The program from its start to its end: what it says, how it obeys signals, and what its commands do.
 
+use std::time::Duration;
+
 use anteroom::demo::{Matcher, Options, Point, StandIn};
 use anteroom::server::Drained;
 use http::StatusCode;
@@ -253,20 +255,30 @@ async fn without_a_token_purge_is_off() {
 async fn the_curl_lines_of_the_demonstration_show_what_they_promise() {
     let mut program = Program::demo().await;
     let mut lines = Vec::new();
-    while lines.len() < 6 {
+    while lines.len() < 8 {
         let line = program.line().await.expect("it goes on");
         if line.starts_with("curl ") {
             lines.push(line);
         }
     }
-    let mut answers = Vec::new();
-    for line in &lines {
+    let run = async |line: &str| {
         let shell = Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)]).output().await.unwrap();
         let (code, stderr) = (shell.status.code(), String::from_utf8_lossy(&shell.stderr).into_owned());
         assert_ne!(code, Some(127), "curl is missing: install the package \"curl\"");
         assert_eq!(code, Some(0), "{line}: {stderr}");
-        answers.push(String::from_utf8(shell.stdout).unwrap());
+        String::from_utf8(shell.stdout).unwrap()
+    };
+    let mut answers = Vec::new();
+    for line in &lines {
+        answers.push(run(line).await);
     }
+    // A webhook takes its time.
+    let shown = async {
+        while !answers[7].contains("We are here.") {
+            answers[7] = run(&lines[7]).await;
+        }
+    };
+    assert!(tokio::time::timeout(Duration::from_secs(20), shown).await.is_ok(), "{}", answers[7]);
     let status = |answer: &str| answer.lines().find(|line| line.starts_with("cache-status")).unwrap().to_owned();
     let code = |answer: &str| answer.split(' ').nth(1).unwrap().to_owned();
     assert!(status(&answers[0]).starts_with("cache-status: anteroom; fwd=uri-miss"), "{}", answers[0]);
@@ -277,6 +289,8 @@ async fn the_curl_lines_of_the_demonstration_show_what_they_promise() {
     assert!(status(&answers[4]).starts_with("cache-status: anteroom; fwd=stale"), "{}", answers[4]);
     assert!(!answers[1].contains("Is anybody there?") && answers[4].contains("Is anybody there?"));
     assert!(answers[5].contains("anteroom_requests_total{method=\"GET\",outcome=\"hit\",status_class=\"2xx\"} 1"));
+    assert_eq!(code(&answers[6]), "200");
+    assert!(answers[6].contains("We are here.") && !answers[4].contains("We are here."), "{}", answers[6]);
     program.signal("INT").await;
     assert_eq!(program.ended().await.code(), Some(0));
 }

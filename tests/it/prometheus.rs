@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anteroom::demo::{Fault, Matcher, Options, Shape, StandIn};
+use anteroom::demo::{Fault, Matcher, Options, Shape, StandIn, Webhook};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -21,7 +21,7 @@ use crate::support::{Proxy, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 19] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 24] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -38,6 +38,11 @@ const ONLY_BY_A_FAULT: [(&str, &str); 19] = [
     ("AnteroomBypassed", "readers who send a cookie"),
     ("AnteroomHelpsLittle", "readers none of whom asks what another asked"),
     ("AnteroomWritesUnattributed", "writes to an upstream that tells no contact"),
+    ("AnteroomWebhooksSilent", "messages after which no webhook comes"),
+    ("AnteroomWebhooksRefused", "a stranger who sends what is not signed"),
+    ("AnteroomWebhooksUnread", "a stranger who sends too much"),
+    ("AnteroomEventsLost", "agents who answer while no webhook comes"),
+    ("AnteroomStaleFromTheStart", "counted by hand: no upstream here forgets what it has shown"),
     ("AnteroomCacheTooSmall", "readers none of whom asks what another asked, and little memory"),
     ("AnteroomFewFileDescriptors", "a proxy that may open no more than it has open"),
     ("AnteroomReloadFailed", "a file of settings with a mistake"),
@@ -210,6 +215,22 @@ async fn never_twice(list: String) {
     }
 }
 
+/// An agent answers and no webhook tells; the contact writes, and none comes either.
+async fn unheard(proxy: String, stand_in: StandIn) {
+    let list = format!("{proxy}{}", StandIn::list_path("visitor-a"));
+    let webhooks = format!("{proxy}/_anteroom/webhooks");
+    let too_large = " ".repeat(1024 * 1024 + 1);
+    post(&format!("{list}/131/messages"), r#"{"content":"Hello"}"#).await;
+    loop {
+        stand_in.agent_message("visitor-a", "behind the proxy's back");
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        get(&list).await;
+        // Nobody can tell that these are not the application's.
+        post(&webhooks, "{}").await;
+        post(&webhooks, &too_large).await;
+    }
+}
+
 /// Tasks that end with the test.
 struct Busy(Vec<JoinHandle<()>>);
 
@@ -232,7 +253,9 @@ impl Drop for Busy {
 async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let mut busy = Busy(Vec::new());
     let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let well = Proxy::start(&stand_in, "cache.ttl = \"1s\"\ncache.settle = \"0s\"").await;
+    let settings = "cache.ttl = \"1s\"\ncache.settle = \"0s\"\nwebhook.secrets = [\"hush\"]";
+    let well = Proxy::start(&stand_in, settings).await;
+    stand_in.send_webhooks_to(Webhook::account(format!("{}/_anteroom/webhooks", well.url)).signed_with("hush"));
     busy.with(mixed_load(well.url.clone()));
 
     // Closes every connection.
@@ -282,6 +305,14 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let unattributed = Proxy::in_front_of(&odd.url(), "").await;
     busy.with(never_twice(unattributed.list_url("visitor-a")));
 
+    // Waits for webhooks that never come, gets some of strangers and some that say nothing, and lists change unheard.
+    let changing = StandIn::start(Options::default()).await.unwrap();
+    let untold = "webhook.secrets = [\"hush\"]\nwebhook.unsigned_token = \"t\"\nwebhook.silent_after = \"1s\"\n\
+                  cache.ttl_without_events = \"200ms\"\ncache.stale_while_revalidate = \"0s\"";
+    let untold = Proxy::start(&changing, untold).await;
+    busy.with(unheard(untold.url.clone(), changing));
+    untold.room.metrics.untold_changes.with_label_values(&["bug"]).inc();
+
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
     let mistaken = Program::serve(&stand_in.url(), "").await;
@@ -292,7 +323,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_url = format!("http://{}", dead.local_addr().unwrap());
 
-    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed];
+    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &untold];
     let mut targets: Vec<&str> = in_process.iter().map(|proxy| proxy.admin.as_str()).collect();
     targets.extend([&cramped.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str));
     let prometheus = Prometheus::start(&targets).await;
@@ -301,6 +332,8 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&mistaken.admin))).await;
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&hanging.admin))).await;
     hanging.room.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+    prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&untold.admin))).await;
+    untold.room.metrics.untold_changes.with_label_values(&["bug"]).inc();
     std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
     mistaken.signal("HUP").await;
     draining.signal("TERM").await;
