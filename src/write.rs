@@ -170,6 +170,7 @@ impl Write {
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
     async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
+        self.room.learn_token(&shown);
         let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
