@@ -270,8 +270,10 @@ impl Drop for Outdating {
         self.places.dedup();
         let until = self.room.epoch.moment_after(clock::now(), self.settle);
         for place in &self.places {
-            // Unsettled first: a fetch that sees the new tick sees this too.
-            ledger.unsettle(*place, until);
+            if !self.settle.is_zero() {
+                // Unsettled first: a fetch that sees the new tick sees this too.
+                ledger.unsettle(*place, until);
+            }
             ledger.outdate(*place);
         }
         self.room.metrics.invalidations.with_label_values(&["write"]).inc();
