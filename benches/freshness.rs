@@ -62,7 +62,7 @@ struct Course {
 impl Course {
     async fn start(told: Told) -> Arc<Self> {
         let latency = Latency { base: Duration::from_millis(5), ..Latency::NONE };
-        let options = Options { kept_requests: 10, latency, ..Options::default() };
+        let options = Options { kept_requests: 100_000, latency, ..Options::default() };
         let stand_in = StandIn::start(options).await.expect("a stand-in");
         for contact in 0..CONTACTS {
             stand_in.seed(&source(contact), Shape { conversations: 1, messages: 5, bytes: 60 });

@@ -386,7 +386,9 @@ impl Fetch {
     fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
         let ledger = &self.room.ledger;
         let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
-        let many = scopes.too_many_uuids
+        let unnamed = scopes.accounts.is_empty() && !scopes.display_ids.is_empty();
+        let many = unnamed
+            || scopes.too_many_uuids
             || scopes.too_many_conversations
             || scopes.uuids.len().max(scopes.display_ids.len()) > NAMED_CONVERSATIONS;
         if many {
@@ -482,7 +484,11 @@ impl Room {
                 live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
             let (head, body) = response.into_parts();
             match read_at_most(live.upstream.watch(body, exchange), ERROR_BODY).await {
-                Ok(Read::Whole(body)) => shown::of_answer(&short_and_plain(&head.headers, body)?).contact,
+                Ok(Read::Whole(body)) => {
+                    let shown = shown::of_answer(&short_and_plain(&head.headers, body)?);
+                    self.learn_token(&shown);
+                    shown.contact
+                }
                 _ => None,
             }
         };

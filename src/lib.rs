@@ -18,6 +18,7 @@ pub mod policy {
     pub mod secret;
     pub mod webhook;
     pub mod event;
+    pub mod frames;
     pub mod times;
     pub mod watermark;
     pub mod changes;
@@ -44,6 +45,7 @@ pub mod engine {
 }
 
 pub mod admin;
+pub mod cable;
 pub mod check;
 pub mod config;
 #[cfg(feature = "demo")]

@@ -7,6 +7,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 
+use crate::cable;
 use crate::engine::body::{Body, Guard, Read, Watched, read_at_most};
 use crate::engine::metrics::{Ending, Raised};
 use crate::engine::tunnel;
@@ -114,6 +115,11 @@ impl Asked {
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
         *request.body_mut() = Body::empty();
+        let observes = self.live.config.observe_cable;
+        if observes {
+            // What is compressed cannot be read.
+            request.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
+        }
         let exchange = self.live.upstream.exchange();
         let mut response = match self.live.upstream.send(request).await {
             Ok(response) => response,
@@ -127,13 +133,14 @@ impl Asked {
         let upgraded_upstream = hyper::upgrade::on(&mut response);
         let (silence, drained) = (self.live.upstream.settings().stall_timeout, self.room.drained.clone());
         let gauge = self.room.metrics.tunnels.clone();
+        let hear = cable::observer(self.room.clone(), observes);
         self.room.tasks.spawn(async move {
             let _open = Raised::new(&gauge);
             let _exchange = exchange;
             if let (Ok(client), Ok(upstream)) = tokio::join!(upgraded_client, upgraded_upstream) {
                 let (client, upstream) = (hyper_util::rt::TokioIo::new(client), hyper_util::rt::TokioIo::new(upstream));
                 // A tunnel may break at any time: that is its normal end.
-                let _ = tunnel::copy(client, upstream, silence, drained).await;
+                let _ = tunnel::copy(client, upstream, silence, drained, hear).await;
             }
         });
         let mut switched = self.as_passed(response.map(|_| Body::empty()));
@@ -194,9 +201,11 @@ impl Asked {
         let (head, body) = response.into_parts();
         let body = match read_at_most(body, usize::MAX).await {
             Ok(Read::Whole(read)) => {
-                if let Some(contact) = shown::of_answer(&read).contact {
+                let shown = shown::of_answer(&read);
+                if let Some(contact) = shown.contact {
                     self.room.learn(noted, &source.inbox, &source.contact, contact);
                 }
+                self.room.learn_token(&shown);
                 Body::from(read)
             }
             Ok(Read::Longer(body)) => body,

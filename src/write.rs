@@ -170,6 +170,7 @@ impl Write {
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
     async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
+        self.room.learn_token(&shown);
         let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
@@ -269,8 +270,10 @@ impl Drop for Outdating {
         self.places.dedup();
         let until = self.room.epoch.moment_after(clock::now(), self.settle);
         for place in &self.places {
-            // Unsettled first: a fetch that sees the new tick sees this too.
-            ledger.unsettle(*place, until);
+            if !self.settle.is_zero() {
+                // Unsettled first: a fetch that sees the new tick sees this too.
+                ledger.unsettle(*place, until);
+            }
             ledger.outdate(*place);
         }
         self.room.metrics.invalidations.with_label_values(&["write"]).inc();

@@ -11,13 +11,15 @@ const SOURCES: u64 = 200_000;
 pub struct Learned {
     contacts: Cache<u64, u64>,
     verified: Cache<u64, u64>,
+    tokens: Cache<u64, u64>,
     hasher: RandomState,
 }
 
 impl Learned {
     /// Nothing is known.
     pub fn new(hasher: RandomState) -> Self {
-        Self { contacts: Cache::new(SOURCES), verified: Cache::new(SOURCES), hasher }
+        let new = || Cache::new(SOURCES);
+        Self { contacts: new(), verified: new(), tokens: new(), hasher }
     }
 
     /// The contact behind a source.
@@ -34,6 +36,7 @@ impl Learned {
             Some(_) => {
                 self.contacts.invalidate_all();
                 self.verified.invalidate_all();
+                self.tokens.invalidate_all();
             }
             None => {}
         }
@@ -56,5 +59,16 @@ impl Learned {
     /// This very request has succeeded.
     pub fn verified(&self, inbox: &str, source: &str, request: &str) {
         self.verified.insert(self.hasher.hash_one((inbox, source)), self.hasher.hash_one(request));
+    }
+
+    /// The contact who subscribes to the cable with this token, as far as anybody has shown it. Only to outdate more
+    /// than an event itself names: it may have been another's until just now.
+    pub fn contact_of_token(&self, token: &str) -> Option<u64> {
+        self.tokens.get(&self.hasher.hash_one(token))
+    }
+
+    /// An answer or an event shows whose this token is.
+    pub fn learn_token(&self, token: &str, contact: u64) {
+        self.tokens.insert(self.hasher.hash_one(token), contact);
     }
 }

@@ -18,19 +18,22 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Copies both ways; a side that ends its sending is passed on as an end of sending. Returns when both have ended,
 /// nothing has passed either way for `silence`, `drained` is cancelled, or a connection breaks.
+///
+/// `hear` is given every piece of what the upstream sends before a byte of it goes to the client.
 pub async fn copy(
     client: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
     silence: Duration,
     drained: CancellationToken,
+    hear: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let last = Last(Mutex::new(clock::now()));
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let both = async {
         tokio::try_join!(
-            one_way(&mut from_client, &mut to_upstream, &last),
-            one_way(&mut from_upstream, &mut to_client, &last),
+            one_way(&mut from_client, &mut to_upstream, &last, |_| ()),
+            one_way(&mut from_upstream, &mut to_client, &last, hear),
         )
         .map(drop)
     };
@@ -62,6 +65,7 @@ async fn one_way(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     last: &Last,
+    mut hear: impl FnMut(&[u8]),
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -70,6 +74,7 @@ async fn one_way(
         if read == 0 {
             return to.shutdown().await;
         }
+        hear(&buffer[..read]);
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;
         last.is_now();
@@ -96,7 +101,7 @@ mod tests {
         let (mut client, near) = duplex(64);
         let (far, mut upstream) = duplex(64);
         let tunnel = tokio::spawn(async move {
-            copy(near, far, Duration::from_secs(60), CancellationToken::new()).await
+            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await
         });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
@@ -114,11 +119,11 @@ mod tests {
     async fn silence_and_the_drain_end_a_tunnel() {
         let began = clock::now();
         let ((_client, near), (far, _upstream)) = (duplex(64), duplex(64));
-        copy(near, far, Duration::from_secs(60), CancellationToken::new()).await.unwrap();
+        copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await.unwrap();
         assert_eq!(clock::now() - began, Duration::from_secs(60));
         let ((_client, near), (far, _upstream)) = (duplex(64), duplex(64));
         let drained = CancellationToken::new();
         drained.cancel();
-        copy(near, far, Duration::from_secs(60), drained).await.unwrap();
+        copy(near, far, Duration::from_secs(60), drained, |_| ()).await.unwrap();
     }
 }

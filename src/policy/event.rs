@@ -111,14 +111,14 @@ pub struct Touched {
 
 impl Touched {
     /// What is out of date. A contact with an identifier in several inboxes may see the conversation in each of their
-    /// lists: the contact's id stands for them all, and if the event names none, the conversation does.
+    /// lists: the contact's id stands for them all. If the event names none, those that have the conversation already
+    /// are known by it; large ones do not name theirs.
     pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
-        let conversation = self.conversation.filter(|_| self.contacts.is_empty());
-        let shown_in = conversation.into_iter().flat_map(|(account, display)| {
-            [Scope::AccountConversation(account, display), Scope::AnyConversation]
-        });
         let source = self.source.as_deref().map(Scope::Source);
-        source.into_iter().chain(self.contacts.iter().map(|id| Scope::Contact(*id))).chain(shown_in)
+        let contacts = self.contacts.iter().map(|id| Scope::Contact(*id));
+        let conversation = self.conversation.map(|(account, display)| Scope::AccountConversation(account, display));
+        let any = self.conversation.filter(|_| self.contacts.is_empty()).map(|_| Scope::AnyConversation);
+        source.into_iter().chain(contacts).chain(conversation).chain(any)
     }
 
     /// Whether it names nobody.
@@ -185,8 +185,24 @@ pub fn of_cable(text: &str) -> Option<Heard> {
             let happened = if event == Event::MessageCreated { data.at(&["created_at"]) } else { None };
             Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
         }
+        // Contacts do not hear of these, agents do (`api.md` section 8).
+        Event::ContactCreated | Event::ContactUpdated => {
+            let touched = Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
+            Heard { event, changes_lists: true, touched, happened: None }
+        }
         _ => of_conversation_event(event, data, &["account_id"]),
     })
+}
+
+/// The token of the contact to whom a text message of the cable goes. An agent's subscription names its user: what it
+/// hears is about any contact.
+pub fn subscriber(text: &str) -> Option<String> {
+    let identifier = Json::parse(text)?.at(&["identifier"])?.text()?;
+    let channel = Json::parse(&identifier)?;
+    if channel.at(&["user_id"]).is_some_and(|user| user.0 != "null") {
+        return None;
+    }
+    channel.at(&["pubsub_token"])?.text()
 }
 
 fn of_conversation_event(event: Event, payload: Json<'_>, account: &[&str]) -> Heard {
@@ -267,3 +283,6 @@ impl<'a> Visitor<'a> for Member<'_> {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests;

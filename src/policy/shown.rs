@@ -15,6 +15,8 @@ pub struct Shown {
     pub contact: Option<u64>,
     /// The contact's identifier in an inbox, if the answer is a contact with one.
     pub source: Option<String>,
+    /// The secret with which the contact subscribes to the cable, if the answer is a contact with one.
+    pub token: Option<String>,
     /// The conversation.
     pub uuid: Option<String>,
 }
@@ -74,6 +76,8 @@ struct Object {
     uuid: Text,
     #[serde(default)]
     source_id: Text,
+    #[serde(default)]
+    pubsub_token: Text,
     conversation_id: Option<IgnoredAny>,
     message_type: Option<IgnoredAny>,
     contact: Option<Contact>,
@@ -90,9 +94,10 @@ impl Object {
         if self.messages.is_some() || self.contact.is_some() || self.uuid.0.is_some() {
             let of_messages = || self.messages.as_ref()?.0.iter().find_map(Message::contact);
             let contact = self.contact.as_ref().and_then(|contact| contact.id.0).or_else(of_messages);
-            return Shown { contact, source: None, uuid: self.uuid.0.map(|uuid| uuid.to_ascii_lowercase()) };
+            let uuid = self.uuid.0.map(|uuid| uuid.to_ascii_lowercase());
+            return Shown { contact, uuid, ..Shown::default() };
         }
-        Shown { contact: self.id.0, source: self.source_id.0, uuid: None }
+        Shown { contact: self.id.0, source: self.source_id.0, token: self.pubsub_token.0, uuid: None }
     }
 }
 
@@ -179,9 +184,14 @@ mod tests {
             contact,
             source: source.map(str::to_owned),
             uuid: uuid.map(str::to_owned),
+            token: None,
         };
         for (body, expected) in [
-            (r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n"}"#, shown(Some(42), Some("s"), None)),
+            (
+                r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n"}"#,
+                Shown { token: Some("t".into()), ..shown(Some(42), Some("s"), None) },
+            ),
+            (r#"{"source_id":"s","pubsub_token":{},"id":42}"#, shown(Some(42), Some("s"), None)),
             (r#"{"id":42,"account_id":7,"label_list":[]}"#, shown(Some(42), None, None)),
             (r#"{"id":1,"uuid":"U","contact":{"id":42},"messages":[]}"#, shown(Some(42), None, Some("u"))),
             (r#"{"id":9,"conversation_id":1,"sender":{"id":42,"type":"contact"}}"#, shown(Some(42), None, None)),

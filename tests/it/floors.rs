@@ -33,7 +33,7 @@ fn assert_absent(folder: &str, words: &[&str]) {
     }
 }
 
-const TOP: [&str; 14] = [
+const TOP: [&str; 15] = [
     "server",
     "proxy",
     "list",
@@ -41,6 +41,7 @@ const TOP: [&str; 14] = [
     "fetch",
     "write",
     "events",
+    "cable",
     "staleness",
     "outcome",
     "room",

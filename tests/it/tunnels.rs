@@ -14,15 +14,15 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 use crate::support::raw::{Scripted, Talk, exchange};
 use crate::support::{Proxy, jump, post};
 
-type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+pub type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
 
-const HANDSHAKE: &str = "GET /cable HTTP/1.1\r\nhost: h\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
+pub const HANDSHAKE: &str = "GET /cable HTTP/1.1\r\nhost: h\r\nconnection: keep-alive, Upgrade\r\nupgrade: WebSocket\r\n\
                          sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+pub const SWITCHED: &str = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
                         sec-websocket-accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 
-async fn open(proxy: &Proxy) -> Socket {
-    let url = format!("{}/cable", proxy.url.replacen("http", "ws", 1));
+pub async fn open(proxy_url: &str) -> Socket {
+    let url = format!("{}/cable", proxy_url.replacen("http", "ws", 1));
     let mut request = url.into_client_request().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", "actioncable-v1-json".parse().unwrap());
     let (socket, answer) = connect_async(request).await.unwrap();
@@ -31,7 +31,7 @@ async fn open(proxy: &Proxy) -> Socket {
 }
 
 /// The next frame that is not a ping of the cable's.
-async fn next(socket: &mut Socket) -> Value {
+pub async fn next(socket: &mut Socket) -> Value {
     loop {
         let frame = socket.next().await.expect("it goes on").expect("a frame");
         let Message::Text(text) = frame else { continue };
@@ -46,7 +46,7 @@ async fn next(socket: &mut Socket) -> Value {
 async fn a_subscriber_hears_of_a_message_through_the_proxy() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let proxy = Proxy::start(&stand_in, "").await;
-    let mut socket = open(&proxy).await;
+    let mut socket = open(&proxy.url).await;
     assert_eq!(next(&mut socket).await["type"], "welcome");
     let channel = json!({ "channel": "RoomChannel", "pubsub_token": stand_in.pubsub_token("visitor-a") }).to_string();
     let subscribe = json!({ "command": "subscribe", "identifier": channel });
@@ -142,7 +142,7 @@ async fn only_a_get_with_both_fields_is_a_handshake() {
 async fn the_drain_ends_tunnels() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let proxy = Proxy::start(&stand_in, "").await;
-    let mut socket = open(&proxy).await;
+    let mut socket = open(&proxy.url).await;
     assert_eq!(next(&mut socket).await["type"], "welcome");
     assert_eq!(proxy.stop().await, Drained::Whole);
     let end = loop {

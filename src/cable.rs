@@ -1,0 +1,60 @@
+//! Events that pass through a WebSocket towards a client: what they touch is out of date before the client has them.
+//!
+//! The proxy only overhears. It never subscribes by itself: that would mark contacts as online (`api.md` section 8).
+
+use std::sync::Arc;
+
+use crate::policy::event::{of_cable, subscriber};
+use crate::policy::frames::{Frames, Passed};
+use crate::policy::ledger::Scope;
+use crate::policy::shown::Shown;
+use crate::room::Room;
+
+/// Hears what passes through one tunnel, if it is to: when this returns, the ledger has it.
+pub(crate) fn observer(room: Arc<Room>, observes: bool) -> impl FnMut(&[u8]) {
+    let mut frames = observes.then(Frames::default);
+    move |piece| {
+        let Some(frames) = &mut frames else { return };
+        frames.pass(piece, |passed| {
+            let result = match passed {
+                Passed::Text(text) => room.overheard(text),
+                Passed::NotUnderstood => "not_understood",
+            };
+            room.metrics.cable_messages.with_label_values(&[result]).inc();
+        });
+    }
+}
+
+impl Room {
+    /// A text message of the cable; gives the metric label of what came of it.
+    fn overheard(&self, text: &str) -> &'static str {
+        let Some(heard) = of_cable(text).filter(|heard| heard.changes_lists) else { return "no_change" };
+        let touched = &heard.touched;
+        if touched.is_empty() {
+            // Its keys are not where they are known to be.
+            return "not_understood";
+        }
+        self.changed(touched, "cable");
+        if let Some(token) = subscriber(text) {
+            match touched.contacts[..] {
+                [contact] => self.learned.learn_token(&token, contact),
+                // The list of whoever hears this may be that of another source, and not have the conversation yet.
+                _ => {
+                    if let Some(contact) = self.learned.contact_of_token(&token) {
+                        self.ledger.outdate(self.ledger.place(&Scope::Contact(contact)));
+                    }
+                }
+            }
+        }
+        "outdated"
+    }
+
+    /// An answer that passes may show the token with which a contact will subscribe. Nobody asks if nobody listens.
+    pub(crate) fn learn_token(&self, shown: &Shown) {
+        if let (Some(token), Some(contact)) = (&shown.token, shown.contact)
+            && self.live().config.observe_cable
+        {
+            self.learned.learn_token(token, contact);
+        }
+    }
+}
