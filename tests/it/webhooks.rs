@@ -429,6 +429,37 @@ async fn every_event_puts_exactly_those_lists_out_of_date_that_it_may_have_chang
 }
 
 #[tokio::test]
+async fn a_crowd_of_senders_that_never_end_keeps_no_genuine_webhook_out() {
+    let (stand_in, proxy) = both("").await;
+    proxy.list(A).await;
+    let mut crowd = Vec::new();
+    let part = "x".repeat(250_000);
+    // More than there is room for.
+    for _ in 0..80 {
+        let mut slow = Talk::to(&proxy.url).await;
+        slow.send(format!("POST {PATH} HTTP/1.1\r\nhost: h\r\ncontent-length: 250001\r\n\r\n{part}")).await;
+        crowd.push(slow);
+    }
+    proxy.wait_for_metric("anteroom_requests_in_flight", 80.0).await;
+    // As long as a webhook may be.
+    let mut body = message_created(&stand_in, A);
+    body.push_str(&" ".repeat(1024 * 1024 - body.len()));
+    for _ in 0..20 {
+        assert_eq!(tell(&proxy, &body).await.status, StatusCode::NO_CONTENT);
+        assert!(!proxy.list(A).await.is_hit());
+        assert!(proxy.list(A).await.is_hit());
+    }
+    assert!((counted(&proxy, "message_created", "outdated").await - 20.0).abs() < 0.1);
+    // Who had to make room is heard to the end all the same, and answered like everyone.
+    for slow in &mut crowd {
+        slow.send("y").await;
+        assert!(slow.head().await.unwrap().starts_with("HTTP/1.1 204 "));
+    }
+    let crowded = counted(&proxy, "other", "crowded").await;
+    assert!(crowded > 20.0 && (counted(&proxy, "other", "unsigned").await + crowded - 80.0).abs() < 0.1, "{crowded}");
+}
+
+#[tokio::test]
 async fn only_the_very_path_is_that_of_webhooks() {
     let (stand_in, proxy) = both("").await;
     let ask = async |method: &str, target: &str, fields: &str| {
