@@ -491,3 +491,16 @@ async fn only_the_very_path_is_that_of_webhooks() {
     }
     assert!((received().await - before).abs() < 0.1);
 }
+
+#[tokio::test]
+async fn what_is_overridden_is_not_waited_for() {
+    let (stand_in, proxy) = both("upstream.pool_idle = \"1h\"").await;
+    let messages = format!("{}/{}/messages", proxy.list_url(A), stand_in.conversation_ids(A)[0]);
+    let reading = [("x-http-method-override", "GET"), ("content-type", "application/json")];
+    assert_eq!(send(request("POST", &messages, &reading, "{}")).await.status, StatusCode::OK);
+    jump(Duration::from_secs(61)).await;
+    assert_eq!(get(&format!("{}/ready", proxy.admin)).await.text(), "ready\n");
+    post(&messages, r#"{"content":"Hello"}"#).await;
+    jump(Duration::from_secs(61)).await;
+    assert!(get(&format!("{}/ready", proxy.admin)).await.text().contains("silent"));
+}
