@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{INBOX, OTHER_INBOX, Options, Shape, StandIn};
+use anteroom::demo::{INBOX, OTHER_INBOX, Options, Shape, StandIn, Trouble, Webhook};
 use hmac::{Hmac, KeyInit, Mac};
 use http::StatusCode;
 use sha2::Sha256;
@@ -425,6 +425,71 @@ async fn every_event_puts_exactly_those_lists_out_of_date_that_it_may_have_chang
     for (body, expected) in &table {
         assert_eq!(tell(&lists.0, body).await.status, StatusCode::NO_CONTENT);
         assert_eq!(lists.out_of_date().await, *expected, "{body}");
+    }
+}
+
+/// Numbers that look random, the same for the same seed (xorshift).
+fn below(state: &mut u64, sides: u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state % sides
+}
+
+#[tokio::test]
+async fn when_every_event_has_come_every_list_is_right_in_whatever_order_they_came() {
+    const SOURCES: [&str; 5] = [A, "a-verified", "a-empty", "visitor-b", "visitor-c"];
+    for seed in 1..=8_u64 {
+        let (stand_in, proxy) = both("cache.ttl = \"9m\"\ncache.settle = \"0s\"").await;
+        stand_in.attach(A, "a-verified");
+        stand_in.verify("a-verified");
+        stand_in.attach(A, "a-empty");
+        let url = format!("{}{PATH}", proxy.url);
+        for (at, webhook) in [Webhook::account(&url), Webhook::api_inbox(&url)].into_iter().enumerate() {
+            let delay = Duration::ZERO..=Duration::from_millis(20);
+            let trouble = Trouble { delay, twice: 0.2, seed: seed * 2 + at as u64, ..Trouble::default() };
+            stand_in.send_webhooks_to(webhook.signed_with(SECRET).with(trouble));
+        }
+        let mut dice = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let mut written = Vec::new();
+        for step in 0..60 {
+            let source = SOURCES[usize::try_from(below(&mut dice, 5)).unwrap()];
+            let text = format!("step {step}");
+            match below(&mut dice, 12) {
+                0 | 1 => written.push((source, stand_in.agent_message(source, &text))),
+                2 => drop(stand_in.agent_note(source, &text)),
+                3 => stand_in.rename_contact(source, &text),
+                4 => drop(stand_in.ask_csat(source)),
+                5 if !stand_in.conversation_ids(source).is_empty() => stand_in.agent_toggle_status(source),
+                6 => {
+                    if let Some((source, id)) = written.last() {
+                        stand_in.edit_message(source, *id, &text);
+                    }
+                }
+                7 => {
+                    if let Some((source, id)) = written.pop() {
+                        stand_in.delete_message(source, id);
+                    }
+                }
+                8 => drop(post(&proxy.list_url(source), "{}").await),
+                _ => {
+                    // Several at once, of whom some join.
+                    let url = proxy.list_url(source);
+                    let others = crate::support::spawn(async move { get(&url).await });
+                    proxy.list(source).await;
+                    others.await.unwrap();
+                }
+            }
+        }
+        for source in SOURCES {
+            let right = async {
+                while proxy.list(source).await.body != stand_in.list_body(source) {
+                    tokio::task::yield_now().await;
+                }
+            };
+            let told = tokio::time::timeout(Duration::from_secs(20), right).await;
+            assert!(told.is_ok(), "{source} stays out of date, seed {seed}");
+        }
     }
 }
 
