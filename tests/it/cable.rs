@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anteroom::demo::{INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::tunnel;
-use anteroom::policy::event::Touched;
+use anteroom::policy::event::{Touched, of_cable};
 use anteroom::policy::ledger::{Scope, Tick};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -457,6 +457,25 @@ async fn no_extension_is_offered_to_the_upstream_and_its_answer_passes_as_it_is(
         let expected = if observe { 1.0 } else { 0.0 };
         assert!((proxy.metric(&messages("not_understood")).await - expected).abs() < 0.1);
     }
+}
+
+/// Other requests wait while it is read.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn a_long_message_is_read_about_once() {
+    let html = "<p class=\"a\">\n".repeat(20_000);
+    let text = event("long").replace("\"data\":{", &format!("\"data\":{{\"email\":{},", json!(html)));
+    let fastest = |work: &dyn Fn()| {
+        let times = (0..7).map(|_| {
+            let began = std::time::Instant::now();
+            work();
+            began.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let skipped = fastest(&|| assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()));
+    let read = fastest(&|| assert!(of_cable(&text).is_some_and(|overheard| !overheard.heard.touched.is_empty())));
+    assert!(read < skipped * 5, "{read:?} instead of {skipped:?}");
 }
 
 #[tokio::test]
