@@ -247,6 +247,21 @@ async fn a_message_in_a_conversation_that_the_list_does_not_have_yet() {
     }
 }
 
+/// A write's answer shows the token of the contact that the source has from then on.
+#[tokio::test]
+async fn a_write_that_moves_a_source_teaches_whose_its_token_is() {
+    let script = Script::start(|request| match request.method().as_str() {
+        "GET" => json_answer(r#"[{"id":131,"uuid":"u","contact":{"id":41,"account_id":7},"messages":[]}]"#),
+        _ => json_answer(r#"{"source_id":"phone","pubsub_token":"t","id":42}"#),
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
+    proxy.list("phone").await;
+    let patch = http::Request::patch(proxy.contact_url("phone")).body("{}".into()).unwrap();
+    crate::support::send(patch).await;
+    assert_eq!(proxy.room.learned.contact_of_token("t"), Some(42));
+}
+
 /// A frame by hand: its first byte, and a payload.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
