@@ -180,9 +180,10 @@ impl Course {
         let (reads, hits) = (self.reads.load(Ordering::Relaxed), self.hits.load(Ordering::Relaxed));
         let bound = (TTL + STALE_WHILE_REVALIDATE + GRACE).as_secs_f64();
         println!(
-            "{name:9} {:5} changes   p50 {:6.2} s   p99 {:6.2} s   max {:6.2} s   from memory {:5.1} %",
+            "{name:9} {:5} changes   p50 {:5.2} s   p90 {:5.2} s   p99 {:5.2} s   max {:5.2} s   from memory {:5.1} %",
             seen.len(),
             at(0.5),
+            at(0.9),
             at(0.99),
             at(1.0),
             100.0 * hits as f64 / reads as f64
