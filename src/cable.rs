@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::policy::event::{of_cable, subscriber};
+use crate::policy::event::{Overheard, of_cable};
 use crate::policy::frames::{Frames, Passed};
 use crate::policy::ledger::Scope;
 use crate::policy::shown::Shown;
@@ -28,14 +28,17 @@ pub(crate) fn observer(room: Arc<Room>, observes: bool) -> impl FnMut(&[u8]) {
 impl Room {
     /// A text message of the cable; gives the metric label of what came of it.
     fn overheard(&self, text: &str) -> &'static str {
-        let Some(heard) = of_cable(text).filter(|heard| heard.changes_lists) else { return "no_change" };
+        let Some(Overheard { heard, subscriber }) = of_cable(text) else { return "no_change" };
+        if !heard.changes_lists {
+            return "no_change";
+        }
         let touched = &heard.touched;
         if touched.is_empty() {
             // Its keys are not where they are known to be.
             return "not_understood";
         }
         self.changed(touched, "cable");
-        if let Some(token) = subscriber(text) {
+        if let Some(token) = subscriber {
             match touched.contacts[..] {
                 [contact] => self.learned.learn_token(&token, contact),
                 // The list of whoever hears this may be that of another source, and not have the conversation yet.

@@ -220,7 +220,9 @@ impl Asked {
             permit,
         };
         let landing = move |landing: Landing, landed: Option<&Landed>| {
-            land(&flown.room, &flown.key, flown.captured.as_deref(), landing, landed);
+            // A failed audit is no reason to spare the upstream a reader's fetch later.
+            let to_be_spared = flown.captured.as_deref().filter(|_| !flown.audits);
+            land(&flown.room, &flown.key, to_be_spared, landing, landed);
             flown.landed(landed);
         };
         Departure { noted, fetch: fetch.run(), landing }
@@ -399,8 +401,9 @@ impl Asked {
     }
 }
 
-/// What follows from a flight's end, before anybody has what it brought.
-fn land(room: &Room, key: &Key, captured: Option<&Entry>, landing: Landing, landed: Option<&Landed>) {
+/// What follows from a flight's end, before anybody has what it brought. If it failed, the upstream is to be spared
+/// another one for this entry for a while.
+fn land(room: &Room, key: &Key, to_be_spared: Option<&Entry>, landing: Landing, landed: Option<&Landed>) {
     let label = match (landing, landed) {
         (Landing::Arrived { superseded: true }, _) => "superseded",
         (Landing::Arrived { superseded: false }, Some(landed)) => landed.label(),
@@ -413,7 +416,7 @@ fn land(room: &Room, key: &Key, captured: Option<&Entry>, landing: Landing, land
     }
     if !matches!(landed, None | Some(Landed::Failed(_))) {
         room.retries.deposit();
-    } else if let Some(entry) = captured {
+    } else if let Some(entry) = to_be_spared {
         entry.failed(room.epoch.moment_after(clock::now(), BACK_OFF));
     }
 }

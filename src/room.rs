@@ -139,7 +139,7 @@ impl Room {
             watermark: Watermark::default(),
             told_of_silence: AtomicBool::new(false),
             sampler: Sampler::default(),
-            staleness: Staleness::default(),
+            staleness: Staleness::new(config.fetch.max_in_flight),
             tasks: TaskTracker::new(),
             ready: AtomicBool::new(true),
             drained: CancellationToken::new(),

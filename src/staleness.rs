@@ -8,6 +8,7 @@
 //! upstream's answer, so it is kept, and lists that are audited are fresher than others.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
@@ -21,8 +22,7 @@ use crate::outcome::Sampler;
 use crate::policy::changes::{Changes, Older, Verdict, compare};
 use crate::policy::freshness::served_until;
 use crate::policy::key::Key;
-use crate::policy::ledger::{Place, Scope, Tick};
-use crate::policy::payload::INLINE_LIMIT;
+use crate::policy::ledger::{Moment, Place, Scope, Tick};
 use crate::proxy::Asked;
 use crate::room::{Live, Room};
 
@@ -30,6 +30,13 @@ use crate::room::{Live, Room};
 const COMPARED_AT_ONCE: usize = 4;
 /// Lists whose event may still come; each holds a few places of the ledger.
 const AWAITED_AT_ONCE: usize = 1_000;
+/// Longer lists are not compared by a thread that serves others: 10 ms for 256 KiB in which everything differs.
+const INLINE_LIMIT: usize = 32 * 1024;
+/// How long there are no audits at all after one has failed.
+const REST: Duration = Duration::from_secs(10);
+/// How far an answer's `Date` may be from now, beside the time that its fetch took, before the upstream's clock counts
+/// as another one: it has whole seconds.
+const SAME_CLOCK_MS: u64 = 2_000;
 /// How often the ledger is looked at while an event is waited for, so that places are free again early.
 const LOOKS: u32 = 8;
 
@@ -38,14 +45,21 @@ pub struct Staleness {
     comparing: Arc<Semaphore>,
     awaiting: Arc<Semaphore>,
     sampler: Sampler,
+    /// `upstream.max_in_flight`, of which readers shall find some free.
+    fetches: usize,
+    /// A moment: until then there are no audits.
+    rests_until: AtomicU64,
 }
 
-impl Default for Staleness {
-    fn default() -> Self {
+impl Staleness {
+    /// Nothing is measured yet; so many fetches may be under way at once.
+    pub fn new(fetches: usize) -> Self {
         Self {
             comparing: Arc::new(Semaphore::new(COMPARED_AT_ONCE)),
             awaiting: Arc::new(Semaphore::new(AWAITED_AT_ONCE)),
             sampler: Sampler::default(),
+            fetches,
+            rests_until: AtomicU64::new(0),
         }
     }
 }
@@ -84,11 +98,16 @@ impl Asked {
         }
     }
 
-    /// Only if the upstream has nothing better to do: it works as far as is known, there is room for one more fetch, and
-    /// nobody is asking it for this list anyway.
+    /// Only if the upstream has nothing better to do: it works as far as is known, more than half of the fetches at once
+    /// are free, so that readers find some however slow it is, and nobody is asking it for this list anyway.
     fn begin_audit(&self, key: &Key, entry: &Entry) -> bool {
-        let permit = self.room.in_flight.clone().try_acquire_owned().ok();
-        let Some(permit) = permit.filter(|_| entry.failed_until().is_none()) else { return false };
+        let Staleness { fetches, rests_until, .. } = &self.room.staleness;
+        let rests = self.room.epoch.moment(clock::now()) < Moment(rests_until.load(Ordering::Relaxed));
+        let in_flight = &self.room.in_flight;
+        if rests || entry.failed_until().is_some() || in_flight.available_permits() * 2 <= *fetches {
+            return false;
+        }
+        let Ok(permit) = in_flight.clone().try_acquire_owned() else { return false };
         let joined = self.room.flights.join(key, |_, _| true, || None, || self.depart(key, Some(permit)));
         matches!(joined, Joined::Led(_))
     }
@@ -112,10 +131,10 @@ impl Flown {
                     self.look_back(old, new, untold);
                 }
             }
-            (Some(captured), Some(Landed::Answer { status: StatusCode::NOT_FOUND, .. })) => {
+            (Some(captured), Some(Landed::Answer { entry, status: StatusCode::NOT_FOUND, .. })) => {
                 self.audited(Audited::Differs);
                 if untold(captured) {
-                    let served = self.served(captured);
+                    let served = self.served(captured, entry);
                     self.measure(&Changes::gone(), &served);
                 }
             }
@@ -135,7 +154,7 @@ impl Flown {
         let Ok(permit) = self.room.staleness.comparing.clone().try_acquire_owned() else {
             return self.audited(Audited::Skipped);
         };
-        let served = self.served(&old);
+        let served = self.served(&old, &new);
         let trim = &self.live.config.payload.trim;
         let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: trim.newest_messages() };
         let (tasks, drained) = (self.room.tasks.clone(), self.room.drained.clone());
@@ -161,14 +180,17 @@ impl Flown {
     }
 
     /// When an answer was served of which this flight's takes the place: until now, also while this one was being
-    /// fetched; fresh, stale, or, if a fetch had failed before, in its place.
-    fn served(&self, captured: &Entry) -> Served {
-        let now = clock::now();
+    /// fetched; fresh, stale, or, if a fetch had failed before, in its place. By the upstream's clock, as the times in
+    /// lists are.
+    fn served(&self, captured: &Entry, new: &Entry) -> Served {
+        let (now, wall) = (clock::now(), millis(clock::wall()));
         let lifetimes = self.room.lifetimes(&self.live, now);
         let usable = served_until(captured.unsettled_expiry, &lifetimes);
         let stood_in = captured.failed_until().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
         let age = now.saturating_duration_since(captured.began);
-        Served::between(millis(clock::wall()), age, captured.initial_age, usable.max(stood_in))
+        let served = Served::between(wall, age, captured.initial_age, usable.max(stood_in));
+        let fetching = now.saturating_duration_since(new.began).saturating_add(new.initial_age);
+        served.by_their_clock(wall, fetching, new.answer.made_at(), captured.answer.made_at())
     }
 
     /// Says for how long the captured answer could be served though nobody had told that it had changed, and why nobody
@@ -200,8 +222,8 @@ impl Flown {
     fn awaited(&self) -> Option<Awaited> {
         let captured = self.captured.as_ref()?;
         let permit = self.room.staleness.awaiting.clone().try_acquire_owned().ok()?;
-        // What puts one list or one inbox out of date is no event.
-        let ours = [Scope::List(self.key.text_of_list()), Scope::Inbox(self.key.inbox())];
+        // What puts one list or one inbox out of date is no event, and the place of long lists is that of others too.
+        let ours = [Scope::List(self.key.text_of_list()), Scope::Inbox(self.key.inbox()), Scope::AnyConversation];
         let ours = ours.map(|scope| self.room.ledger.place(&scope));
         let places = captured.places.iter().copied().filter(|place| !ours.contains(place));
         Some(Awaited {
@@ -227,17 +249,20 @@ impl Awaited {
     /// Waits until the event has come, or need not be waited for any longer. A write to the same lists looks the same.
     async fn wait(self) {
         let ledger = &self.room.ledger;
-        let comes = async {
-            while ledger.is_current(self.noted, &self.places) {
-                tokio::time::sleep(self.limit / LOOKS).await;
+        let has_come = || !ledger.is_current(self.noted, &self.places);
+        let began = clock::now();
+        for look in 1..=LOOKS {
+            if has_come() {
+                break;
             }
-        };
-        let class = match tokio::time::timeout(self.limit, comes).await {
+            let until = self.limit / LOOKS * look;
+            tokio::time::sleep(until.saturating_sub(clock::now().saturating_duration_since(began))).await;
+        }
+        if !ledger.is_current(self.noted, &[]) {
             // Everything was purged or shaped anew: what came besides cannot be told.
-            Ok(()) if !ledger.is_current(self.noted, &[]) => return,
-            Ok(()) => "event_late",
-            Err(_) => "event_lost",
-        };
+            return;
+        }
+        let class = if has_come() { "event_late" } else { "event_lost" };
         self.room.metrics.untold_changes.with_label_values(&[class]).inc();
     }
 }
@@ -258,6 +283,17 @@ impl Served {
         let ago = |duration: Duration| wall.saturating_sub(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
         Self { asked: ago(age.saturating_add(initial_age)), until: ago(unused) }
     }
+
+    /// The same by the upstream's clock, as far as it tells it: the answer that took its place, which was `fetching` for
+    /// so long until `wall`, was `made` then, and this one was made `before`.
+    fn by_their_clock(self, wall: u64, fetching: Duration, made: Option<u64>, before: Option<u64>) -> Self {
+        let earliest = wall.saturating_sub(u64::try_from(fetching.as_millis()).unwrap_or(u64::MAX));
+        let within = earliest.saturating_sub(SAME_CLOCK_MS)..=wall.saturating_add(SAME_CLOCK_MS);
+        let made = made.filter(|made| !within.contains(made)).unwrap_or(wall);
+        let theirs = |ours: u64| ours.saturating_add(made).saturating_sub(wall);
+        // Between the two more time may have passed than this process has noticed: it may have been halted.
+        Self { asked: theirs(self.asked).min(before.unwrap_or(u64::MAX)), until: theirs(self.until) }
+    }
 }
 
 fn millis(wall: SystemTime) -> u64 {
@@ -267,6 +303,10 @@ fn millis(wall: SystemTime) -> u64 {
 
 impl Room {
     fn audit_ended(&self, how: Audited) {
+        if matches!(how, Audited::Failed) {
+            let Moment(until) = self.epoch.moment_after(clock::now(), REST);
+            self.staleness.rests_until.fetch_max(until, Ordering::Relaxed);
+        }
         let label = match how {
             Audited::Same => "same",
             Audited::Differs => "differs",
@@ -300,6 +340,28 @@ mod tests {
             let expected = Served { asked: NOW - asked * 1000, until: NOW - until * 1000 };
             assert_eq!(served, expected, "{age} {initial_age} {usable}");
         }
+        let (wall, took) = (NOW, seconds(3));
+        let served = Served { asked: NOW - 20_000, until: NOW };
+        let by = |made: u64, before| {
+            let theirs = served.by_their_clock(wall, took, Some(made), before);
+            (NOW.cast_signed() - theirs.asked.cast_signed(), NOW.cast_signed() - theirs.until.cast_signed())
+        };
+        for (ahead, before, expected) in [
+            // A second lost by rounding and the fetch's own time are no other clock.
+            (0, None, (20_000, 0)),
+            (2_000, None, (20_000, 0)),
+            (-5_000, None, (20_000, 0)),
+            (3_000, None, (17_000, -3_000)),
+            (-60_000, None, (80_000, 60_000)),
+            (60_000, None, (-40_000, -60_000)),
+            (0, Some(-18_000), (20_000, 0)),
+            // This process was halted for ten minutes.
+            (0, Some(-620_000), (620_000, 0)),
+        ] {
+            let at = |after| NOW.saturating_add_signed(after);
+            assert_eq!(by(at(ahead), before.map(at)), expected, "{ahead} {before:?}");
+        }
+        assert_eq!(served.by_their_clock(wall, took, None, None), served);
         let beyond = Served::between(5, Duration::MAX, Duration::MAX, Duration::MAX);
         assert_eq!(beyond, Served { asked: 0, until: 5 });
     }

@@ -173,7 +173,6 @@ impl Write {
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
     async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
-        self.room.learn_token(&shown);
         let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
@@ -210,6 +209,8 @@ impl Write {
                 Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
             }
         }
+        // After the rest: that a source has another contact now makes forget whose every token was.
+        self.room.learn_token(&shown);
         if let Some(source) = shown.source {
             guard.places.push(self.room.ledger.place(&Scope::Source(&source)));
             // The answer says what the request only asked for.

@@ -6,8 +6,7 @@
 
 use std::fmt;
 
-use serde::Deserializer as _;
-use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::ledger::Scope;
@@ -140,17 +139,53 @@ pub struct Heard {
     pub happened: Option<u64>,
 }
 
+/// Where a webhook has what is read of it (`api.md` section 7.3).
+const OF_WEBHOOK: [Path; 15] = [
+    &["event"],
+    &["private"],
+    &["created_at"],
+    &["updated_at"],
+    &["account", "id"],
+    &["id"],
+    &["contact_inbox", "source_id"],
+    &["contact_inbox", "contact_id"],
+    &["meta", "sender", "id"],
+    &["conversation", "id"],
+    &["conversation", "contact_inbox", "source_id"],
+    &["conversation", "contact_inbox", "contact_id"],
+    &["conversation", "meta", "sender", "id"],
+    &["source_id"],
+    &["contact", "id"],
+];
+const CONVERSATION: Path = &["conversation"];
+
+/// Where a text message of the cable has it (section 8).
+const OF_CABLE: [Path; 14] = [
+    &["identifier"],
+    &["message", "event"],
+    &["message", "data", "private"],
+    &["message", "data", "created_at"],
+    &["message", "data", "updated_at"],
+    &["message", "data", "account_id"],
+    &["message", "data", "conversation_id"],
+    &["message", "data", "sender_type"],
+    &["message", "data", "sender_id"],
+    &["message", "data", "conversation", "contact_inbox", "source_id"],
+    &["message", "data", "id"],
+    &["message", "data", "contact_inbox", "source_id"],
+    &["message", "data", "contact_inbox", "contact_id"],
+    &["message", "data", "meta", "sender", "id"],
+];
+const DATA: Path = &["message", "data"];
+
 /// Reads the body of a webhook. `None`: it is not a JSON object with the name of an event.
 pub fn of_webhook(body: &[u8]) -> Option<Heard> {
-    let payload = Json::parse(std::str::from_utf8(body).ok()?)?;
+    let found = Found::in_text(std::str::from_utf8(body).ok()?, &OF_WEBHOOK)?;
+    let payload = found.below(&[]);
     let event = Event::named(&payload.at(&["event"])?.text()?);
     Some(match event {
         Event::MessageCreated | Event::MessageUpdated => {
-            let conversation = payload.at(&["conversation"]);
-            let mut touched = Touched::default();
-            if let Some(conversation) = conversation {
-                touched = of_conversation(conversation, payload.at(&["account", "id"]));
-            }
+            let touched = of_conversation(found.below(CONVERSATION), payload.at(&["account", "id"]));
             let happened = if event == Event::MessageCreated { payload.at(&["created_at"]) } else { None };
             let private = payload.at(&["private"]).is_some_and(|private| private.0 == "true");
             Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
@@ -168,12 +203,23 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
     })
 }
 
-/// Reads a text message of the cable. `None`: it tells of no event; most say only that the server is there.
-pub fn of_cable(text: &str) -> Option<Heard> {
-    let message = Json::parse(text)?.at(&["message"])?;
-    let event = Event::named(&message.at(&["event"])?.text()?);
-    let data = message.at(&["data"])?;
-    Some(match event {
+/// What a text message of the cable says, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overheard {
+    /// The event.
+    pub heard: Heard,
+    /// The token of the contact to whom it goes. An agent's subscription names its user: what it hears is about any
+    /// contact.
+    pub subscriber: Option<String>,
+}
+
+/// Reads a text message of the cable, once from its beginning to its end: long ones come, and other requests wait
+/// meanwhile. `None`: it tells of no event; most say only that the server is there.
+pub fn of_cable(text: &str) -> Option<Overheard> {
+    let found = Found::in_text(text, &OF_CABLE)?;
+    let event = Event::named(&found.below(&[]).at(&["message", "event"])?.text()?);
+    let data = found.below(DATA);
+    let heard = match event {
         Event::MessageCreated | Event::MessageUpdated => {
             let source = data.at(&["conversation", "contact_inbox", "source_id"]).and_then(Json::text);
             let by_contact = data.at(&["sender_type"]).and_then(Json::text).is_some_and(|kind| kind == "Contact");
@@ -191,21 +237,23 @@ pub fn of_cable(text: &str) -> Option<Heard> {
             Heard { event, changes_lists: true, touched, happened: None }
         }
         _ => of_conversation_event(event, data, &["account_id"]),
-    })
+    };
+    Some(Overheard { heard, subscriber: found.below(&[]).at(&["identifier"]).and_then(token) })
 }
 
-/// The token of the contact to whom a text message of the cable goes. An agent's subscription names its user: what it
-/// hears is about any contact.
-pub fn subscriber(text: &str) -> Option<String> {
-    let identifier = Json::parse(text)?.at(&["identifier"])?.text()?;
-    let channel = Json::parse(&identifier)?;
-    if channel.at(&["user_id"]).is_some_and(|user| user.0 != "null") {
+/// A contact's token in the identifier of a subscription: JSON in a string, echoed as the client wrote it.
+fn token(identifier: Json<'_>) -> Option<String> {
+    let identifier = identifier.text()?;
+    let found = Found::in_text(&identifier, &[&["user_id"], &["pubsub_token"]])?;
+    let channel = found.below(&[]);
+    // The application takes an empty one for none.
+    if channel.at(&["user_id"]).is_some_and(|user| !matches!(user.0, "null" | "\"\"")) {
         return None;
     }
     channel.at(&["pubsub_token"])?.text()
 }
 
-fn of_conversation_event(event: Event, payload: Json<'_>, account: &[&str]) -> Heard {
+fn of_conversation_event(event: Event, payload: Below<'_, '_>, account: &[&str]) -> Heard {
     // Typing events have it one step deeper in webhooks; they change nothing.
     let touched = of_conversation(payload, payload.at(account));
     let happened = payload.at(&["updated_at"]).and_then(Json::time);
@@ -213,7 +261,7 @@ fn of_conversation_event(event: Event, payload: Json<'_>, account: &[&str]) -> H
 }
 
 /// A conversation as webhooks and the cable show it.
-fn of_conversation(conversation: Json<'_>, account: Option<Json<'_>>) -> Touched {
+fn of_conversation(conversation: Below<'_, '_>, account: Option<Json<'_>>) -> Touched {
     let source = conversation.at(&["contact_inbox", "source_id"]).and_then(Json::text);
     let places: [&[&str]; 2] = [&["meta", "sender", "id"], &["contact_inbox", "contact_id"]];
     let mut contacts: Vec<u64> =
@@ -223,24 +271,53 @@ fn of_conversation(conversation: Json<'_>, account: Option<Json<'_>>) -> Touched
     Touched { source, contacts, conversation: account.and_then(Json::id).zip(display) }
 }
 
+/// Keys from the outermost object to a value.
+type Path = &'static [&'static str];
+
+/// What stands at the end of some paths; of two members with one name the later one, as most readers have it.
+struct Found<'a> {
+    paths: &'static [Path],
+    values: Vec<Option<Json<'a>>>,
+}
+
+impl<'a> Found<'a> {
+    /// Reads a text once. `None`: it is not one JSON value. A value of another kind than the path has it loses what is
+    /// below it alone.
+    fn in_text(text: &'a str, paths: &'static [Path]) -> Option<Self> {
+        let mut values = vec![None; paths.len()];
+        let mut reading = serde_json::Deserializer::from_str(text);
+        let through: Vec<usize> = (0..paths.len()).collect();
+        Looking { paths, through: &through, depth: 0, values: &mut values }.deserialize(&mut reading).ok()?;
+        reading.end().ok()?;
+        Some(Self { paths, values })
+    }
+
+    fn below(&self, start: Path) -> Below<'_, 'a> {
+        Below { found: self, start }
+    }
+}
+
+/// What was found below the end of a path.
+#[derive(Clone, Copy)]
+struct Below<'f, 'a> {
+    found: &'f Found<'a>,
+    start: Path,
+}
+
+impl<'a> Below<'_, 'a> {
+    /// What stands at the end of a path from there, which is one of those that were looked for.
+    fn at(self, path: &[&str]) -> Option<Json<'a>> {
+        let number = self.found.paths.iter().position(|known| known.strip_prefix(self.start) == Some(path));
+        debug_assert!(number.is_some(), "nobody looked for {path:?}");
+        self.found.values[number?]
+    }
+}
+
 /// A JSON value as it stands in the text.
 #[derive(Clone, Copy)]
 struct Json<'a>(&'a str);
 
-impl<'a> Json<'a> {
-    /// The text, if it is one JSON value.
-    fn parse(text: &'a str) -> Option<Self> {
-        serde_json::from_str::<&RawValue>(text).ok().map(|raw| Self(raw.get()))
-    }
-
-    /// What stands at the end of a path of keys; of two members with one name the later one, as most readers have it.
-    fn at(self, path: &[&str]) -> Option<Self> {
-        path.iter().try_fold(self, |json, key| {
-            let member = Member(key);
-            serde_json::Deserializer::from_str(json.0).deserialize_map(member).ok().flatten()
-        })
-    }
-
+impl Json<'_> {
     /// A string, or a number as one.
     fn text(self) -> Option<String> {
         if self.0.starts_with('"') { serde_json::from_str(self.0).ok() } else { self.id().map(|id| id.to_string()) }
@@ -261,26 +338,102 @@ impl<'a> Json<'a> {
     }
 }
 
-/// Looks for one member of an object.
-struct Member<'k>(&'k str);
+/// Reads a value through which some of the paths lead, this many keys from the outermost object.
+struct Looking<'l, 'a> {
+    paths: &'static [Path],
+    through: &'l [usize],
+    depth: usize,
+    values: &'l mut [Option<Json<'a>>],
+}
 
-impl<'a> Visitor<'a> for Member<'_> {
-    type Value = Option<Json<'a>>;
+impl<'a> DeserializeSeed<'a> for Looking<'_, 'a> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'a> Visitor<'a> for Looking<'_, 'a> {
+    type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
+        f.write_str("any value")
     }
 
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        let mut found = None;
-        while let Some(key) = map.next_key::<String>()? {
-            if key == self.0 {
-                found = Some(Json(map.next_value::<&RawValue>()?.get()));
-            } else {
-                map.next_value::<IgnoredAny>()?;
+    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
+        let Self { paths, through, depth, values } = self;
+        while let Some(lead) = map.next_key_seed(Key { paths, through, depth })? {
+            // Of an earlier member with this name nothing counts.
+            for &number in &lead {
+                values[number] = None;
+            }
+            match lead[..] {
+                [] => drop(map.next_value::<IgnoredAny>()?),
+                [number] if paths[number].len() == depth + 1 => {
+                    values[number] = Some(Json(map.next_value::<&RawValue>()?.get()));
+                }
+                _ => map.next_value_seed(Looking { paths, through: &lead, depth: depth + 1, values })?,
             }
         }
-        Ok(found)
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
+    }
+}
+
+/// A key: gives those of the paths that lead on through it, or end at it.
+struct Key<'l> {
+    paths: &'static [Path],
+    through: &'l [usize],
+    depth: usize,
+}
+
+impl<'a> DeserializeSeed<'a> for Key<'_> {
+    type Value = Vec<usize>;
+
+    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Vec<usize>, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key<'_> {
+    type Value = Vec<usize>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Vec<usize>, E> {
+        let leads = |number: &usize| self.paths[*number].get(self.depth) == Some(&key);
+        Ok(self.through.iter().copied().filter(leads).collect())
     }
 }
 

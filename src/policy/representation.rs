@@ -120,6 +120,12 @@ impl Prepared {
         self
     }
 
+    /// When it was made by the clock of whoever made it, in milliseconds since 1970, rounded down to a second.
+    pub fn made_at(&self) -> Option<u64> {
+        let date = httpdate::parse_http_date(self.head.get(header::DATE)?.to_str().ok()?).ok()?;
+        u64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
+    }
+
     /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it, at
     /// this `date`, replace the kept ones, except those of the content and the validators (RFC 9111 sections 3.2 and 4.3.4).
     #[must_use]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anteroom::demo::{INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::tunnel;
-use anteroom::policy::event::Touched;
+use anteroom::policy::event::{Touched, of_cable};
 use anteroom::policy::ledger::{Scope, Tick};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
@@ -247,6 +247,21 @@ async fn a_message_in_a_conversation_that_the_list_does_not_have_yet() {
     }
 }
 
+/// A write's answer shows the token of the contact that the source has from then on.
+#[tokio::test]
+async fn a_write_that_moves_a_source_teaches_whose_its_token_is() {
+    let script = Script::start(|request| match request.method().as_str() {
+        "GET" => json_answer(r#"[{"id":131,"uuid":"u","contact":{"id":41,"account_id":7},"messages":[]}]"#),
+        _ => json_answer(r#"{"source_id":"phone","pubsub_token":"t","id":42}"#),
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
+    proxy.list("phone").await;
+    let patch = http::Request::patch(proxy.contact_url("phone")).body("{}".into()).unwrap();
+    crate::support::send(patch).await;
+    assert_eq!(proxy.room.learned.contact_of_token("t"), Some(42));
+}
+
 /// A frame by hand: its first byte, and a payload.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
@@ -457,6 +472,25 @@ async fn no_extension_is_offered_to_the_upstream_and_its_answer_passes_as_it_is(
         let expected = if observe { 1.0 } else { 0.0 };
         assert!((proxy.metric(&messages("not_understood")).await - expected).abs() < 0.1);
     }
+}
+
+/// Other requests wait while it is read.
+#[test]
+#[expect(clippy::disallowed_methods, reason = "real time is what is measured")]
+fn a_long_message_is_read_about_once() {
+    let html = "<p class=\"a\">\n".repeat(20_000);
+    let text = event("long").replace("\"data\":{", &format!("\"data\":{{\"email\":{},", json!(html)));
+    let fastest = |work: &dyn Fn()| {
+        let times = (0..7).map(|_| {
+            let began = std::time::Instant::now();
+            work();
+            began.elapsed()
+        });
+        times.min().unwrap()
+    };
+    let skipped = fastest(&|| assert!(serde_json::from_str::<serde::de::IgnoredAny>(&text).is_ok()));
+    let read = fastest(&|| assert!(of_cable(&text).is_some_and(|overheard| !overheard.heard.touched.is_empty())));
+    assert!(read < skipped * 5, "{read:?} instead of {skipped:?}");
 }
 
 #[tokio::test]

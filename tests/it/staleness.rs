@@ -15,12 +15,14 @@ use anteroom::policy::ledger::Scope;
 use anteroom::server::Drained;
 use http::StatusCode;
 use tokio::task::JoinHandle;
+use tower::retry::budget::Budget;
 
 use crate::support::child::Program;
 use crate::support::script::{Script, json};
 use crate::support::{Answer, Proxy, get, get_with, jump, post, spawn};
 
 const A: &str = "fresh";
+const OTHERS: [&str; 3] = ["other-1", "other-2", "other-3"];
 const TOLD: &str = "cache.stale_while_revalidate = \"0s\"\nwebhook.secrets = [\"s\"]\n";
 const COUNT: &str = "anteroom_staleness_seconds_count";
 const SUM: &str = "anteroom_staleness_seconds_sum";
@@ -87,17 +89,26 @@ fn now() -> u64 {
 
 /// An upstream whose list has one more message each time, of these times.
 async fn growing(times: &'static [i64]) -> Script {
+    growing_by(0, times).await
+}
+
+/// The same, whose clock is so many seconds ahead of ours.
+async fn growing_by(ahead: i64, times: &'static [i64]) -> Script {
     let asked = AtomicUsize::new(0);
     let began = i64::try_from(now()).unwrap();
     Script::start(move |_| {
         let shown = asked.fetch_add(1, Ordering::SeqCst).min(times.len());
         let messages = times[..shown].iter().enumerate();
-        let messages = messages.map(|(id, at)| format!("{{\"id\":{id},\"created_at\":{}}}", began + at));
+        let messages = messages.map(|(id, at)| format!("{{\"id\":{id},\"created_at\":{}}}", began + at + ahead));
         let messages: Vec<String> = messages.collect();
-        json(&format!(
+        let mut answer = json(&format!(
             "[{{\"id\":1,\"uuid\":\"u\",\"messages\":[{}],\"contact\":{{\"id\":7,\"account_id\":3}}}}]",
             messages.join(",")
-        ))
+        ));
+        let theirs = Duration::from_secs(now().checked_add_signed(ahead).unwrap());
+        let date = httpdate::fmt_http_date(std::time::UNIX_EPOCH + theirs);
+        answer.headers_mut().insert("date", date.parse().unwrap());
+        answer
     })
     .await
 }
@@ -187,8 +198,26 @@ async fn an_event_that_comes_later_was_late() {
 }
 
 #[tokio::test]
+async fn an_event_that_comes_at_the_last_moment_was_late() {
+    let (stand_in, proxy) = both(TOLD).await;
+    proxy.list(A).await;
+    stand_in.agent_message(A, "hello");
+    after_the_ttl(&proxy).await;
+    proxy.wait_for_metric(COUNT, 1.0).await;
+    for _ in 0..59 {
+        jump(Duration::from_secs(1)).await;
+    }
+    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
+    event(&stand_in, &proxy);
+    jump(Duration::from_secs(2)).await;
+    classes(&proxy, &[("event_late", 1.0)]).await;
+}
+
+#[tokio::test]
 async fn an_event_that_never_comes_was_lost() {
     let (stand_in, proxy) = both(TOLD).await;
+    // So many that it names none of them.
+    stand_in.seed(A, Shape { conversations: 40, messages: 1, bytes: 10 });
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
@@ -196,6 +225,7 @@ async fn an_event_that_never_comes_was_lost() {
     // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
     proxy.room.outdate_list(&Key::new(INBOX, A, None), "flight");
     proxy.room.changed(&Touched { contacts: vec![987_654], ..Touched::default() }, "webhook");
+    proxy.room.changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, "cable");
     proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Inbox(INBOX)));
     jump(SILENT).await;
     classes(&proxy, &[("event_lost", 1.0)]).await;
@@ -261,6 +291,22 @@ async fn a_message_from_before_the_list_was_asked_for_is_a_mistake_of_somebody()
     after_the_ttl(&proxy).await;
     classes(&proxy, &[("bug", 1.0)]).await;
     assert!(proxy.metric(SUM).await < 15.5, "it was not served before it was asked for");
+}
+
+#[tokio::test]
+async fn the_upstreams_clock_may_be_wrong() {
+    for ahead in [-3_600, -60, -3, 3, 60, 3_600] {
+        // Written 5 s before it was fetched again, 10 s after it was asked for.
+        let upstream = growing_by(ahead, &[-5]).await;
+        let proxy = Proxy::in_front_of(&upstream.url, TOLD).await;
+        proxy.list(A).await;
+        after_the_ttl(&proxy).await;
+        proxy.wait_for_metric(COUNT, 1.0).await;
+        let stale_for = proxy.metric(SUM).await;
+        assert!((4.0..8.5).contains(&stale_for), "{ahead}: {stale_for}");
+        jump(SILENT).await;
+        classes(&proxy, &[("event_lost", 1.0)]).await;
+    }
 }
 
 #[tokio::test]
@@ -351,15 +397,17 @@ async fn an_audit_without_a_validator_compares_the_bodies() {
 async fn audits_leave_a_failing_upstream_alone() {
     let (stand_in, proxy) = both("audit.share = 1.0").await;
     proxy.list(A).await;
+    stand_in.seed(OTHERS[0], Shape { conversations: 1, messages: 1, bytes: 10 });
+    proxy.list(OTHERS[0]).await;
     stand_in.fault(Fault::Error);
     assert!(proxy.list(A).await.is_hit());
     proxy.wait_for_metric(&audits("failed"), 1.0).await;
     jump(Duration::from_secs(5)).await;
-    for skipped in [1.0, 2.0] {
-        assert!(proxy.list(A).await.is_hit());
+    for (source, skipped) in [(A, 1.0), (A, 2.0), (OTHERS[0], 3.0)] {
+        assert!(proxy.list(source).await.is_hit());
         proxy.wait_for_metric(&audits("skipped"), skipped).await;
     }
-    assert_eq!(stand_in.list_requests(A), 2);
+    assert_eq!((stand_in.list_requests(A), stand_in.list_requests(OTHERS[0])), (2, 1));
     // What is no list is no answer to an audit.
     stand_in.clear_faults();
     jump(Duration::from_secs(60)).await;
@@ -384,6 +432,42 @@ async fn audits_take_no_place_that_a_reader_needs() {
     assert!(proxy.list(A).await.is_hit());
     proxy.wait_for_metric(&audits("same"), 1.0).await;
     assert_eq!(proxy.room.in_flight.available_permits(), 1, "an audit gives its place back");
+}
+
+#[tokio::test]
+async fn audits_leave_half_of_the_places_to_readers() {
+    let (stand_in, proxy) = both("audit.share = 1.0\nupstream.max_in_flight = 4").await;
+    for source in OTHERS {
+        stand_in.seed(source, Shape { conversations: 1, messages: 1, bytes: 10 });
+        proxy.list(source).await;
+    }
+    let gates = OTHERS.map(|source| stand_in.hold(Point::BeforeReading, Matcher::list_of(source)));
+    for source in OTHERS {
+        assert!(proxy.list(source).await.is_hit());
+    }
+    proxy.wait_for_metric(&audits("skipped"), 1.0).await;
+    assert_eq!(proxy.room.in_flight.available_permits(), 2);
+    // However slow the upstream is, a reader does not wait for audits.
+    assert_eq!(proxy.list(A).await.status, StatusCode::OK);
+    for gate in &gates {
+        gate.release_all();
+    }
+    proxy.wait_for_metric(&audits("same"), 2.0).await;
+    assert_eq!(proxy.room.in_flight.available_permits(), 4);
+}
+
+#[tokio::test]
+async fn a_failed_audit_costs_no_reader_a_fetch() {
+    let (stand_in, proxy) = both("audit.share = 1.0").await;
+    proxy.list(A).await;
+    stand_in.fault_times(Fault::Error, Matcher::list_of(A), 1);
+    assert!(proxy.list(A).await.is_hit());
+    proxy.wait_for_metric(&audits("failed"), 1.0).await;
+    stand_in.agent_message(A, "hello");
+    jump(Duration::from_secs(40)).await;
+    // As if many fetches had failed: what has is not tried again for its own sake.
+    while proxy.room.retries.withdraw() {}
+    assert!(proxy.list(A).await.body == stand_in.list_body(A), "an older list than the upstream has");
 }
 
 #[tokio::test]

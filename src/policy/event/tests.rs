@@ -37,7 +37,7 @@ fn of_sample(sample: &Value) -> Option<Heard> {
 }
 
 fn of_frame(frame: &Value) -> Option<Heard> {
-    of_cable(&frame.to_string())
+    of_cable(&frame.to_string()).map(|overheard| overheard.heard)
 }
 
 fn touched(source: Option<&str>, contacts: &[u64], conversation: Option<(u64, u64)>) -> Touched {
@@ -229,7 +229,8 @@ fn what_is_no_event_is_none() {
     assert_eq!(of_webhook(deep("").as_bytes()), None);
     // Another subscription's messages.
     assert_eq!(of_cable(r#"{"identifier":"x","message":"text"}"#), None);
-    assert_eq!(of_cable(r#"{"identifier":"x","message":{"event":"message.created"}}"#), None);
+    let bare = of_cable(r#"{"identifier":"x","message":{"event":"message.created"}}"#).unwrap();
+    assert!(bare.heard.touched.is_empty() && bare.heard.changes_lists && bare.subscriber.is_none());
 }
 
 #[test]
@@ -265,11 +266,14 @@ fn odd_json_is_read_as_most_readers_have_it() {
 
 #[test]
 fn the_subscriber_is_a_contact_or_nobody() {
+    let subscriber = |text: &str| of_cable(text).and_then(|overheard| overheard.subscriber);
     let token = Some("pUbSuBtOkEnExAmPlE000001".to_owned());
     assert_eq!(subscriber(&message_frame().to_string()), token);
     let agent = r#"{"channel":"RoomChannel","pubsub_token":"t","account_id":7,"user_id":31}"#;
     for (identifier, expected) in [
         (json!(r#"{"pubsub_token":"t","user_id":null}"#), Some("t")),
+        (json!(r#"{"pubsub_token":"t","user_id":""}"#), Some("t")),
+        (json!(r#"{"pubsub_token":"u","pubsub_token":"t"}"#), Some("t")),
         (json!(agent), None),
         (json!(r#"{"channel":"RoomChannel"}"#), None),
         (json!(r#"{"pubsub_token":null}"#), None),
