@@ -8,6 +8,7 @@
 
 mod parts;
 
+use std::cell::LazyCell;
 use std::time::Duration;
 
 use super::event::Event;
@@ -249,6 +250,7 @@ impl Comparing {
         let Some(parts) = Parts::of(old, new, &["id"]) else { return self.found(Change::Other, None) };
         // What leads in one list and is not in the other is beyond the limit there.
         let (lost, gained) = (leading(&parts.gone), leading(&parts.came));
+        let newest = LazyCell::new(|| newest(old));
         let is_full = |length| self.older.newest == Some(length);
         let (old_full, new_full) = (is_full(parts.old), is_full(parts.new));
         for message in parts.gone {
@@ -263,7 +265,11 @@ impl Comparing {
             } else if old_full && gained < parts.new && message.at < gained {
                 // One that is not shown has gone from among the newer ones, which is told of above.
             } else if written.is_some_and(|written| self.is_overlooked(written)) {
-                self.found(Change::MessageOverlooked, written);
+                // Ids ascend. One that follows a message that says it is newer was given its time (an import).
+                let named = newest.zip(id_and_time(message.text));
+                let was_given = named.is_some_and(|(newest, own)| own.0 > newest.0 && own.1 < newest.1);
+                let change = if was_given { Change::MessageAdded } else { Change::MessageOverlooked };
+                self.found(change, written.filter(|_| !was_given));
             } else {
                 self.found(Change::MessageAdded, written);
             }
@@ -334,6 +340,15 @@ impl Comparing {
     fn is_overlooked(&self, written: u64) -> bool {
         written.saturating_add(OVERLOOKED_MS) < self.older.asked
     }
+}
+
+/// The id and the time of the message that says it is the newest.
+fn newest(messages: &str) -> Option<(u64, u64)> {
+    elements(messages)?.into_iter().filter_map(id_and_time).max_by_key(|(_, written)| *written)
+}
+
+fn id_and_time(message: &str) -> Option<(u64, u64)> {
+    member(message, "id")?.parse().ok().zip(time(member(message, "created_at")))
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@
 //! this reader forwards the same bytes. What it does not understand it lets be, and finds the next message again as
 //! long as the lengths of frames can be told.
 
-/// Text messages up to this many bytes are read; the memory of one reader is bounded by it, and none is kept between
-/// messages.
+/// Text messages up to this many bytes are read; the memory of one reader is bounded by twice as much, and none is kept
+/// between messages.
 pub const LONGEST: usize = 1 << 20;
 
 /// The longest head of a frame: two bytes, a length in eight, a mask of four.

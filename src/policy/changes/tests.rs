@@ -170,6 +170,20 @@ fn every_row_of_the_table_is_told_apart() {
 }
 
 #[test]
+fn a_message_that_was_given_an_old_time_was_not_overlooked() {
+    for (conversation, id, expected) in [
+        // Newer ones are there already: it was written before them, or after them with another time.
+        (1, 88122, (Change::MessageOverlooked, Some(-31))),
+        (1, 90000, (Change::MessageAdded, None)),
+        // There is none.
+        (0, 90000, (Change::MessageOverlooked, Some(-31))),
+    ] {
+        let changes = changed(OLDER, |list| add(&mut list[conversation]["messages"], message(id, -31)));
+        assert_eq!(found(&changes), [expected], "{conversation} {id}");
+    }
+}
+
+#[test]
 fn measures_of_a_picture_come_later_and_nobody_tells() {
     let with = |picture: Value| {
         let mut list = typical();
