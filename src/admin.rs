@@ -12,6 +12,7 @@ use serde::Deserialize;
 
 use crate::engine::body::Body;
 use crate::engine::clock;
+use crate::engine::metrics::ToldBy;
 use crate::outcome::problem;
 use crate::policy::ledger::Scope;
 use crate::policy::secret::Secret;
@@ -126,7 +127,7 @@ async fn purge(room: &Room, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Erro
             return problem(StatusCode::BAD_REQUEST, detail, false);
         }
     }
-    room.metrics.invalidations.with_label_values(&["purge"]).inc();
+    room.metrics.outdated(ToldBy::Purge);
     let mut response = Response::new(Body::empty());
     *response.status_mut() = StatusCode::NO_CONTENT;
     response

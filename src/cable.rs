@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use crate::engine::metrics::ToldBy;
 use crate::policy::event::{Overheard, of_cable};
 use crate::policy::frames::{Frames, Passed};
 use crate::policy::ledger::Scope;
@@ -37,7 +38,7 @@ impl Room {
             // Its keys are not where they are known to be.
             return "not_understood";
         }
-        self.changed(touched, "cable");
+        self.changed(touched, ToldBy::Cable);
         if let Some(token) = subscriber {
             match touched.contacts[..] {
                 [contact] => self.learned.learn_token(&token, contact),

@@ -10,7 +10,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::engine::body::Body;
 use crate::engine::clock;
-use crate::engine::metrics::{Ending, WebhookResult};
+use crate::engine::metrics::{Ending, ToldBy, WebhookResult};
 use crate::outcome::Outcome;
 use crate::policy::event::{self, Event, Touched};
 use crate::policy::ledger::Moment;
@@ -97,7 +97,7 @@ impl Room {
         if heard.touched.is_empty() {
             return (heard.event, WebhookResult::Unattributed);
         }
-        self.changed(&heard.touched, "webhook");
+        self.changed(&heard.touched, ToldBy::Webhook);
         if let Some(happened) = heard.happened {
             let delay = now.saturating_sub(Duration::from_millis(happened));
             self.metrics.webhook_delay.observe(delay.as_secs_f64());
@@ -105,12 +105,12 @@ impl Room {
         (heard.event, WebhookResult::Outdated)
     }
 
-    /// An event says that these lists have changed: they are out of date from here on. `source` says who told.
-    pub fn changed(&self, touched: &Touched, source: &'static str) {
+    /// An event says that these lists have changed: they are out of date from here on.
+    pub fn changed(&self, touched: &Touched, told_by: ToldBy) {
         for scope in touched.scopes() {
             self.ledger.outdate(self.ledger.place(&scope));
         }
-        self.metrics.invalidations.with_label_values(&[source]).inc();
+        self.metrics.outdated(told_by);
     }
 
     /// Whether the application's events arrive; `None` if none are set up. Tells once when they cease and once when

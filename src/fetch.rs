@@ -16,6 +16,7 @@ use crate::engine::store::Entry;
 use crate::engine::upstream::{Exchange, UpstreamError};
 use crate::policy::encoding::{Coding, coding_of, decode};
 use crate::policy::freshness::unsettled_expiry;
+use crate::policy::headers::is_json;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
@@ -266,7 +267,7 @@ impl Fetch {
         let mut places = self.room.path_places(&self.key).to_vec();
         match head.status {
             StatusCode::OK => {
-                let is_json = head.headers.get(header::CONTENT_TYPE).is_some_and(is_json);
+                let is_json = is_json(&head.headers);
                 let checked = if is_json { self.check(body.clone()).await } else { Err(NotAList::HTML) };
                 self.count_list(checked.as_ref().map(|(list, _)| list));
                 if let Err(why) = &checked
@@ -521,11 +522,6 @@ fn is_shareable(head: &Parts) -> bool {
         Err(_) => true,
     });
     (framed || head.status == StatusCode::NO_CONTENT) && decodable && !varies
-}
-
-fn is_json(content_type: &HeaderValue) -> bool {
-    let media_type = content_type.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    media_type.eq_ignore_ascii_case("application/json")
 }
 
 fn has_directive(headers: &http::HeaderMap, name: &str) -> bool {

@@ -11,7 +11,7 @@ use tower::retry::budget::Budget;
 use crate::engine::body::{Body, Watched};
 use crate::engine::clock;
 use crate::engine::flights::{Departure, Joined, Landing, Lost};
-use crate::engine::metrics::{Ending, Raised};
+use crate::engine::metrics::{Ending, Raised, ToldBy};
 use crate::engine::store::Entry;
 use crate::fetch::{Failure, Fetch, Landed};
 use crate::outcome::Outcome;
@@ -185,7 +185,7 @@ impl Asked {
         };
         let depart = || {
             if instead {
-                self.room.outdate_list(key, "flight");
+                self.room.outdate_list(key, ToldBy::Flight);
             }
             self.depart(key, None)
         };
@@ -396,7 +396,7 @@ impl Asked {
             under_way || kept.is_some_and(|kept| seen.is_none() || kept.answer.upstream_etag() != seen)
         };
         if outdates(key) || self.key_of_origin(key).is_some_and(|own| outdates(&own)) {
-            self.room.outdate_list(key, "bypass");
+            self.room.outdate_list(key, ToldBy::Bypass);
         }
     }
 }
@@ -412,7 +412,7 @@ fn land(room: &Room, key: &Key, to_be_spared: Option<&Entry>, landing: Landing, 
     room.metrics.flight_ends.with_label_values(&[label]).inc();
     if landing == (Landing::Arrived { superseded: true }) {
         // Its readers may see something newer than what its successor brought, though it began earlier.
-        room.outdate_list(key, "flight");
+        room.outdate_list(key, ToldBy::Flight);
     }
     if !matches!(landed, None | Some(Landed::Failed(_))) {
         room.retries.deposit();

@@ -13,7 +13,7 @@ use crate::engine::metrics::{Ending, Raised};
 use crate::engine::tunnel;
 use crate::engine::upstream::UpstreamError;
 use crate::outcome::{Outcome, Record, problem};
-use crate::policy::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop, usable_request_id};
+use crate::policy::headers::{self, ClientSide, append_via, has_origin, is_json, remove_hop_by_hop, usable_request_id};
 use crate::policy::ledger::Tick;
 use crate::policy::route::{Refusal, Route, Rules, Source, Target, classify, has_body};
 use crate::policy::shown;
@@ -191,10 +191,7 @@ impl Asked {
         response: Response<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
-        let is_json = response
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
+        let is_json = is_json(response.headers());
         if response.status() != StatusCode::OK || !is_json || length.is_none_or(|length| length > LEARN_FROM) {
             return Ok(response);
         }

@@ -19,7 +19,7 @@ use crate::engine::clock::{self, Epoch};
 use crate::engine::flights::Flights;
 use crate::engine::learned::Learned;
 use crate::engine::memory::Memory;
-use crate::engine::metrics::Metrics;
+use crate::engine::metrics::{Metrics, ToldBy};
 use crate::engine::store::{Entry, Store};
 use crate::engine::strangers::Strangers;
 use crate::engine::upstream::{Upstream, UpstreamSettings};
@@ -198,10 +198,10 @@ impl Room {
             .map(|scope| self.ledger.place(&scope))
     }
 
-    /// This one list is out of date; `source` says who found out.
-    pub fn outdate_list(&self, key: &Key, source: &'static str) {
+    /// This one list is out of date from here on.
+    pub fn outdate_list(&self, key: &Key, told_by: ToldBy) {
         self.ledger.outdate(self.ledger.place(&Scope::List(key.text_of_list())));
-        self.metrics.invalidations.with_label_values(&[source]).inc();
+        self.metrics.outdated(told_by);
     }
 
     /// Whether nothing that this answer was made from has changed since its fetch began.

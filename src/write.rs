@@ -4,12 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response};
 use tokio::sync::oneshot;
 
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
+use crate::engine::metrics::ToldBy;
 use crate::engine::upstream::UpstreamError;
+use crate::policy::headers::is_json;
 use crate::policy::ledger::{Place, Scope};
 use crate::policy::route::{Effect, Source, Target, effect_of};
 use crate::policy::shown;
@@ -107,12 +109,8 @@ impl Write {
         let (head, body) = response.into_parts();
         let mut body = self.live.upstream.watch(body, exchange);
         if guard.armed {
-            let is_json = head
-                .headers
-                .get(header::CONTENT_TYPE)
-                .is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"));
             let mut shown = shown::Shown::default();
-            if is_json {
+            if is_json(&head.headers) {
                 match read_at_most(body, HELD_ANSWER).await {
                     Ok(Read::Whole(read)) => {
                         shown = shown::of_answer(&read);
@@ -280,7 +278,7 @@ impl Drop for Outdating {
             }
             ledger.outdate(*place);
         }
-        self.room.metrics.invalidations.with_label_values(&["write"]).inc();
+        self.room.metrics.outdated(ToldBy::Write);
     }
 }
 

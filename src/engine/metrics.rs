@@ -3,6 +3,7 @@
 //! Labels come from closed sets. Handles of the hit path are resolved once.
 
 mod declared;
+mod labels;
 
 use std::array;
 use std::sync::OnceLock;
@@ -12,185 +13,16 @@ use http::{Method, StatusCode};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
 use crate::policy::event::Event;
-use crate::policy::route::BypassReason;
-pub use declared::{Described, Label};
 use declared::Declaring;
-
-/// How a request ended; the first label of most metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// From memory, fresh.
-    Hit,
-    /// From memory, older than its TTL.
-    Stale,
-    /// This request led the fetch.
-    Miss,
-    /// It waited for another's fetch.
-    Joined,
-    /// A list that may not be shared.
-    Bypass,
-    /// Not ours: passed on untouched.
-    Pass,
-    /// It may have changed something.
-    Write,
-    /// A webhook of the application.
-    Webhook,
-    /// Not passed on.
-    Refused,
-    /// The upstream gave no answer, and there was none to stand in.
-    Failed,
-}
-
-impl Ending {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Hit,
-        Self::Stale,
-        Self::Miss,
-        Self::Joined,
-        Self::Bypass,
-        Self::Pass,
-        Self::Write,
-        Self::Webhook,
-        Self::Refused,
-        Self::Failed,
-    ];
-
-    /// The metric label and the word in the log.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Stale => "stale",
-            Self::Miss => "miss",
-            Self::Joined => "joined",
-            Self::Bypass => "bypass",
-            Self::Pass => "pass",
-            Self::Write => "write",
-            Self::Webhook => "webhook",
-            Self::Refused => "refused",
-            Self::Failed => "failed",
-        }
-    }
-}
+pub use declared::{Described, Label};
+pub use labels::{Ending, ToldBy, WebhookResult, class_label, method_label};
+use labels::{
+    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
+    method_index,
+};
 
 /// Seconds: from what nobody notices to the longest a list may be kept.
 const STALENESS_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
-const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
-const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
-
-const OUTCOMES: &[&str] = &{
-    let mut outcomes = [""; Ending::ALL.len()];
-    let mut at = 0;
-    while at < outcomes.len() {
-        outcomes[at] = Ending::ALL[at].label();
-        at += 1;
-    }
-    outcomes
-};
-const BYPASS_REASONS: &[&str] = &{
-    let mut reasons = [""; BypassReason::ALL.len()];
-    let mut at = 0;
-    while at < reasons.len() {
-        reasons[at] = BypassReason::ALL[at].label();
-        at += 1;
-    }
-    reasons
-};
-/// What a request to the upstream came to: a class of status, or what went wrong. `client`: the client's own body
-/// broke off or stood still.
-const UPSTREAM_RESULTS: &[&str] =
-    &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
-const CONNECTION_ERRORS: &[&str] =
-    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io"];
-const FLIGHT_ENDS: &[&str] = &[
-    "answered",
-    "too_large",
-    "not_storable",
-    "upstream_error",
-    "deadline",
-    "breaks_contract",
-    "superseded",
-    "dropped",
-    "waiter_deadline",
-];
-const EVENTS: &[&str] = &{
-    let mut events = [""; Event::ALL.len()];
-    let mut at = 0;
-    while at < events.len() {
-        events[at] = Event::ALL[at].label();
-        at += 1;
-    }
-    events
-};
-
-/// What came of a webhook.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WebhookResult {
-    /// Lists are out of date.
-    Outdated,
-    /// It changes no list.
-    NoChange,
-    /// It is genuine and should change lists, but names none that could be found.
-    Unattributed,
-    /// It is not signed, or its token is wrong.
-    Unsigned,
-    /// Its signature is wrong.
-    BadSignature,
-    /// It was signed too long ago, or in the future.
-    TooOld,
-    /// It is genuine, and not an event in JSON.
-    Malformed,
-    /// It is longer than may be read.
-    TooLarge,
-    /// It ended early, or took too long.
-    CutShort,
-    /// Too many were being read.
-    Crowded,
-}
-
-impl WebhookResult {
-    /// All of them.
-    pub const ALL: [Self; 10] = [
-        Self::Outdated,
-        Self::NoChange,
-        Self::Unattributed,
-        Self::Unsigned,
-        Self::BadSignature,
-        Self::TooOld,
-        Self::Malformed,
-        Self::TooLarge,
-        Self::CutShort,
-        Self::Crowded,
-    ];
-
-    /// The metric label and the word in the log.
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Outdated => "outdated",
-            Self::NoChange => "no_change",
-            Self::Unattributed => "unattributed",
-            Self::Unsigned => "unsigned",
-            Self::BadSignature => "bad_signature",
-            Self::TooOld => "too_old",
-            Self::Malformed => "malformed",
-            Self::TooLarge => "too_large",
-            Self::CutShort => "cut_short",
-            Self::Crowded => "crowded",
-        }
-    }
-}
-
-const WEBHOOK_RESULTS: &[&str] = &{
-    let mut results = [""; WebhookResult::ALL.len()];
-    let mut at = 0;
-    while at < results.len() {
-        results[at] = WebhookResult::ALL[at].label();
-        at += 1;
-    }
-    results
-};
-/// What the settings allow, for a graph to show beside what is used.
-const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters"];
 
 /// The series of requests that are at zero from the start, so that a ratio or an alert has something to begin from:
 /// of each outcome the likeliest. Others come with the first request of their kind.
@@ -207,19 +39,6 @@ const FIRST_REQUESTS: [(Ending, usize, usize); 11] = [
     (Ending::Failed, 0, 3),
     (Ending::Failed, 0, 4),
 ];
-
-/// The label of a method; strangers' methods share one.
-pub fn method_label(method: &Method) -> &'static str {
-    METHODS[method_index(method)]
-}
-
-fn method_index(method: &Method) -> usize {
-    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
-}
-
-fn class_index(status: StatusCode) -> usize {
-    usize::from(status.as_u16() / 100).checked_sub(1).map_or(5, |class| class.min(5))
-}
 
 /// All metrics of the program. A test has its own.
 pub struct Metrics {
@@ -264,8 +83,7 @@ pub struct Metrics {
     pub waiters: IntGauge,
     /// How fetches ended.
     pub flight_ends: IntCounterVec,
-    /// Changes noted in the ledger, by source.
-    pub invalidations: IntCounterVec,
+    invalidations: [IntCounter; ToldBy::ALL.len()],
     webhooks: Box<[IntCounter]>,
     /// Time from an event to its webhook.
     pub webhook_delay: Histogram,
@@ -310,21 +128,28 @@ impl Metrics {
             "anteroom_requests_total",
             "Requests of clients that were answered, by how they ended. A client that left before its answer counts as \
              `failed` with `4xx`.",
-            &[("outcome", OUTCOMES), ("method", &METHODS), ("status_class", &CLASSES)],
+            &[("outcome", Ending::LABELS), ("method", &METHODS), ("status_class", &CLASSES)],
         );
         let durations = declare.histograms(
             "anteroom_request_duration_seconds",
             "Time from the end of a request's head to the end of its answer being handed to the connection.",
-            ("outcome", OUTCOMES),
+            ("outcome", Ending::LABELS),
             &[
                 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
                 30.0,
             ],
         );
+        let invalidations = declare.counters(
+            "anteroom_invalidations_total",
+            "Changes after which answers were out of date, by who told: a write that passed through, a webhook, an \
+             event that passed through a WebSocket, a purge, a fetch that was overtaken, a list that passed by the \
+             cache and differed.",
+            &[("source", ToldBy::LABELS)],
+        );
         let webhooks = declare.counters(
             "anteroom_webhooks_total",
             "Webhooks received, by event and result. What is not known to be genuine is not read: its event is `other`.",
-            &[("event", EVENTS), ("result", WEBHOOK_RESULTS)],
+            &[("event", EVENTS), ("result", WebhookResult::LABELS)],
         );
         let payload_bytes = declare.counters(
             "anteroom_payload_bytes_total",
@@ -332,7 +157,7 @@ impl Metrics {
             &[("stage", &["received", "kept", "sent"])],
         );
         let this = Self {
-            durations: array::from_fn(|index| durations.with_label_values(&[Ending::ALL[index].label()])),
+            durations: array::from_fn(|index| durations.with_label_values(&[Ending::LABELS[index]])),
             resolved: (0..Ending::ALL.len() * METHODS.len() * CLASSES.len()).map(|_| OnceLock::new()).collect(),
             requests,
             requests_in_flight: declare.gauge("anteroom_requests_in_flight", "Requests being answered."),
@@ -402,17 +227,10 @@ impl Metrics {
                  went on.",
                 &[("end", FLIGHT_ENDS)],
             ),
-            invalidations: declare.counters(
-                "anteroom_invalidations_total",
-                "Changes after which answers were out of date, by who told: a write that passed through, a webhook, an \
-                 event that passed through a WebSocket, a purge, a fetch that was overtaken, a list that passed by the \
-                 cache and differed.",
-                &[("source", &["write", "webhook", "cable", "purge", "flight", "bypass"])],
-            ),
-            webhooks: Event::ALL
+            invalidations: array::from_fn(|index| invalidations.with_label_values(&[ToldBy::LABELS[index]])),
+            webhooks: EVENTS
                 .iter()
-                .flat_map(|event| WebhookResult::ALL.map(|result| [event.label(), result.label()]))
-                .map(|labels| webhooks.with_label_values(&labels))
+                .flat_map(|event| WebhookResult::LABELS.iter().map(|result| webhooks.with_label_values(&[*event, *result])))
                 .collect(),
             webhook_delay: declare.histogram(
                 "anteroom_webhook_delay_seconds",
@@ -501,7 +319,12 @@ impl Metrics {
             .get_or_init(|| self.requests.with_label_values(&[ending.label(), METHODS[method], CLASSES[class]]))
     }
 
-    /// Counts a webhook.
+    /// Counts a change after which answers are out of date. Takes no lock.
+    pub fn outdated(&self, told_by: ToldBy) {
+        self.invalidations[told_by as usize].inc();
+    }
+
+    /// Counts a webhook. Takes no lock.
     pub fn webhook(&self, event: Event, result: WebhookResult) {
         self.webhooks[event as usize * WebhookResult::ALL.len() + result as usize].inc();
     }
@@ -530,11 +353,6 @@ impl Default for Metrics {
     fn default() -> Self {
         Self::new()
     }
-}
-
-/// The label of a status class.
-pub fn class_label(status: StatusCode) -> &'static str {
-    CLASSES[class_index(status)]
 }
 
 /// A gauge that is one higher as long as this lives.
@@ -580,7 +398,7 @@ mod tests {
     #[test]
     fn a_scrape_with_every_series_there_can_be_is_short() {
         let metrics = Metrics::new();
-        for ending in Ending::ALL {
+        for &ending in Ending::ALL {
             for method in 0..METHODS.len() {
                 for class in 0..CLASSES.len() {
                     metrics.requests_of(ending, method, class).inc_by(1 << 40);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anteroom::demo::{INBOX, Matcher, Options, Point, Shape, StandIn};
+use anteroom::engine::metrics::ToldBy;
 use anteroom::engine::tunnel;
 use anteroom::policy::event::{Touched, of_cable};
 use anteroom::policy::ledger::{Scope, Tick};
@@ -192,7 +193,7 @@ async fn an_event_of_a_list_that_shows_no_contact() {
     let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
     is_a_hit(&proxy, "phone").await;
     let touched = Touched { conversation: Some((7, 131)), ..Touched::default() };
-    proxy.room.changed(&touched, "cable");
+    proxy.room.changed(&touched, ToldBy::Cable);
     assert!(!proxy.list("phone").await.is_hit());
 }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anteroom::demo::{Fault, INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::clock;
+use anteroom::engine::metrics::ToldBy;
 use anteroom::policy::event::Touched;
 use anteroom::policy::key::Key;
 use anteroom::policy::ledger::Scope;
@@ -79,7 +80,7 @@ async fn after_the_ttl(proxy: &Proxy) {
 fn event(stand_in: &StandIn, proxy: &Proxy) {
     let contact = u64::try_from(stand_in.contact_id(A)).unwrap();
     let touched = Touched { source: Some(A.to_owned()), contacts: vec![contact], conversation: None };
-    proxy.room.changed(&touched, "webhook");
+    proxy.room.changed(&touched, ToldBy::Webhook);
 }
 
 /// Unix seconds of now.
@@ -223,9 +224,9 @@ async fn an_event_that_never_comes_was_lost() {
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
     // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
-    proxy.room.outdate_list(&Key::new(INBOX, A, None), "flight");
-    proxy.room.changed(&Touched { contacts: vec![987_654], ..Touched::default() }, "webhook");
-    proxy.room.changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, "cable");
+    proxy.room.outdate_list(&Key::new(INBOX, A, None), ToldBy::Flight);
+    proxy.room.changed(&Touched { contacts: vec![987_654], ..Touched::default() }, ToldBy::Webhook);
+    proxy.room.changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, ToldBy::Cable);
     proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Inbox(INBOX)));
     jump(SILENT).await;
     classes(&proxy, &[("event_lost", 1.0)]).await;

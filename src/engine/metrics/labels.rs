@@ -1,0 +1,154 @@
+//! The closed sets that labels come from.
+
+use http::{Method, StatusCode};
+
+use crate::policy::event::Event;
+use crate::policy::route::BypassReason;
+
+/// Declares an enumeration whose values are labels.
+macro_rules! closed_set {
+    ($(#[$about:meta])* pub enum $name:ident { $($(#[$says:meta])* $value:ident => $label:literal,)+ }) => {
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum $name { $($(#[$says])* $value,)+ }
+
+        impl $name {
+            /// All of them.
+            pub const ALL: &'static [Self] = &[$(Self::$value,)+];
+            /// Their labels, in the same order.
+            pub(super) const LABELS: &'static [&'static str] = &[$($label,)+];
+
+            /// The metric label and the word in the log.
+            pub const fn label(self) -> &'static str {
+                Self::LABELS[self as usize]
+            }
+        }
+    };
+}
+
+closed_set! {
+    /// How a request ended; the first label of most metrics.
+    pub enum Ending {
+        /// From memory, fresh.
+        Hit => "hit",
+        /// From memory, older than its TTL.
+        Stale => "stale",
+        /// This request led the fetch.
+        Miss => "miss",
+        /// It waited for another's fetch.
+        Joined => "joined",
+        /// A list that may not be shared.
+        Bypass => "bypass",
+        /// Not ours: passed on untouched.
+        Pass => "pass",
+        /// It may have changed something.
+        Write => "write",
+        /// A webhook of the application.
+        Webhook => "webhook",
+        /// Not passed on.
+        Refused => "refused",
+        /// The upstream gave no answer, and there was none to stand in.
+        Failed => "failed",
+    }
+}
+
+closed_set! {
+    /// What came of a webhook.
+    pub enum WebhookResult {
+        /// Lists are out of date.
+        Outdated => "outdated",
+        /// It changes no list.
+        NoChange => "no_change",
+        /// It is genuine and should change lists, but names none that could be found.
+        Unattributed => "unattributed",
+        /// It is not signed, or its token is wrong.
+        Unsigned => "unsigned",
+        /// Its signature is wrong.
+        BadSignature => "bad_signature",
+        /// It was signed too long ago, or in the future.
+        TooOld => "too_old",
+        /// It is genuine, and not an event in JSON.
+        Malformed => "malformed",
+        /// It is longer than may be read.
+        TooLarge => "too_large",
+        /// It ended early, or took too long.
+        CutShort => "cut_short",
+        /// Too many were being read.
+        Crowded => "crowded",
+    }
+}
+
+closed_set! {
+    /// Who told of a change.
+    pub enum ToldBy {
+        /// A write that passed through.
+        Write => "write",
+        /// A webhook.
+        Webhook => "webhook",
+        /// An event that passed through a WebSocket.
+        Cable => "cable",
+        /// Whoever runs the proxy.
+        Purge => "purge",
+        /// A fetch that was overtaken, or given up on.
+        Flight => "flight",
+        /// A list that passed by the cache and differed.
+        Bypass => "bypass",
+    }
+}
+
+/// The labels of an enumeration of the policy.
+macro_rules! labels_of {
+    ($name:ident) => {
+        &{
+            let mut labels = [""; $name::ALL.len()];
+            let mut at = 0;
+            while at < labels.len() {
+                labels[at] = $name::ALL[at].label();
+                at += 1;
+            }
+            labels
+        }
+    };
+}
+
+pub(super) const EVENTS: &[&str] = labels_of!(Event);
+pub(super) const BYPASS_REASONS: &[&str] = labels_of!(BypassReason);
+pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
+pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
+/// What a request to the upstream came to: a class of status, or what went wrong. `client`: the client's own body
+/// broke off or stood still.
+pub(super) const UPSTREAM_RESULTS: &[&str] =
+    &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
+pub(super) const CONNECTION_ERRORS: &[&str] =
+    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io"];
+pub(super) const FLIGHT_ENDS: &[&str] = &[
+    "answered",
+    "too_large",
+    "not_storable",
+    "upstream_error",
+    "deadline",
+    "breaks_contract",
+    "superseded",
+    "dropped",
+    "waiter_deadline",
+];
+/// What the settings allow, for a graph to show beside what is used.
+pub(super) const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters"];
+
+/// The label of a method; strangers' methods share one.
+pub fn method_label(method: &Method) -> &'static str {
+    METHODS[method_index(method)]
+}
+
+pub(super) fn method_index(method: &Method) -> usize {
+    METHODS.iter().position(|known| *known == method.as_str()).unwrap_or(METHODS.len() - 1)
+}
+
+pub(super) fn class_index(status: StatusCode) -> usize {
+    usize::from(status.as_u16() / 100).checked_sub(1).map_or(5, |class| class.min(5))
+}
+
+/// The label of a status class.
+pub fn class_label(status: StatusCode) -> &'static str {
+    CLASSES[class_index(status)]
+}
