@@ -14,7 +14,7 @@ ENV RUSTFLAGS="-C target-feature=+crt-static"
 # Dependencies first: they change less often than the sources. Every target of Cargo.toml has to have a file.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir -p src benches fuzz \
-    && touch src/lib.rs benches/forms.rs benches/freshness.rs benches/hot_path.rs benches/payload.rs benches/webhooks.rs fuzz/payload.rs \
+    && touch src/lib.rs benches/forms.rs benches/freshness.rs benches/hot_path.rs benches/payload.rs benches/webhooks.rs fuzz/events.rs fuzz/payload.rs \
     && echo 'fn main() {}' > src/main.rs \
     && rustc -vV | sed -n 's/^host: //p' > /target \
     && cargo build --release --locked --no-default-features --target "$(cat /target)"

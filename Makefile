@@ -66,7 +66,7 @@ mutants: ## that the tests notice: each mutation of the sources makes a named te
 	tests/mutants.sh
 
 fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
-	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload
+	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events
 
 .PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
