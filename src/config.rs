@@ -188,6 +188,12 @@ const CLASHES: &[Clash] = &[
         what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
     },
     Clash {
+        first: "cache.stale_if_error",
+        second: "cache.ttl_without_events",
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_without_events?),
+        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
+    },
+    Clash {
         first: "cache.ttl_without_events",
         second: "cache.ttl_with_events",
         clashes: |draft| Some(draft.ttl_without_events? > draft.ttl_with_events?),

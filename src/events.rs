@@ -17,10 +17,8 @@ use crate::policy::ledger::Moment;
 use crate::policy::watermark::Events;
 use crate::policy::webhook::{Claim, Untrusted, judge};
 use crate::proxy::{Answered, Asked};
-use crate::room::{Live, Room};
+use crate::room::{LONGEST_WEBHOOK, Live, Room};
 
-/// The most a webhook may say, in bytes.
-const LONGEST: u64 = 1024 * 1024;
 /// How long it may take to say it; the application itself gives up after 5 s (`api.md` section 7.2).
 const READ_LIMIT: Duration = Duration::from_secs(10);
 
@@ -44,21 +42,26 @@ impl Asked {
         (response, outcome)
     }
 
-    /// The body, within a memory of its own: strangers may send here, and lists need theirs.
+    /// The body, within a memory of its own: strangers may send here, and lists need theirs. What had to make room is
+    /// read on and forgotten: an answer before the last byte might break the connection instead of arriving.
     async fn collect(&self, mut body: Body) -> Result<Bytes, WebhookResult> {
-        if http_body::Body::size_hint(&body).lower() > LONGEST {
+        if http_body::Body::size_hint(&body).lower() > LONGEST_WEBHOOK {
             return Err(WebhookResult::TooLarge);
         }
-        let mut read = self.room.webhook_memory.room_now(LONGEST).map_err(|_| WebhookResult::Crowded)?;
+        let mut read = Some(self.room.strangers.enter());
         let mut length = 0;
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| WebhookResult::CutShort)?.into_data() else { continue };
             length += data.len() as u64;
             self.received.store(length, Ordering::Relaxed);
-            let why = if length > LONGEST { WebhookResult::TooLarge } else { WebhookResult::Crowded };
-            read.push(&data).map_err(|_| why)?;
+            if length > LONGEST_WEBHOOK {
+                return Err(WebhookResult::TooLarge);
+            }
+            if read.as_mut().is_some_and(|read| read.push(&data).is_err()) {
+                read = None;
+            }
         }
-        Ok(read.finish())
+        read.and_then(|read| read.finish().ok()).ok_or(WebhookResult::Crowded)
     }
 
     /// Judges and obeys: neither locks nor waits.

@@ -40,6 +40,7 @@ pub mod engine {
     pub mod tunnel;
     pub mod body;
     pub mod memory;
+    pub mod strangers;
     pub mod metrics;
     pub mod clock;
 }

@@ -21,6 +21,7 @@ use crate::engine::learned::Learned;
 use crate::engine::memory::Memory;
 use crate::engine::metrics::Metrics;
 use crate::engine::store::{Entry, Store};
+use crate::engine::strangers::Strangers;
 use crate::engine::upstream::{Upstream, UpstreamSettings};
 use crate::fetch::Landed;
 use crate::outcome::Sampler;
@@ -45,6 +46,8 @@ const RETRY_SHARE: f32 = 0.2;
 const ENCODED_AT_ONCE: usize = 4;
 /// Bytes of webhooks being read, all together.
 const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
+/// The most a webhook may say, in bytes.
+pub(crate) const LONGEST_WEBHOOK: u64 = 1024 * 1024;
 /// Milliseconds between two log lines that tell of violations.
 const TELL_EVERY_MS: u64 = 10_000;
 
@@ -83,8 +86,8 @@ pub struct Room {
     pub retries: TpsBudget,
     /// Memory for bodies.
     pub memory: Memory,
-    /// Memory for webhooks while they are read.
-    pub webhook_memory: Memory,
+    /// Webhooks while they are read.
+    pub strangers: Strangers,
     /// Whether the application's events arrive.
     pub watermark: Watermark,
     /// Whether it was told that they do not.
@@ -132,7 +135,7 @@ impl Room {
             in_flight: Arc::new(Semaphore::new(config.fetch.max_in_flight)),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
-            webhook_memory: Memory::new(WEBHOOK_MEMORY),
+            strangers: Strangers::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
             watermark: Watermark::default(),
             told_of_silence: AtomicBool::new(false),
             sampler: Sampler::default(),

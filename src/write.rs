@@ -77,6 +77,7 @@ impl Write {
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
+        let is_itself = !self.request.headers().contains_key("x-http-method-override");
         let exchange = self.live.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
         let response = match self.live.upstream.send(request).await {
@@ -90,8 +91,10 @@ impl Write {
                 return Err(error);
             }
         };
-        if must_cause_an_event(&method, &path, response.status()) {
-            self.room.watermark.owed(self.room.epoch.moment(began));
+        // What is overridden may be a reading: whoever likes could say that webhooks are silent.
+        if is_itself && must_cause_an_event(&method, &path, response.status()) {
+            let [began, answered] = [began, clock::now()].map(|at| self.room.epoch.moment(at));
+            self.room.watermark.owed(began, answered);
         }
         let effect = effect_of(response.status());
         if effect == Effect::Nothing {

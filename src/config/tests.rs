@@ -258,7 +258,22 @@ fn contradictions() {
         assert!(error.starts_with(&format!("settings: 1 problem\n  {first} = ")), "{file}\n{error}");
         assert!(error.contains(" (some.toml:1)") && error.contains(" (default)"), "{file}\n{error}");
     }
+    // With what was not set: nothing has a default.
+    for (file, first) in [
+        ("cache.ttl_with_events = '5m'", "cache.ttl_with_events"),
+        ("cache.ttl_with_events = '11m'\nwebhook.secrets = ['s']", "cache.stale_if_error"),
+        ("cache.ttl_without_events = '11m'", "cache.stale_if_error"),
+        (
+            "cache.ttl_with_events = '5s'\ncache.ttl_without_events = '6s'\nwebhook.unsigned_token = 't'",
+            "cache.ttl_without_events",
+        ),
+    ] {
+        let error = from(file, &[]).unwrap_err();
+        assert!(error.starts_with(&format!("settings: 1 problem\n  {first} = ")), "{file}\n{error}");
+    }
     let together = [
+        "cache.ttl_with_events = '5m'\ncache.ttl_without_events = '5s'\nwebhook.secrets = ['s']",
+        "cache.ttl_with_events = '5m'\nwebhook.unsigned_token = 't'",
         "listen.address = '127.0.0.2:9180'",
         "listen.address = '[::1]:9180'",
         "listen.address = '127.0.0.1:0'\nadmin.address = '127.0.0.1:0'",

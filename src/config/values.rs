@@ -313,7 +313,7 @@ fn read_url_path(value: &Value) -> Result<String, String> {
     {
         return Err(format!("{value} is not a path; write \"/_anteroom/webhooks\""));
     }
-    if ["/public/", "/api/"].iter().any(|api| path.starts_with(api)) {
+    if ["/public/", "/api/", "/cable/", "/rails/"].iter().any(|api| format!("{path}/").starts_with(api)) {
         return Err(format!("{value} is a path of the API; write another, such as \"/_anteroom/webhooks\""));
     }
     Ok(path.to_owned())

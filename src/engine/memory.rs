@@ -44,8 +44,13 @@ impl Memory {
     /// Room for a body of unknown length, at most `max` bytes, if there is any at once: whoever holds memory does not
     /// wait for more.
     pub fn room_now(&self, max: u64) -> Result<Collecting, Full> {
-        let held = self.pieces.clone().try_acquire_many_owned(pieces(FIRST)).map_err(|_| Full)?;
-        Ok(Collecting::new(FIRST, usize::try_from(max).unwrap_or(usize::MAX), held))
+        self.room_at_once(FIRST, max)
+    }
+
+    /// The same, with room for so many bytes to begin with.
+    pub fn room_at_once(&self, first: usize, max: u64) -> Result<Collecting, Full> {
+        let held = self.pieces.clone().try_acquire_many_owned(pieces(first)).map_err(|_| Full)?;
+        Ok(Collecting::new(first, usize::try_from(max).unwrap_or(usize::MAX), held))
     }
 
     /// Counts a body that was made from another, if there is room.

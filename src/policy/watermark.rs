@@ -17,7 +17,7 @@ pub enum Events {
     Arriving,
     /// One was owed for too long, since then.
     Silent {
-        /// When the write passed that should have caused one.
+        /// When the write was answered that should have caused one.
         since: Moment,
     },
 }
@@ -26,8 +26,14 @@ pub enum Events {
 #[derive(Debug, Default)]
 pub struct Watermark {
     heard: AtomicU64,
-    owed_since: AtomicU64,
+    /// When that write began, and in the lowest bits for how many seconds it went on: one number, so that nobody sees
+    /// half of it.
+    owed: AtomicU64,
 }
+
+/// Enough for writes of twelve days and programs of five centuries.
+const SECONDS_BITS: u32 = 20;
+const SECONDS: u64 = (1 << SECONDS_BITS) - 1;
 
 impl Watermark {
     /// A genuine event has come.
@@ -36,23 +42,27 @@ impl Watermark {
     }
 
     /// A write was done that must cause an event; `began` is from before it was sent, since its event may be here
-    /// before its answer.
-    pub fn owed(&self, Moment(began): Moment) {
+    /// before its answer. It is due from the answer on: an upload may have gone on for minutes.
+    pub fn owed(&self, Moment(began): Moment, Moment(answered): Moment) {
         let heard = self.heard.load(Ordering::Relaxed);
+        let took = answered.saturating_sub(began) / 1000;
+        let write = began.max(1) << SECONDS_BITS | took.min(SECONDS);
         // The first one since the last event counts; what was owed before that has been paid.
-        let first = |owed: u64| (owed <= heard).then_some(began.max(1));
+        let first = |owed: u64| (owed >> SECONDS_BITS <= heard).then_some(write);
         // An event that came after the write began may have been this write's.
         if began > heard {
-            let _ = self.owed_since.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first);
+            let _ = self.owed.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first);
         }
     }
 
     /// Whether events arrive.
     pub fn events(&self, Moment(now): Moment, silent_after: Duration) -> Events {
-        let (heard, owed) = (self.heard.load(Ordering::Relaxed), self.owed_since.load(Ordering::Relaxed));
+        let (heard, owed) = (self.heard.load(Ordering::Relaxed), self.owed.load(Ordering::Relaxed));
+        let (began, took) = (owed >> SECONDS_BITS, owed & SECONDS);
+        let since = began + took * 1000;
         let limit = u64::try_from(silent_after.as_millis()).unwrap_or(u64::MAX);
-        if owed > heard && now.saturating_sub(owed) > limit {
-            Events::Silent { since: Moment(owed) }
+        if began > heard && now.saturating_sub(since) > limit {
+            Events::Silent { since: Moment(since) }
         } else if heard > 0 {
             Events::Arriving
         } else {
@@ -80,13 +90,13 @@ mod tests {
     fn events_are_silent_once_one_is_owed_for_too_long() {
         let mark = Watermark::default();
         assert_eq!(mark.events(Moment(1_000_000), LIMIT), Events::Unknown, "nothing was owed");
-        mark.owed(Moment(5_000));
-        mark.owed(Moment(6_000));
+        mark.owed(Moment(5_000), Moment(5_010));
+        mark.owed(Moment(6_000), Moment(6_010));
         assert_eq!(mark.events(Moment(65_000), LIMIT), Events::Unknown);
         assert_eq!(mark.events(Moment(65_001), LIMIT), Events::Silent { since: Moment(5_000) });
         mark.heard(Moment(70_000));
         assert_eq!(mark.events(Moment(1_000_000), LIMIT), Events::Arriving);
-        mark.owed(Moment(80_000));
+        mark.owed(Moment(80_000), Moment(80_200));
         assert_eq!(mark.events(Moment(140_000), LIMIT), Events::Arriving);
         assert_eq!(mark.events(Moment(140_001), LIMIT), Events::Silent { since: Moment(80_000) });
         mark.heard(Moment(150_000));
@@ -97,8 +107,23 @@ mod tests {
     fn an_event_that_is_here_before_its_writes_answer_is_not_owed() {
         let mark = Watermark::default();
         mark.heard(Moment(10_500));
-        mark.owed(Moment(10_000));
+        mark.owed(Moment(10_000), Moment(11_000));
         assert_eq!(mark.events(Moment(1_000_000), LIMIT), Events::Arriving);
+    }
+
+    #[test]
+    fn an_upload_that_took_longer_than_the_limit_is_no_silence_yet() {
+        let mark = Watermark::default();
+        mark.heard(Moment(1_000));
+        mark.owed(Moment(10_000), Moment(200_500));
+        assert_eq!(mark.events(Moment(200_500), LIMIT), Events::Arriving);
+        assert_eq!(mark.events(Moment(260_000), LIMIT), Events::Arriving);
+        assert_eq!(mark.events(Moment(260_001), LIMIT), Events::Silent { since: Moment(200_000) });
+        // What came while it went on has paid for it.
+        mark.heard(Moment(150_000));
+        assert_eq!(mark.events(Moment(1_000_000), LIMIT), Events::Arriving);
+        mark.owed(Moment(300_000), Moment(u64::MAX));
+        assert_eq!(mark.events(Moment(u64::MAX), LIMIT), Events::Silent { since: Moment(300_000 + SECONDS * 1000) });
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl WebhookSettings {
     }
 }
 
-/// The fields of a webhook that say where it comes from.
+/// The fields of a webhook that say where it comes from. `Debug` is for tests; nothing logs it.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claim<'a> {
     /// `X-Chatwoot-Timestamp`.

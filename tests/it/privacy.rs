@@ -35,7 +35,8 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
     stand_in.seed(SECRET, Shape { conversations: 1, messages: 2, bytes: 50 });
     let settings = "log.level = \"trace\"\nlog.hits = 1.0\nlog.format = \"json\"\nadmin.token = \"hush-hush\"\n\
                     drain.notice = \"0s\"\nupstream.fetch_timeout = \"500ms\"\nupstream.head_timeout = \"500ms\"\n\
-                    cache.ttl = \"0s\"\ncache.stale_while_revalidate = \"1h\"\n";
+                    cache.ttl = \"0s\"\ncache.stale_while_revalidate = \"1h\"\n\
+                    webhook.unsigned_token = \"quince\"\nwebhook.secrets = [\"zebra\"]\n";
     let mut program = Program::serve(&stand_in.url(), settings).await;
     let list = format!("{}{}", program.url, StandIn::list_path(SECRET));
     let contact = format!("{}/public/api/v1/inboxes/{INBOX}/contacts/{SECRET}", program.url);
@@ -77,6 +78,21 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
     send(request("PATCH", &contact, &[("content-type", "application/json")], &format!("{{\"name\":\"{SECRET}\"}}")))
         .await;
     send(request("PURGE", &contact, &[], "")).await;
+    // What is told: believed, not believed, not understood, and on a path that is none.
+    let told = format!(
+        r#"{{"event":"message_created","conversation":{{"contact_inbox":{{"source_id":"{SECRET}","pubsub_token":"{SECRET}"}}}}}}"#
+    );
+    let signed = [("x-chatwoot-signature", SECRET), ("x-chatwoot-timestamp", SECRET), ("x-chatwoot-delivery", SECRET)];
+    for (path, fields, body) in [
+        ("/_anteroom/webhooks?token=quince", &signed[2..], told.as_str()),
+        ("/_anteroom/webhooks?token=quince", &signed, &told),
+        ("/_anteroom/webhooks?token=quinces", &[], &told),
+        ("/_anteroom/webhooks?token=quince", &[], SECRET),
+        ("/_anteroom/webhooks?token=quince", &[], &format!(r#"{{"event":"{SECRET}"}}"#)),
+        ("/_anteroom/webhooks/?token=quince", &[], &told),
+    ] {
+        send(request("POST", &format!("{}{path}", program.url), fields, body)).await;
+    }
     // What is refused, by this side and below HTTP.
     for raw in [
         format!("TRACE {} HTTP/1.1\r\nhost: h\r\n\r\n", StandIn::list_path(SECRET)),
@@ -131,7 +147,7 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
     program.signal("TERM").await;
     program.ended().await;
     let log = program.stderr();
-    for outcome in ["hit", "stale", "miss", "bypass", "pass", "write", "refused", "failed"] {
+    for outcome in ["hit", "stale", "miss", "bypass", "pass", "write", "webhook", "refused", "failed"] {
         // Fresh hits need a TTL: here they are stale.
         let told = log.contains(&format!("\"outcome\":\"{outcome}\""));
         assert!(told || outcome == "hit", "no line about {outcome}");

@@ -114,6 +114,21 @@ fn addresses_and_paths() {
 }
 
 #[test]
+fn paths_of_webhooks() {
+    let bad =
+        [r#""""#, r#""/""#, r#""in""#, r#""/in/""#, r#""//in""#, r#""/in/../x""#, r#""/in?a""#, r#""/%69n""#, "7"];
+    let api = [r#""/public/api/v1/x""#, r#""/public""#, r#""/api/v1""#, r#""/api""#, r#""/cable""#, r#""/rails/x""#];
+    let bad = bad.map(|value| (value, format!("{value} is not a path; write \"/_anteroom/webhooks\"")));
+    let another = "is a path of the API; write another, such as \"/_anteroom/webhooks\"";
+    let api = api.map(|value| (value, format!("{value} {another}")));
+    check(
+        &URL_PATH,
+        &[(r#""/in""#, r#""/in""#), (r#""/_a.b/c-~d""#, r#""/_a.b/c-~d""#), (r#""/publicly""#, r#""/publicly""#)],
+        &bad.iter().chain(&api).map(|(value, message)| (*value, message.as_str())).collect::<Vec<_>>(),
+    );
+}
+
+#[test]
 fn log_filters() {
     let write = "is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug";
     let bad = [r#""inof""#, r#""""#, r#""info,""#, r#""info,anteroom=loud""#, "true"];
