@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
 tree=$root/target/mutants
-export CARGO_TARGET_DIR=$root/target RUST_BACKTRACE=0 MODEL_SCHEDULES=${MODEL_SCHEDULES:-4000}
+# A target directory of its own: cargo would take what was built from a mutation for what is built from the sources.
+export CARGO_TARGET_DIR=$tree/target RUST_BACKTRACE=0 MODEL_SCHEDULES=${MODEL_SCHEDULES:-4000}
 wanted=$(IFS='|'; echo "$*")
 
 mkdir -p "$tree"
