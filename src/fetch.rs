@@ -1,11 +1,11 @@
 //! A shared fetch: one request to the upstream whose answer may be kept and given to anyone who asks for its key.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::response::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderValue, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::OwnedSemaphorePermit;
@@ -14,14 +14,14 @@ use crate::engine::body::{Body, BodyError, Guard, Read, Resumed, read_at_most};
 use crate::engine::clock;
 use crate::engine::store::Entry;
 use crate::engine::upstream::{Exchange, UpstreamError};
-use crate::policy::encoding::{Coding, coding_of, decode};
+use crate::landed::{Failure, Landed, Private};
+use crate::policy::encoding::{Coding, coding_of, decode, plain_at_most};
 use crate::policy::freshness::unsettled_expiry;
-use crate::policy::headers::is_json;
+use crate::policy::headers::{has_directive, initial_age, is_json, is_shareable};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Place, Scope, Tick};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
 use crate::policy::representation::{Prepared, Received, is_made_from_body, own_etag};
-use crate::policy::shown;
 use crate::room::{Live, Room, since};
 
 /// What a shared fetch obeys.
@@ -43,72 +43,6 @@ const NAMED_CONVERSATIONS: usize = 32;
 const NAMED_VIOLATIONS: usize = 5;
 /// The most of an error's body that is kept to be shared.
 const ERROR_BODY: usize = 64 * 1024;
-/// How long the look-up of an unknown contact may take.
-const LOOK_UP: Duration = Duration::from_secs(5);
-
-/// What a flight brings.
-#[derive(Clone)]
-pub enum Landed {
-    /// An answer for whoever it is current for.
-    Answer {
-        /// The answer, and what it was made from.
-        entry: Arc<Entry>,
-        /// What the upstream answered: 304 if it was asked whether the answer still holds.
-        status: StatusCode,
-        /// It was put into the store.
-        kept: bool,
-        /// Not everything it was made from is known: only for readers who had arrived when its fetch began.
-        only_early: bool,
-    },
-    /// An answer for one reader, as it comes; everyone else asks alone.
-    Private(Private),
-    /// No answer.
-    Failed(Failure),
-}
-
-/// An answer that cannot be shared, and why.
-#[derive(Clone)]
-pub struct Private {
-    /// Whoever takes it first has it.
-    response: Arc<Mutex<Option<Response<Body>>>>,
-    /// `too_large` or `not_storable`.
-    pub why: &'static str,
-}
-
-impl Private {
-    fn new(head: Parts, body: Body, why: &'static str) -> Self {
-        Self { response: Arc::new(Mutex::new(Some(Response::from_parts(head, body)))), why }
-    }
-
-    /// The answer, if nobody has taken it.
-    pub fn take(&self) -> Option<Response<Body>> {
-        self.response.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take()
-    }
-}
-
-/// Why there is no answer.
-#[derive(Clone, Debug)]
-pub enum Failure {
-    /// The upstream gave none.
-    Upstream(UpstreamError),
-    /// It answered that it cannot: 5xx or 429.
-    Answered(Arc<Prepared>),
-    /// Its list breaks the contract, which is enforced; the first violations by path, never a value.
-    BreaksContract(Arc<str>),
-}
-
-impl Landed {
-    /// The metric label of the flight's end.
-    pub fn label(&self) -> &'static str {
-        match self {
-            Self::Answer { .. } => "answered",
-            Self::Private(private) => private.why,
-            Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
-            Self::Failed(Failure::BreaksContract(_)) => "breaks_contract",
-            Self::Failed(_) => "upstream_error",
-        }
-    }
-}
 
 /// One fetch of one key, and what was known when it was decided on.
 pub struct Fetch {
@@ -231,7 +165,7 @@ impl Fetch {
 
     async fn failed(&self, head: Parts, body: Body) -> Result<Landed, UpstreamError> {
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
-            Read::Whole(body) => short_and_plain(&head.headers, body).unwrap_or_default(),
+            Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
         };
         let prepared = self.prepared(head, body);
@@ -246,7 +180,7 @@ impl Fetch {
         began: Instant,
     ) -> Result<Landed, UpstreamError> {
         let upstream = &self.live.upstream;
-        if !is_shareable(&head) {
+        if !is_shareable(head.status, &head.headers) {
             let body = upstream.watch(body, under_way);
             return Ok(self.private(head, body, "not_storable"));
         }
@@ -453,90 +387,9 @@ impl Fetch {
     }
 }
 
-/// A short body out of its coding; none if that cannot be done, or it is not short.
-fn short_and_plain(head: &http::HeaderMap, body: Bytes) -> Option<Bytes> {
-    let Some(coding) = coding_of(head).ok()? else { return Some(body) };
-    let mut plain = Vec::new();
-    let whole = decode(&body, coding, |piece| {
-        plain.extend_from_slice(piece);
-        plain.len() <= ERROR_BODY
-    });
-    whole.ok()?.then(|| plain.into())
-}
-
 enum Collected {
     Whole(Bytes),
     TooLarge(Body),
-}
-
-impl Room {
-    /// The contact behind a source: learned, or asked for once.
-    pub async fn contact_of(&self, live: &Live, inbox: &str, source: &str, peer: &HeaderValue) -> Option<u64> {
-        if let Some(contact) = self.learned.contact(inbox, source) {
-            return Some(contact);
-        }
-        let noted = self.ledger.now();
-        let path = crate::policy::key::contact_path(inbox, source);
-        let mut request = live.own_request(&path, &self.request_id())?;
-        request.headers_mut().insert("x-forwarded-for", peer.clone());
-        let exchange = live.upstream.exchange();
-        let look_up = async {
-            let response =
-                live.upstream.send(request).await.ok().filter(|response| response.status() == StatusCode::OK)?;
-            let (head, body) = response.into_parts();
-            match read_at_most(live.upstream.watch(body, exchange), ERROR_BODY).await {
-                Ok(Read::Whole(body)) => {
-                    let shown = shown::of_answer(&short_and_plain(&head.headers, body)?);
-                    self.learn_token(&shown);
-                    shown.contact
-                }
-                _ => None,
-            }
-        };
-        let contact = tokio::time::timeout(LOOK_UP, look_up).await.ok()??;
-        self.learn(noted, inbox, source, contact);
-        Some(contact)
-    }
-
-    /// What was asked for at this tick shows the contact of a source. It is not learned if a change since may have
-    /// given the source to another contact.
-    pub fn learn(&self, noted: Tick, inbox: &str, source: &str, contact: u64) {
-        let places = [Scope::Source(source), Scope::Contact(contact)].map(|scope| self.ledger.place(&scope));
-        if self.ledger.is_current(noted, &places) {
-            self.learned.learn(inbox, source, contact);
-        }
-    }
-}
-
-/// Whether anybody may have it: its end can be told from a broken connection, its coding is known, and it
-/// does not vary by what a shared fetch leaves out.
-fn is_shareable(head: &Parts) -> bool {
-    let framed =
-        head.headers.contains_key(header::CONTENT_LENGTH) || head.headers.contains_key(header::TRANSFER_ENCODING);
-    let decodable = coding_of(&head.headers).is_ok();
-    let known = ["origin", "accept-encoding", "cookie", "authorization"];
-    let varies = head.headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
-        Ok(vary) => {
-            vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
-        }
-        Err(_) => true,
-    });
-    (framed || head.status == StatusCode::NO_CONTENT) && decodable && !varies
-}
-
-fn has_directive(headers: &http::HeaderMap, name: &str) -> bool {
-    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
-}
-
-/// RFC 9111 section 5.1: of several ages the first counts, and one that cannot be read is none; section 1.2.2: more
-/// seconds than anybody counts are 2^31.
-fn initial_age(headers: &http::HeaderMap) -> Duration {
-    const MAX: u64 = 1 << 31;
-    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()).unwrap_or_default();
-    let age = age.split(',').next().unwrap_or_default().trim();
-    let is_number = !age.is_empty() && age.bytes().all(|byte| byte.is_ascii_digit());
-    Duration::from_secs(if is_number { age.parse().unwrap_or(MAX).min(MAX) } else { 0 })
 }
 
 fn body_error(error: &BodyError) -> UpstreamError {

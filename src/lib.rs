@@ -49,10 +49,12 @@ pub mod admin;
 pub mod cable;
 pub mod check;
 pub mod config;
+pub mod contact;
 #[cfg(feature = "demo")]
 pub mod demo;
 pub mod events;
 pub mod fetch;
+pub mod landed;
 pub mod list;
 pub mod outcome;
 pub mod preflight;

@@ -23,7 +23,7 @@ use crate::engine::metrics::{Metrics, ToldBy};
 use crate::engine::store::{Entry, Store};
 use crate::engine::strangers::Strangers;
 use crate::engine::upstream::{Upstream, UpstreamSettings};
-use crate::fetch::Landed;
+use crate::landed::Landed;
 use crate::outcome::Sampler;
 use crate::policy::freshness::{Aging, Freshness, Lifetimes, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};

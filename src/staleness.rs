@@ -17,7 +17,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::engine::clock;
 use crate::engine::flights::Joined;
 use crate::engine::store::Entry;
-use crate::fetch::Landed;
+use crate::landed::Landed;
 use crate::outcome::Sampler;
 use crate::policy::changes::{Changes, Older, Verdict, compare};
 use crate::policy::freshness::served_until;

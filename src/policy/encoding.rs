@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, header};
 
 /// A body is taken out of its coding in pieces of at most so many bytes.
@@ -155,6 +156,17 @@ pub fn coding_of(head: &HeaderMap) -> Result<Option<Coding>, NotUnderstood> {
         (Some(_), Some(_)) => return Err(NotUnderstood),
     };
     if coding.eq_ignore_ascii_case("identity") { Ok(None) } else { Coding::named(coding).map(Some).ok_or(NotUnderstood) }
+}
+
+/// A body out of its coding; none if that cannot be done, or it is longer than that.
+pub fn plain_at_most(head: &HeaderMap, body: Bytes, longest: usize) -> Option<Bytes> {
+    let Some(coding) = coding_of(head).ok()? else { return Some(body) };
+    let mut plain = Vec::new();
+    let whole = decode(&body, coding, |piece| {
+        plain.extend_from_slice(piece);
+        plain.len() <= longest
+    });
+    whole.ok()?.then(|| plain.into())
 }
 
 #[cfg(test)]

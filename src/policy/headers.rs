@@ -2,10 +2,13 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
-use http::{HeaderMap, Version};
+use http::{HeaderMap, StatusCode, Version};
+
+use super::encoding::coding_of;
 
 /// The name of a request in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -161,6 +164,38 @@ pub fn stock_cors(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(""));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+}
+
+/// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
+/// does not vary by what a shared fetch leaves out.
+pub fn is_shareable(status: StatusCode, headers: &HeaderMap) -> bool {
+    let framed =
+        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
+    let decodable = coding_of(headers).is_ok();
+    let known = ["origin", "accept-encoding", "cookie", "authorization"];
+    let varies = headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
+        Ok(vary) => {
+            vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        }
+        Err(_) => true,
+    });
+    (framed || status == StatusCode::NO_CONTENT) && decodable && !varies
+}
+
+/// Whether `Cache-Control` has this directive (RFC 9111 section 5.2).
+pub fn has_directive(headers: &HeaderMap, name: &str) -> bool {
+    let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
+}
+
+/// How old an answer was when it came (RFC 9111 section 5.1): of several ages the first counts, and one that cannot be read is none; section 1.2.2: more
+/// seconds than anybody counts are 2^31.
+pub fn initial_age(headers: &HeaderMap) -> Duration {
+    const MAX: u64 = 1 << 31;
+    let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()).unwrap_or_default();
+    let age = age.split(',').next().unwrap_or_default().trim();
+    let is_number = !age.is_empty() && age.bytes().all(|byte| byte.is_ascii_digit());
+    Duration::from_secs(if is_number { age.parse().unwrap_or(MAX).min(MAX) } else { 0 })
 }
 
 #[cfg(test)]

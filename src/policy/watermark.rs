@@ -45,8 +45,10 @@ impl Watermark {
     /// before its answer. It is due from the answer on: an upload may have gone on for minutes.
     pub fn owed(&self, Moment(began): Moment, Moment(answered): Moment) {
         let heard = self.heard.load(Ordering::Relaxed);
+        // The first moment of all is not never.
+        let began = began.max(1);
         let took = answered.saturating_sub(began) / 1000;
-        let write = began.max(1) << SECONDS_BITS | took.min(SECONDS);
+        let write = began << SECONDS_BITS | took.min(SECONDS);
         // The first one since the last event counts; what was owed before that has been paid.
         let first = |owed: u64| (owed >> SECONDS_BITS <= heard).then_some(write);
         // An event that came after the write began may have been this write's.
@@ -101,6 +103,13 @@ mod tests {
         assert_eq!(mark.events(Moment(140_001), LIMIT), Events::Silent { since: Moment(80_000) });
         mark.heard(Moment(150_000));
         assert_eq!(mark.events(Moment(150_000), LIMIT), Events::Arriving);
+    }
+
+    #[test]
+    fn a_write_in_the_first_moment_of_all_counts() {
+        let mark = Watermark::default();
+        mark.owed(Moment(0), Moment(0));
+        assert_eq!(mark.events(Moment(60_002), LIMIT), Events::Silent { since: Moment(1) });
     }
 
     #[test]

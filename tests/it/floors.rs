@@ -33,12 +33,14 @@ fn assert_absent(folder: &str, words: &[&str]) {
     }
 }
 
-const TOP: [&str; 15] = [
+const TOP: [&str; 17] = [
     "server",
     "proxy",
     "list",
     "preflight",
     "fetch",
+    "landed",
+    "contact",
     "write",
     "events",
     "cable",

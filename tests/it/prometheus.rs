@@ -14,7 +14,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::support::child::Program;
-use crate::support::raw::Scripted;
+use crate::support::raw::{Scripted, exchange};
 use crate::support::{Proxy, get, get_with, post, request, send};
 
 /// Within this time every expression has to have data.
@@ -215,11 +215,14 @@ async fn never_twice(list: String) {
     }
 }
 
+/// Of which no byte need come.
+const TOO_LARGE: &str = "POST /_anteroom/webhooks HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\
+                         content-length: 1048577\r\n\r\n";
+
 /// An agent answers and no webhook tells; the contact writes, and none comes either.
 async fn unheard(proxy: String, stand_in: StandIn) {
     let list = format!("{proxy}{}", StandIn::list_path("visitor-a"));
     let webhooks = format!("{proxy}/_anteroom/webhooks");
-    let too_large = " ".repeat(1024 * 1024 + 1);
     post(&format!("{list}/131/messages"), r#"{"content":"Hello"}"#).await;
     loop {
         stand_in.agent_message("visitor-a", "behind the proxy's back");
@@ -227,7 +230,7 @@ async fn unheard(proxy: String, stand_in: StandIn) {
         get(&list).await;
         // Nobody can tell that these are not the application's.
         post(&webhooks, "{}").await;
-        post(&webhooks, &too_large).await;
+        exchange(&proxy, TOO_LARGE).await;
     }
 }
 
