@@ -13,11 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anteroom::config::{self, Flags, SettingsFile};
 use anteroom::demo::{Fate, Latency, Options, Shape, StandIn, Trouble, Webhook};
-use anteroom::engine::metrics::Metrics;
-use anteroom::room::Room;
-use anteroom::server::Server;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::{Client, ask, connect};
@@ -77,15 +73,7 @@ impl Course {
             Told::Cable => "cable.observe = true",
             Told::Nobody => "",
         };
-        let (listen, admin) = (Some("127.0.0.1:0".into()), Some("127.0.0.1:0".into()));
-        let flags = Flags { upstream: Some(stand_in.url()), listen, admin };
-        let none = std::iter::empty::<(String, String)>();
-        let loaded = config::load(SettingsFile::Text("bench.toml".into(), text), &flags, none).expect("settings");
-        let settings = loaded.config.server;
-        let room = Room::new(loaded.config, Arc::new(Metrics::new())).expect("a room");
-        let server = Server::bind(room, settings).await.expect("loopback");
-        let (proxy, admin) = server.addresses().expect("addresses");
-        tokio::spawn(server.run(std::future::pending()));
+        let (proxy, admin) = support::proxy(&stand_in, &text).await;
         if told == Told::Webhooks {
             let trouble = Trouble { delay: Duration::ZERO..=Duration::from_secs(2), lost: 0.05, twice: 0.05, seed: 7 };
             let webhook = Webhook::account(format!("http://{proxy}/_anteroom/webhooks")).signed_with(SECRET);

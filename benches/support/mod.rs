@@ -113,15 +113,21 @@ pub fn median(mut times: Vec<f64>) -> f64 {
 /// A stand-in without latency, and a proxy in front of it whose answers stay fresh.
 pub async fn both() -> (StandIn, SocketAddr) {
     let stand_in = StandIn::start(Options { kept_requests: 10, ..Options::default() }).await.expect("a stand-in");
-    let flags =
-        Flags { upstream: Some(stand_in.url()), listen: Some("127.0.0.1:0".into()), admin: Some("127.0.0.1:0".into()) };
-    let text = "cache.ttl = \"10m\"\ncache.stale_if_error = \"1h\"".to_owned();
-    let none = std::iter::empty::<(String, String)>();
-    let loaded = config::load(SettingsFile::Text("bench.toml".into(), text), &flags, none).expect("settings");
-    let settings = loaded.config.server;
-    let room = Room::new(loaded.config, Arc::new(Metrics::new())).expect("a room");
-    let server = Server::bind(room, settings).await.expect("loopback");
-    let (proxy, _) = server.addresses().expect("addresses");
-    tokio::spawn(server.run(std::future::pending()));
+    let (proxy, _) = proxy(&stand_in, "cache.ttl = \"10m\"\ncache.stale_if_error = \"1h\"").await;
     (stand_in, proxy)
+}
+
+/// A proxy in front of a stand-in, with more settings: its public and its private listener.
+pub async fn proxy(stand_in: &StandIn, settings: &str) -> (SocketAddr, SocketAddr) {
+    let any = Some("127.0.0.1:0".to_owned());
+    let flags = Flags { upstream: Some(stand_in.url()), listen: any.clone(), admin: any };
+    let none = std::iter::empty::<(String, String)>();
+    let text = SettingsFile::Text("bench.toml".into(), settings.to_owned());
+    let config = config::load(text, &flags, none).expect("settings").config;
+    let settings = config.server;
+    let room = Room::new(config, Arc::new(Metrics::new())).expect("a room");
+    let server = Server::bind(room, settings).await.expect("loopback");
+    let addresses = server.addresses().expect("addresses");
+    tokio::spawn(server.run(std::future::pending()));
+    addresses
 }
