@@ -19,7 +19,7 @@ use crate::engine::flights::Joined;
 use crate::engine::store::Entry;
 use crate::landed::Landed;
 use crate::outcome::Sampler;
-use crate::policy::changes::{Changes, Older, Verdict, compare};
+use crate::policy::changes::{Change, Changes, Older, Verdict, compare};
 use crate::policy::freshness::served_until;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Moment, Place, Scope, Tick};
@@ -214,12 +214,12 @@ impl Flown {
                     "a kept list lacked a message from long before it was fetched; is the upstream's clock right?"
                 );
             }
-            Verdict::EventDue => return self.awaited(),
+            Verdict::EventDue => return self.awaited(changes.has(Change::MessageAdded)),
         }
         None
     }
 
-    fn awaited(&self) -> Option<Awaited> {
+    fn awaited(&self, by_a_message: bool) -> Option<Awaited> {
         let captured = self.captured.as_ref()?;
         let permit = self.room.staleness.awaiting.clone().try_acquire_owned().ok()?;
         // What puts one list or one inbox out of date is no event, and the place of long lists is that of others too.
@@ -231,6 +231,7 @@ impl Flown {
             noted: captured.noted,
             places: places.collect(),
             limit: self.live.config.webhook.silent_after,
+            by_a_message,
             _permit: permit,
         })
     }
@@ -242,6 +243,8 @@ struct Awaited {
     noted: Tick,
     places: Box<[Place]>,
     limit: Duration,
+    /// Every webhook tells of messages; some are not asked to tell of the rest.
+    by_a_message: bool,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -264,6 +267,11 @@ impl Awaited {
         }
         let class = if has_come() { "event_late" } else { "event_lost" };
         self.room.metrics.untold_changes.with_label_values(&[class]).inc();
+        if class == "event_lost" && self.by_a_message {
+            // If no other has come since, webhooks are silent, though no client may have written.
+            let found = self.room.epoch.moment(began);
+            self.room.watermark.owed(found, found);
+        }
     }
 }
 

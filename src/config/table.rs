@@ -250,7 +250,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("webhook.max_age", Is(r#""5m""#), TIME_LIMIT, webhook_max_age,
         "how far the time of a signature may lie from now, either way"),
     setting!("webhook.silent_after", Is(r#""1m""#), TIME_LIMIT, webhook_silent_after,
-        "webhooks are silent if none came for so long after a message that must have caused one"),
+        "webhooks are silent if none came for so long after a message, which must cause one"),
 
     setting!("cable.observe", Is("false"), SWITCH, observe_cable,
         "events that pass through WebSockets outdate lists too, before the client has them"),

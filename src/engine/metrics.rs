@@ -240,7 +240,7 @@ impl Metrics {
             ),
             webhooks_silent: declare.gauge(
                 "anteroom_webhooks_silent",
-                "1 if webhooks are set up, a message passed that must have caused one, and none came for \
+                "1 if webhooks are set up, a message passed or was found that must have caused one, and none came for \
                  `webhook.silent_after`; until one comes `cache.ttl_without_events` applies.",
             ),
             cable_messages: declare.counters(

@@ -232,6 +232,10 @@ async fn an_event_that_never_comes_was_lost() {
     proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Inbox(INBOX)));
     jump(SILENT).await;
     classes(&proxy, &[("event_lost", 1.0)]).await;
+    // Nobody wrote through the proxy: it knows from this alone that webhooks are silent.
+    proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
+    proxy.room.hear(br#"{"event":"conversation_typing_on"}"#, Duration::ZERO);
+    proxy.wait_for_metric("anteroom_webhooks_silent", 0.0).await;
 }
 
 #[tokio::test]
