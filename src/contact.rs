@@ -46,11 +46,13 @@ impl Room {
     }
 
     /// What was asked for at this tick shows the contact of a source. It is not learned if a change since may have
-    /// given the source to another contact.
+    /// given the source to another contact; if another one is known, neither is believed then.
     pub fn learn(&self, noted: Tick, inbox: &str, source: &str, contact: u64) {
         let places = [Scope::Source(source), Scope::Contact(contact)].map(|scope| self.ledger.place(&scope));
         if self.ledger.is_current(noted, &places) {
             self.learned.learn(inbox, source, contact);
+        } else if self.learned.contact(inbox, source).is_some_and(|known| known != contact) {
+            self.learned.forget(inbox, source);
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::clock;
 use crate::engine::metrics::ToldBy;
 use crate::engine::upstream::UpstreamError;
 use crate::policy::headers::is_json;
-use crate::policy::ledger::{Place, Scope};
+use crate::policy::ledger::{Place, Scope, Tick};
 use crate::policy::route::{Effect, Source, Target, effect_of};
 use crate::policy::shown;
 use crate::policy::watermark::must_cause_an_event;
@@ -80,6 +80,7 @@ impl Write {
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
         let is_itself = !self.request.headers().contains_key("x-http-method-override");
+        let noted = self.room.ledger.now();
         let exchange = self.live.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));
         let response = match self.live.upstream.send(request).await {
@@ -88,7 +89,7 @@ impl Write {
                 // Without a connection nothing was sent.
                 guard.armed &= error != UpstreamError::Connect;
                 if guard.armed {
-                    self.attribute(&mut guard, shown::Shown::default(), merges).await;
+                    self.attribute(&mut guard, noted, shown::Shown::default(), merges).await;
                 }
                 return Err(error);
             }
@@ -118,12 +119,12 @@ impl Write {
                     }
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
-                        self.attribute(&mut guard, shown, merges).await;
+                        self.attribute(&mut guard, noted, shown, merges).await;
                         return Err(UpstreamError::Reset);
                     }
                 }
             }
-            self.attribute(&mut guard, shown, merges).await;
+            self.attribute(&mut guard, noted, shown, merges).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
                 self.room.learned.verified(&source.inbox, &source.contact, &request);
             }
@@ -170,7 +171,8 @@ impl Write {
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    async fn attribute(&self, guard: &mut Outdating, shown: shown::Shown, merges: bool) {
+    /// `noted` is from before it was sent: its answer may have been made before another write's that came first.
+    async fn attribute(&self, guard: &mut Outdating, noted: Tick, shown: shown::Shown, merges: bool) {
         let mut contacts: Vec<u64> = shown.contact.into_iter().collect();
         let mut unknown = false;
         for target in &self.targets {
@@ -180,7 +182,7 @@ impl Write {
                     if let Some(known) = known {
                         // Of a spelling that can be read in two ways it is not known which one was meant.
                         if self.targets.len() == 1 {
-                            self.room.learned.learn(inbox, contact, known);
+                            self.room.learn(noted, inbox, contact, known);
                         }
                     } else {
                         if merges {
@@ -194,7 +196,7 @@ impl Write {
                 }
                 Target::Creation { inbox } => {
                     if let (Some(source), Some(contact)) = (&shown.source, shown.contact) {
-                        self.room.learned.learn(inbox, source, contact);
+                        self.room.learn(noted, inbox, source, contact);
                     } else if let Some(source) = &guard.source {
                         self.room.learned.forget(inbox, source);
                         let asked = self.room.contact_of(&self.live, inbox, source, &self.peer).await;

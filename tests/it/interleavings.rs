@@ -591,6 +591,31 @@ async fn i27_a_merge_outdates_the_lists_of_both_contacts_everywhere() {
 }
 
 #[tokio::test]
+async fn i27_an_answer_from_before_a_merge_that_comes_after_it_teaches_nothing() {
+    let (stand_in, proxy) = both("").await;
+    second_source(&stand_in, "visitor-b", "phone-b");
+    let fields = [("content-type", "application/json")];
+    let patch = |source, body| send(request("PATCH", &proxy.contact_url(source), &fields, body));
+    let email = r#"{"email":"shared@example.test"}"#;
+    assert_eq!(patch("visitor-b", email).await.status, StatusCode::OK);
+    let conversation = *stand_in.conversation_ids(A).last().unwrap();
+    // Written and answered while it was still the other contact's; the answer comes after the merge.
+    let gate = stand_in.hold(Point::Acknowledging, first(Matcher::writes()));
+    let messages = message_url(&stand_in, &proxy, A);
+    let early = spawn(async move { post(&messages, r#"{"content":"written"}"#).await });
+    gate.arrived(1).await;
+    assert_eq!(patch(A, email).await.status, StatusCode::OK);
+    gate.release_all();
+    assert_eq!(early.await.unwrap().status, StatusCode::OK);
+    proxy.list("phone-b").await;
+    assert!(proxy.list("phone-b").await.is_hit());
+    // Its answer is empty: whom it is about has to be known.
+    let seen = format!("{}/conversations/{conversation}/update_last_seen", proxy.contact_url(A));
+    assert_eq!(post(&seen, "").await.status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, "phone-b").await;
+}
+
+#[tokio::test]
 async fn i28_a_fetch_begun_just_before_all_has_settled_is_soon_fetched_again() {
     let (stand_in, proxy) = both("").await;
     write(&stand_in, &proxy, A).await;
