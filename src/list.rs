@@ -17,7 +17,7 @@ use crate::fetch::Fetch;
 use crate::landed::{Failure, Landed};
 use crate::outcome::Outcome;
 use crate::policy::encoding::{Coding, encode, negotiate};
-use crate::policy::freshness::Freshness;
+use crate::policy::freshness::{Freshness, Lifetimes, judge, ttl};
 use crate::policy::key::Key;
 use crate::policy::ledger::Tick;
 use crate::policy::representation::suit_origin;
@@ -47,15 +47,16 @@ impl Asked {
             }
         }
         if let Some(entry) = &kept {
+            let lifetimes = self.room.lifetimes(&self.live, now);
             if self.room.is_current(entry) {
-                match self.room.freshness(&self.live, entry, now) {
+                match judge(entry.aging(now), &lifetimes) {
                     Freshness::Fresh => {
                         self.audit(&key, entry);
-                        return self.serve_kept(&key, Ending::Hit, entry, now).await;
+                        return self.serve_kept(&key, Ending::Hit, entry, &lifetimes, now).await;
                     }
                     Freshness::Stale => {
                         self.refresh_behind(&key, entry, now);
-                        return self.serve_kept(&key, Ending::Stale, entry, now).await;
+                        return self.serve_kept(&key, Ending::Stale, entry, &lifetimes, now).await;
                     }
                     Freshness::OnlyOnError if !self.may_ask_again(&key, entry, now) => {
                         return self.stand_in(&key, entry, now).await;
@@ -63,7 +64,7 @@ impl Asked {
                     Freshness::OnlyOnError | Freshness::TooOld => {}
                 }
             } else if self.live.config.serve_outdated_on_error
-                && self.room.freshness(&self.live, entry, now) != Freshness::TooOld
+                && judge(entry.aging(now), &lifetimes) != Freshness::TooOld
                 && !self.may_ask_again(&key, entry, now)
             {
                 return self.stand_in(&key, entry, now).await;
@@ -86,22 +87,24 @@ impl Asked {
         (!origin.is_empty() && key.origin().is_none()).then(|| key.for_origin(origin))
     }
 
-    async fn serve_kept(&self, key: &Key, ending: Ending, entry: &Arc<Entry>, now: Instant) -> Answered {
-        let age = entry.initial_age + now.saturating_duration_since(entry.began);
-        self.room.metrics.answer_age.observe(age.as_secs_f64());
-        let lifetimes = self.room.lifetimes(&self.live, now);
-        let ttl = match entry.unsettled_expiry {
-            _ if entry.answer.status == StatusCode::NOT_FOUND => lifetimes.negative_ttl,
-            Some(expiry) => expiry.min(lifetimes.ttl),
-            None => lifetimes.ttl,
-        };
+    async fn serve_kept(
+        &self,
+        key: &Key,
+        ending: Ending,
+        entry: &Arc<Entry>,
+        lifetimes: &Lifetimes,
+        now: Instant,
+    ) -> Answered {
+        let aging = entry.aging(now);
+        self.room.metrics.answer_age.observe((entry.initial_age + aging.age).as_secs_f64());
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let left = seconds(ttl).saturating_sub(seconds(now.saturating_duration_since(entry.began)));
+        let left = seconds(ttl(&aging, lifetimes)).saturating_sub(seconds(aging.age));
         (self.respond(key, entry, now).await, Outcome::from_memory(ending, left))
     }
 
     async fn stand_in(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Answered {
-        let (response, outcome) = self.serve_kept(key, Ending::Stale, entry, now).await;
+        let lifetimes = self.room.lifetimes(&self.live, now);
+        let (response, outcome) = self.serve_kept(key, Ending::Stale, entry, &lifetimes, now).await;
         (response, outcome.detail("upstream-failing"))
     }
 
@@ -178,7 +181,9 @@ impl Asked {
     fn join(&self, key: &Key, instead: bool, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<Landed> {
         let settled = || {
             let entry = self.kept(key)?;
-            let fresh = self.room.freshness(&self.live, &entry, clock::now()) == Freshness::Fresh;
+            let now = clock::now();
+            let lifetimes = self.room.lifetimes(&self.live, now);
+            let fresh = judge(entry.aging(now), &lifetimes) == Freshness::Fresh;
             let current = fresh && self.room.is_current(&entry);
             let status = entry.answer.status;
             let landed = Landed::Answer { entry, status, kept: true, only_early: false };
@@ -243,7 +248,9 @@ impl Asked {
                 Joined::Led(ticket) => (ticket, false),
                 Joined::Followed(ticket) => (ticket, true),
                 Joined::Settled(Landed::Answer { entry, .. }) if entry.answer.serves(&self.head.headers) => {
-                    return self.serve_kept(&key, Ending::Hit, &entry, clock::now()).await;
+                    let now = clock::now();
+                    let lifetimes = self.room.lifetimes(&self.live, now);
+                    return self.serve_kept(&key, Ending::Hit, &entry, &lifetimes, now).await;
                 }
                 Joined::Settled(_) => {
                     let Some(own) = self.key_of_origin(&key) else {

@@ -25,7 +25,7 @@ use crate::engine::strangers::Strangers;
 use crate::engine::upstream::{Upstream, UpstreamSettings};
 use crate::landed::Landed;
 use crate::outcome::Sampler;
-use crate::policy::freshness::{Aging, Freshness, Lifetimes, judge};
+use crate::policy::freshness::{Freshness, Lifetimes, judge};
 use crate::policy::headers::{X_REQUEST_ID, append_via};
 use crate::policy::key::Key;
 use crate::policy::ledger::{Ledger, Moment, PLACES, Place, Scope};
@@ -209,16 +209,6 @@ impl Room {
         self.ledger.is_current(entry.noted, &entry.places)
     }
 
-    /// What an entry is good for, by its age alone.
-    pub fn freshness(&self, live: &Live, entry: &Entry, now: Instant) -> Freshness {
-        let aging = Aging {
-            age: now.saturating_duration_since(entry.began),
-            negative: entry.answer.status == http::StatusCode::NOT_FOUND,
-            unsettled_expiry: entry.unsettled_expiry,
-        };
-        judge(aging, &self.lifetimes(live, now))
-    }
-
     /// How long answers live, now.
     pub fn lifetimes(&self, live: &Live, now: Instant) -> Lifetimes {
         live.config.lifetimes.while_events_are(self.events(live, now))
@@ -228,7 +218,7 @@ impl Room {
     pub fn stand_in(&self, live: &Live, key: &Key, now: Instant) -> Option<Arc<Entry>> {
         let entry = self.store.get(key).filter(|entry| entry.fingerprint == live.fingerprint)?;
         let current = live.config.serve_outdated_on_error || self.is_current(&entry);
-        (current && self.freshness(live, &entry, now) != Freshness::TooOld).then_some(entry)
+        (current && judge(entry.aging(now), &self.lifetimes(live, now)) != Freshness::TooOld).then_some(entry)
     }
 }
 

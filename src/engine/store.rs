@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use http::StatusCode;
 use moka::notification::RemovalCause;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -12,6 +13,7 @@ use tokio::sync::OnceCell;
 
 use super::metrics::Metrics;
 use crate::policy::encoding::Coding;
+use crate::policy::freshness::Aging;
 use crate::policy::key::Key;
 use crate::policy::ledger::{Moment, Place, Tick};
 use crate::policy::representation::Prepared;
@@ -60,6 +62,15 @@ impl Entry {
             fingerprint,
             codings: Default::default(),
             failed_until,
+        }
+    }
+
+    /// What time and circumstance say of it.
+    pub fn aging(&self, now: Instant) -> Aging {
+        Aging {
+            age: now.saturating_duration_since(self.began),
+            negative: self.answer.status == StatusCode::NOT_FOUND,
+            unsettled_expiry: self.unsettled_expiry,
         }
     }
 

@@ -69,12 +69,11 @@ pub struct Aging {
 /// Judges a **current** answer by its age.
 pub fn judge(aging: Aging, lifetimes: &Lifetimes) -> Freshness {
     let Aging { age, negative, unsettled_expiry } = aging;
-    if negative {
-        // A 404 is an answer, but never a stand-in: clients wipe their storage on it.
-        return if age < lifetimes.negative_ttl { Freshness::Fresh } else { Freshness::TooOld };
-    }
-    if age < ttl(unsettled_expiry, lifetimes) {
+    if age < ttl(&aging, lifetimes) {
         Freshness::Fresh
+    } else if negative {
+        // A 404 is an answer, but never a stand-in: clients wipe their storage on it.
+        Freshness::TooOld
     } else if age < served_until(unsettled_expiry, lifetimes) {
         Freshness::Stale
     } else if age < lifetimes.stale_if_error {
@@ -84,14 +83,19 @@ pub fn judge(aging: Aging, lifetimes: &Lifetimes) -> Freshness {
     }
 }
 
-fn ttl(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
+/// The age up to which an answer is fresh.
+pub fn ttl(aging: &Aging, lifetimes: &Lifetimes) -> Duration {
+    if aging.negative { lifetimes.negative_ttl } else { list_ttl(aging.unsettled_expiry, lifetimes) }
+}
+
+fn list_ttl(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
     unsettled_expiry.map_or(lifetimes.ttl, |expiry| expiry.min(lifetimes.ttl))
 }
 
 /// The age up to which a list that stays current is served while the upstream works, stale or not.
 pub fn served_until(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
     let grace = if unsettled_expiry.is_some() { Duration::ZERO } else { lifetimes.stale_while_revalidate };
-    ttl(unsettled_expiry, lifetimes).saturating_add(grace)
+    list_ttl(unsettled_expiry, lifetimes).saturating_add(grace)
 }
 
 /// The age at which an answer expires that was fetched before its scopes had settled: as long after landing as the
