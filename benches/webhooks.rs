@@ -2,6 +2,8 @@
 //! date. In one run, in rounds that take turns, by medians: absolute times mean little on shared machines.
 #![expect(clippy::print_stdout, clippy::disallowed_methods, reason = "a benchmark prints and measures")]
 
+mod support;
+
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -17,6 +19,7 @@ use anteroom::policy::webhook::{Claim, Untrusted, WebhookSettings, judge};
 use anteroom::room::Room;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
+use support::median;
 
 const MANY: u64 = 1_000_000;
 /// Webhooks in one measurement.
@@ -88,11 +91,6 @@ fn hear(room: &Room, settings: &WebhookSettings, bodies: &[String]) -> f64 {
         assert_eq!(result, WebhookResult::Outdated);
     }
     began.elapsed().as_secs_f64() * 1e6 / bodies.len() as f64
-}
-
-fn median(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 fn main() {

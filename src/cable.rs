@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use crate::engine::metrics::ToldBy;
+use crate::engine::metrics::{CableResult, ToldBy};
 use crate::policy::event::{Overheard, of_cable};
 use crate::policy::frames::{Frames, Passed};
 use crate::policy::ledger::Scope;
@@ -19,24 +19,24 @@ pub(crate) fn observer(room: Arc<Room>, observes: bool) -> impl FnMut(&[u8]) {
         frames.pass(piece, |passed| {
             let result = match passed {
                 Passed::Text(text) => room.overheard(text),
-                Passed::NotUnderstood => "not_understood",
+                Passed::NotUnderstood => CableResult::NotUnderstood,
             };
-            room.metrics.cable_messages.with_label_values(&[result]).inc();
+            room.metrics.cable_messages.with_label_values(&[result.label()]).inc();
         });
     }
 }
 
 impl Room {
-    /// A text message of the cable; gives the metric label of what came of it.
-    fn overheard(&self, text: &str) -> &'static str {
-        let Some(Overheard { heard, subscriber }) = of_cable(text) else { return "no_change" };
+    /// A text message of the cable; says what came of it.
+    fn overheard(&self, text: &str) -> CableResult {
+        let Some(Overheard { heard, subscriber }) = of_cable(text) else { return CableResult::NoChange };
         if !heard.changes_lists {
-            return "no_change";
+            return CableResult::NoChange;
         }
         let touched = &heard.touched;
         if touched.is_empty() {
             // Its keys are not where they are known to be.
-            return "not_understood";
+            return CableResult::NotUnderstood;
         }
         self.changed(touched, ToldBy::Cable);
         if let Some(token) = subscriber {
@@ -50,7 +50,7 @@ impl Room {
                 }
             }
         }
-        "outdated"
+        CableResult::Outdated
     }
 
     /// An answer that passes may show the token with which a contact will subscribe. Nobody asks if nobody listens.

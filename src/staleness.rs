@@ -16,6 +16,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::clock;
 use crate::engine::flights::Joined;
+use crate::engine::metrics::{Audited, Untold};
 use crate::engine::store::Entry;
 use crate::landed::Landed;
 use crate::outcome::Sampler;
@@ -74,15 +75,6 @@ pub(crate) struct Flown {
     pub(crate) captured: Option<Arc<Entry>>,
     /// It was begun by an audit.
     pub(crate) audits: bool,
-}
-
-/// What became of an audit: the label of the metric.
-#[derive(Clone, Copy)]
-enum Audited {
-    Same,
-    Differs,
-    Failed,
-    Skipped,
 }
 
 impl Asked {
@@ -196,18 +188,17 @@ impl Flown {
     /// Says for how long the captured answer could be served though nobody had told that it had changed, and why nobody
     /// had. What may still be told is waited for.
     fn measure(&self, changes: &Changes, served: &Served) -> Option<Awaited> {
-        let metrics = &self.room.metrics;
         if let Some(stale_for) = changes.stale_for(served.asked, served.until) {
-            metrics.staleness.observe(stale_for.as_secs_f64());
+            self.room.metrics.staleness.observe(stale_for.as_secs_f64());
         }
         if !self.live.config.webhook.are_received() {
             return None;
         }
         match changes.verdict() {
             Verdict::Same => {}
-            Verdict::NoEvent => metrics.untold_changes.with_label_values(&["no_event"]).inc(),
+            Verdict::NoEvent => self.room.untold(Untold::NoEvent),
             Verdict::Overlooked => {
-                metrics.untold_changes.with_label_values(&["bug"]).inc();
+                self.room.untold(Untold::Bug);
                 let contact = self.room.pseudonym(&self.key);
                 tracing::error!(
                     contact = format!("{contact:016x}"),
@@ -265,9 +256,9 @@ impl Awaited {
             // Everything was purged or shaped anew: what came besides cannot be told.
             return;
         }
-        let class = if has_come() { "event_late" } else { "event_lost" };
-        self.room.metrics.untold_changes.with_label_values(&[class]).inc();
-        if class == "event_lost" && self.by_a_message {
+        let class = if has_come() { Untold::EventLate } else { Untold::EventLost };
+        self.room.untold(class);
+        if class == Untold::EventLost && self.by_a_message {
             // If no other has come since, webhooks are silent, though no client may have written.
             let found = self.room.epoch.moment(began);
             self.room.watermark.owed(found, found);
@@ -310,18 +301,16 @@ fn millis(wall: SystemTime) -> u64 {
 }
 
 impl Room {
+    fn untold(&self, class: Untold) {
+        self.metrics.untold_changes.with_label_values(&[class.label()]).inc();
+    }
+
     fn audit_ended(&self, how: Audited) {
-        if matches!(how, Audited::Failed) {
+        if how == Audited::Failed {
             let Moment(until) = self.epoch.moment_after(clock::now(), REST);
             self.staleness.rests_until.fetch_max(until, Ordering::Relaxed);
         }
-        let label = match how {
-            Audited::Same => "same",
-            Audited::Differs => "differs",
-            Audited::Failed => "failed",
-            Audited::Skipped => "skipped",
-        };
-        self.metrics.audits.with_label_values(&[label]).inc();
+        self.metrics.audits.with_label_values(&[how.label()]).inc();
     }
 }
 

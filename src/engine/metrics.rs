@@ -15,7 +15,7 @@ use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, In
 use crate::policy::event::Event;
 use declared::Declaring;
 pub use declared::{Described, Label};
-pub use labels::{Ending, ToldBy, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ToldBy, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
     method_index,
@@ -247,7 +247,7 @@ impl Metrics {
                 "anteroom_cable_messages_total",
                 "Text messages that passed through WebSockets towards clients while `cable.observe` is on: lists were out \
                  of date before the client had it, it told of no change, or it was too long or in a form that is not read.",
-                &[("result", &["outdated", "no_change", "not_understood"])],
+                &[("result", CableResult::LABELS)],
             ),
             staleness: declare.histogram(
                 "anteroom_staleness_seconds",
@@ -262,14 +262,14 @@ impl Metrics {
                  are set up: the event came later (`event_late`), not within `webhook.silent_after` (`event_lost`), there is \
                  none for such a change (`no_event`), or a message is 30 s older than what was kept without it (`bug`). A \
                  sample. A write to the same list meanwhile counts as the event.",
-                &[("class", &["event_late", "event_lost", "no_event", "bug"])],
+                &[("class", Untold::LABELS)],
             ),
             audits: declare.counters(
                 "anteroom_audits_total",
                 "Hits that were fetched again behind because of `audit.share`: the list was the same, it differed, it could \
                  not be fetched, or it was left alone since the upstream or the comparing had enough to do, or it had \
                  failed. Only as good as the upstream's ETag: a 304 is the same.",
-                &[("result", &["same", "differs", "failed", "skipped"])],
+                &[("result", Audited::LABELS)],
             ),
             writes_unattributed: declare.counter(
                 "anteroom_writes_unattributed_total",

@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use super::event::Event;
 use super::payload::schema;
-use parts::{Parts, differing, elements, leading, member, time};
+use super::times;
+use parts::{Parts, differing, elements, leading, member};
 
 /// An older part than this, in milliseconds before the list was made, should have been in it. The API gives up after
 /// 15 s (`api.md` section 6.4), so whatever was being written has long been committed; as much again for clocks.
@@ -216,7 +217,7 @@ impl Comparing {
         let by_status = self.older.by_status;
         for conversation in parts.came {
             let first = elements(member(conversation.text, "messages").unwrap_or_default()).unwrap_or_default();
-            let began = first.iter().find_map(|message| time(member(message, "created_at")));
+            let began = first.iter().find_map(|message| member(message, "created_at").and_then(times::from_json));
             match began {
                 _ if !conversation.is_object() => self.found(Change::Other, None),
                 Some(began) if self.is_overlooked(began) && by_status => self.found(Change::StatusChanged, None),
@@ -237,8 +238,8 @@ impl Comparing {
         for (key, old, new) in members {
             match key.as_str() {
                 "status" => self.found(Change::StatusChanged, None),
-                "contact_last_seen_at" => self.found(Change::ContactRead, time(new)),
-                "agent_last_seen_at" => self.found(Change::AgentRead, time(new)),
+                "contact_last_seen_at" => self.found(Change::ContactRead, new.and_then(times::from_json)),
+                "agent_last_seen_at" => self.found(Change::AgentRead, new.and_then(times::from_json)),
                 "messages" => self.messages(old.unwrap_or_default(), new.unwrap_or_default()),
                 "contact" => self.contact(old.unwrap_or_default(), new.unwrap_or_default()),
                 _ => self.found(Change::Other, None),
@@ -259,7 +260,7 @@ impl Comparing {
             }
         }
         for message in parts.came {
-            let written = time(member(message.text, "created_at"));
+            let written = member(message.text, "created_at").and_then(times::from_json);
             if !message.is_object() {
                 self.found(Change::Other, None);
             } else if old_full && gained < parts.new && message.at < gained {
@@ -321,8 +322,8 @@ impl Comparing {
             return self.found(Change::ContactReplaced, None);
         }
         let Some(members) = differing(old, new) else { return self.found(Change::Other, None) };
-        let times = members.iter().filter(|(key, ..)| matches!(key.as_str(), "updated_at" | "last_activity_at"));
-        let since = times.filter_map(|(_, _, new)| time(*new)).min();
+        let dated = members.iter().filter(|(key, ..)| matches!(key.as_str(), "updated_at" | "last_activity_at"));
+        let since = dated.filter_map(|(_, _, new)| new.and_then(times::from_json)).min();
         let only = members.len() == 1;
         for (key, ..) in members {
             match key.as_str() {
@@ -348,7 +349,7 @@ fn newest(messages: &str) -> Option<(u64, u64)> {
 }
 
 fn id_and_time(message: &str) -> Option<(u64, u64)> {
-    member(message, "id")?.parse().ok().zip(time(member(message, "created_at")))
+    member(message, "id")?.parse().ok().zip(member(message, "created_at").and_then(times::from_json))
 }
 
 #[cfg(test)]

@@ -328,13 +328,9 @@ impl Json<'_> {
         self.0.trim_matches('"').parse().ok()
     }
 
-    /// Milliseconds since 1970, from seconds or from `2026-06-11T13:02:30.000Z`.
+    /// Milliseconds since 1970.
     fn time(self) -> Option<u64> {
-        if self.0.starts_with('"') {
-            return super::times::from_iso(&self.text()?);
-        }
-        let seconds: f64 = self.0.parse().ok()?;
-        super::times::from_seconds(seconds)
+        super::times::from_json(self.0)
     }
 }
 

@@ -26,6 +26,16 @@ pub fn from_seconds(seconds: f64) -> Option<u64> {
     (seconds > 0.0 && seconds < 1e12).then(|| (seconds * 1000.0).round() as u64)
 }
 
+/// Milliseconds since 1970 of a time as it stands in JSON: Unix seconds, whole or not, or ISO 8601. Older servers write
+/// numbers as strings.
+pub fn from_json(json: &str) -> Option<u64> {
+    if json.starts_with('"') {
+        let text: String = serde_json::from_str(json).ok()?;
+        return from_iso(&text).or_else(|| from_seconds(text.parse().ok()?));
+    }
+    from_seconds(json.parse().ok()?)
+}
+
 fn numbers(text: &str, between: char, lengths: [usize; 3]) -> Option<[u64; 3]> {
     let mut parts = text.split(between);
     let mut number = |length| {

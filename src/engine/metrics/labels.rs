@@ -96,6 +96,46 @@ closed_set! {
     }
 }
 
+closed_set! {
+    /// What became of an audit.
+    pub enum Audited {
+        /// The list was the same.
+        Same => "same",
+        /// It differed.
+        Differs => "differs",
+        /// It could not be fetched.
+        Failed => "failed",
+        /// The upstream had enough to do.
+        Skipped => "skipped",
+    }
+}
+
+closed_set! {
+    /// Why nobody had told of a change.
+    pub enum Untold {
+        /// The event came later.
+        EventLate => "event_late",
+        /// It never came.
+        EventLost => "event_lost",
+        /// There is none for such a change.
+        NoEvent => "no_event",
+        /// The change is older than what was kept.
+        Bug => "bug",
+    }
+}
+
+closed_set! {
+    /// What came of a message that passed through a WebSocket.
+    pub enum CableResult {
+        /// Lists are out of date.
+        Outdated => "outdated",
+        /// It tells of no change.
+        NoChange => "no_change",
+        /// It is too long, or in a form that is not read.
+        NotUnderstood => "not_understood",
+    }
+}
+
 /// The labels of an enumeration of the policy.
 macro_rules! labels_of {
     ($name:ident) => {

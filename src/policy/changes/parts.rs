@@ -7,8 +7,6 @@ use serde::Deserializer as _;
 use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::policy::times;
-
 /// Conversations, messages of one, or keys of an object that are looked at. A list of a thousand messages already
 /// takes the API longer than it has (`api.md` section 3).
 const PARTS: usize = 1 << 14;
@@ -95,16 +93,6 @@ fn pair<T>(mut old: Vec<T>, mut new: Vec<T>, order: impl Fn(&T, &T) -> Ordering)
     gone.extend(old);
     came.extend(new);
     (both, gone, came)
-}
-
-/// Milliseconds since 1970: Unix seconds, whole or not, or ISO 8601; older servers write numbers as strings.
-pub(super) fn time(json: Option<&str>) -> Option<u64> {
-    let json = json?;
-    if json.starts_with('"') {
-        let text: String = serde_json::from_str(json).ok()?;
-        return times::from_iso(&text).or_else(|| times::from_seconds(text.parse().ok()?));
-    }
-    times::from_seconds(json.parse().ok()?)
 }
 
 /// The elements of an array as they stand in the text.
