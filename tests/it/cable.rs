@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::support::child::Program;
 use crate::support::raw::{Scripted, Talk};
 use crate::support::script::{Script, json as json_answer};
-use crate::support::{Proxy, get, post, spawn};
+use crate::support::{Proxy, both, get, is_up_to_date, post, spawn};
 use crate::tunnels::{HANDSHAKE, SWITCHED, Socket, next, open};
 
 const A: &str = "visitor-a";
@@ -24,12 +24,6 @@ const OBSERVED: &str = "cable.observe = true";
 
 fn messages(result: &str) -> String {
     format!("anteroom_cable_messages_total{{result=\"{result}\"}}")
-}
-
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
 }
 
 /// A subscription through the proxy that has been confirmed.
@@ -54,10 +48,6 @@ async fn hear(socket: &mut Socket, event: &str) -> Value {
             return heard;
         }
     }
-}
-
-async fn is_up_to_date(stand_in: &StandIn, proxy: &Proxy, source: &str) {
-    assert!(proxy.list(source).await.body == stand_in.list_body(source), "an older list than the upstream has");
 }
 
 async fn is_a_hit(proxy: &Proxy, source: &str) {

@@ -18,20 +18,9 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::task::JoinHandle;
 
 use crate::support::script::{Script, json};
-use crate::support::{Answer, Proxy, get, jump, post, spawn};
+use crate::support::{Answer, Proxy, both, get, jump, post, reading, spawn};
 
 const A: &str = "visitor-a";
-
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
-}
-
-fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
-    let url = proxy.list_url(source);
-    spawn(async move { get(&url).await })
-}
 
 async fn readers(proxy: &Proxy, count: u32) -> Vec<JoinHandle<Answer>> {
     let readers = (0..count).map(|_| reading(proxy, A)).collect();

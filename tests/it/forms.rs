@@ -16,12 +16,6 @@ use http_body_util::Full;
 use crate::support::Proxy;
 use crate::support::script::{Script, Scripted, json};
 
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
-}
-
 /// A list of one conversation whose one message has `length` bytes that compress well, but not to nothing.
 fn list(length: usize) -> String {
     let words: String = (0..).map(|count: u32| format!("{count:x} ")).take(length / 2).collect();

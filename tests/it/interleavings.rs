@@ -16,25 +16,13 @@ use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
 
 use crate::support::script::{Script, answer, json};
-use crate::support::{Answer, Proxy, get_with, jump, post, request, send, settings, spawn};
+use crate::support::{Answer, Proxy, both, get_with, is_up_to_date, jump, post, reading, request, send, settings, spawn};
 
 const A: &str = "visitor-a";
 const WAITERS: &str = "anteroom_waiters";
 const FLIGHTS: &str = "anteroom_flights";
 const CLIENTS: &str = "anteroom_connections{listener=\"public\"}";
 const WRITES: &str = "anteroom_invalidations_total{source=\"write\"}";
-
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
-}
-
-/// A reader of its own.
-fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
-    let url = proxy.list_url(source);
-    spawn(async move { crate::support::get(&url).await })
-}
 
 /// A message of the contact in the newest of its conversations; acknowledged when this returns.
 async fn write(stand_in: &StandIn, proxy: &Proxy, source: &str) {
@@ -62,10 +50,6 @@ fn first(matcher: Matcher) -> Matcher {
 /// Holds the answers to a list when they have been made, before a byte of them is sent: *f* without *e*.
 fn hold_answers(stand_in: &StandIn, source: &str) -> Gate {
     stand_in.hold(Point::AfterReading, Matcher::list_of(source))
-}
-
-async fn is_up_to_date(stand_in: &StandIn, proxy: &Proxy, source: &str) {
-    assert!(proxy.list(source).await.body == stand_in.list_body(source), "an older list than the upstream has");
 }
 
 #[tokio::test]

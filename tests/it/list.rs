@@ -5,13 +5,7 @@ use std::time::Duration;
 use anteroom::demo::{Options, StandIn};
 use http::StatusCode;
 
-use crate::support::{Proxy, get, get_with, jump, request, send};
-
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
-}
+use crate::support::{Proxy, both, get, get_with, jump, request, send};
 
 #[tokio::test]
 async fn the_second_read_is_a_hit_and_the_upstream_was_asked_once() {

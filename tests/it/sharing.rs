@@ -4,13 +4,7 @@ use anteroom::demo::{Fault, INBOX, Matcher, Options, StandIn};
 use http::StatusCode;
 
 use crate::support::raw::{Scripted, exchange};
-use crate::support::{Proxy, get, get_with, request, send};
-
-async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, more).await;
-    (stand_in, proxy)
-}
+use crate::support::{Proxy, both, get, get_with, request, send};
 
 /// `api.md` 6.8: the upstream answers some of these like the list, and each passes as it was spelt.
 #[tokio::test]

@@ -20,7 +20,7 @@ use tower::retry::budget::Budget;
 
 use crate::support::child::Program;
 use crate::support::script::{Script, json};
-use crate::support::{Answer, Proxy, get, get_with, jump, post, spawn};
+use crate::support::{Answer, Proxy, get, get_with, jump, post, reading, spawn};
 
 const A: &str = "fresh";
 const OTHERS: [&str; 3] = ["other-1", "other-2", "other-3"];
@@ -32,9 +32,8 @@ const TTL: Duration = Duration::from_secs(15);
 const SILENT: Duration = Duration::from_secs(60);
 
 async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let (stand_in, proxy) = support::both(more).await;
     stand_in.seed(A, Shape { conversations: 1, messages: 2, bytes: 10 });
-    let proxy = Proxy::start(&stand_in, more).await;
     (stand_in, proxy)
 }
 
@@ -63,11 +62,6 @@ async fn idle(proxy: &Proxy) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), idle).await.expect("measuring ends");
-}
-
-fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
-    let url = proxy.list_url(source);
-    spawn(async move { get(&url).await })
 }
 
 /// Reads again when what is kept has expired.

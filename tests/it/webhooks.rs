@@ -16,9 +16,7 @@ const PATH: &str = "/_anteroom/webhooks";
 const A: &str = "visitor-a";
 
 async fn both(more: &str) -> (StandIn, Proxy) {
-    let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let proxy = Proxy::start(&stand_in, &format!("{SETTINGS}\n{more}")).await;
-    (stand_in, proxy)
+    support::both(&format!("{SETTINGS}\n{more}")).await
 }
 
 /// A message of an agent, as the application tells of it.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anteroom::config::{self, Config, Flags, SettingsFile};
-use anteroom::demo::{INBOX, StandIn};
+use anteroom::demo::{INBOX, Options, StandIn};
 use anteroom::engine::metrics::Metrics;
 use anteroom::room::Room;
 use anteroom::server::{Drained, Server};
@@ -179,4 +179,22 @@ pub async fn jump(duration: Duration) {
 /// Starts a task of this test.
 pub fn spawn<T: Send + 'static>(future: impl Future<Output = T> + Send + 'static) -> JoinHandle<T> {
     tokio::spawn(future)
+}
+
+/// A stand-in and a proxy in front of it, with more settings.
+pub async fn both(more: &str) -> (StandIn, Proxy) {
+    let stand_in = StandIn::start(Options::default()).await.expect("a stand-in");
+    let proxy = Proxy::start(&stand_in, more).await;
+    (stand_in, proxy)
+}
+
+/// A reader of its own.
+pub fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
+    let url = proxy.list_url(source);
+    spawn(async move { get(&url).await })
+}
+
+/// A reader who comes now gets what the upstream has.
+pub async fn is_up_to_date(stand_in: &StandIn, proxy: &Proxy, source: &str) {
+    assert!(proxy.list(source).await.body == stand_in.list_body(source), "an older list than the upstream has");
 }
