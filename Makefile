@@ -10,7 +10,7 @@ run: ## the stand-in and the proxy in front of it
 test: test-rust test-clients test-rules ## everything that must hold
 
 test-rust: tools
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace
 
 # The SDK's version is the one whose behaviour the documents describe.
 test-clients: tools
@@ -26,8 +26,8 @@ test-rules: tools
 	promtool test rules dashboards/anteroom.rules.test.yml
 
 lint: ## formatting, clippy and documentation, with warnings denied
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
 

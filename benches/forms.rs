@@ -6,7 +6,7 @@ mod support;
 
 use std::net::SocketAddr;
 
-use anteroom::demo::{Shape, StandIn};
+use anteroom_stand_in::{Shape, StandIn};
 use support::{Fields, ROUNDS, ask, bare, both, connect, median, round};
 
 const FORMS: [(&str, Fields); 5] = [

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use anteroom::demo::{Fate, Latency, Options, Shape, StandIn, Trouble, Webhook};
+use anteroom_stand_in::{Fate, Latency, Options, Shape, StandIn, Trouble, Webhook};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use support::{Client, ask, connect};

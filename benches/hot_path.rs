@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::Instant;
 
-use anteroom::demo::{Shape, StandIn};
-use anteroom::policy::ledger::{Ledger, PLACES, Scope};
+use anteroom::policy::coherence::ledger::{Ledger, PLACES, Scope};
+use anteroom_stand_in::{Shape, StandIn};
 use support::{ROUNDS, ask, bare, both, connect, median, round};
 
 async fn compare(stand_in: &StandIn, proxy: SocketAddr, size: usize) {

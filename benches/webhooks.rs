@@ -12,11 +12,11 @@ use anteroom::config::{self, Flags, SettingsFile};
 use anteroom::engine::clock;
 use anteroom::engine::metrics::{Metrics, WebhookResult};
 use anteroom::engine::store::Entry;
-use anteroom::policy::key::Key;
-use anteroom::policy::ledger::{Scope, Tick};
-use anteroom::policy::representation::{Prepared, Received};
-use anteroom::policy::webhook::{Claim, Untrusted, WebhookSettings, judge};
-use anteroom::room::Room;
+use anteroom::policy::coherence::ledger::{Scope, Tick};
+use anteroom::policy::coherence::webhook::{Claim, Untrusted, WebhookSettings, judge};
+use anteroom::policy::http::key::Key;
+use anteroom::policy::http::representation::{Prepared, Received};
+use anteroom::state::State;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 use support::median;
@@ -28,17 +28,17 @@ const ROUNDS: u64 = MANY / AT_ONCE;
 const NOW: Duration = Duration::from_secs(1_781_182_960);
 
 /// A room that keeps the empty lists of so many contacts.
-fn room(lists: u64) -> Arc<Room> {
+fn room(lists: u64) -> Arc<State> {
     let flags = Flags { upstream: Some("http://127.0.0.1:9".into()), ..Flags::default() };
     let text = "cache.memory = \"8GiB\"\nwebhook.secrets = [\"secret\"]".to_owned();
     let none = std::iter::empty::<(String, String)>();
     let config = config::load(SettingsFile::Text("bench.toml".into(), text), &flags, none).expect("settings").config;
-    let room = Room::new(config, Arc::new(Metrics::new())).expect("a room");
+    let state = State::new(config, Arc::new(Metrics::new())).expect("a room");
     for contact in 0..lists {
-        keep(&room, contact);
+        keep(&state, contact);
     }
-    assert_eq!(room.store.size().0, lists, "every list is kept");
-    room
+    assert_eq!(state.cache.store.size().0, lists, "every list is kept");
+    state
 }
 
 fn source(contact: u64) -> String {
@@ -49,7 +49,7 @@ fn key(contact: u64) -> Key {
     Key::new("hmUxdYZ7nFu4KqJ8sT2vWbXc", &source(contact), None)
 }
 
-fn keep(room: &Room, contact: u64) {
+fn keep(state: &State, contact: u64) {
     let received = Received {
         status: StatusCode::OK,
         head: HeaderMap::new(),
@@ -60,10 +60,10 @@ fn keep(room: &Room, contact: u64) {
         has_codings: false,
     };
     let key = key(contact);
-    let mut places = room.path_places(&key).to_vec();
-    places.push(room.ledger.place(&Scope::Contact(contact)));
-    let entry = Entry::new(Prepared::new(received), clock::now(), room.ledger.now(), places.into(), 0);
-    room.store.put(key, Arc::new(entry));
+    let mut places = state.invalidation.path_places(&key).to_vec();
+    places.push(state.invalidation.ledger.place(&Scope::Contact(contact)));
+    let entry = Entry::new(Prepared::new(received), clock::now(), state.invalidation.ledger.now(), places.into(), 0);
+    state.cache.store.put(key, Arc::new(entry));
 }
 
 /// A webhook as long as real ones are.
@@ -79,7 +79,7 @@ fn webhook(contact: u64) -> String {
 
 /// Microseconds for each of these webhooks, from the signature to the ledger.
 #[expect(clippy::cast_precision_loss, reason = "a few thousand webhooks")]
-fn hear(room: &Room, settings: &WebhookSettings, bodies: &[String]) -> f64 {
+fn hear(state: &State, settings: &WebhookSettings, bodies: &[String]) -> f64 {
     let signature = format!("sha256={}", "0".repeat(64));
     let claim = Claim { timestamp: Some(b"1781182950"), signature: Some(signature.as_bytes()), token: None };
     let began = Instant::now();
@@ -87,7 +87,7 @@ fn hear(room: &Room, settings: &WebhookSettings, bodies: &[String]) -> f64 {
         // The signature is wrong, which takes as long to see as that it is right.
         let verdict = judge(settings, black_box(claim), body.as_bytes(), NOW.as_secs());
         assert_eq!(verdict, Err(Untrusted::BadSignature));
-        let (_, result) = room.hear(black_box(body.as_bytes()), NOW);
+        let (_, result) = state.invalidation.hear(black_box(body.as_bytes()), NOW);
         assert_eq!(result, WebhookResult::Outdated);
     }
     began.elapsed().as_secs_f64() * 1e6 / bodies.len() as f64
@@ -97,8 +97,8 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
     let _inside = runtime.enter();
     let (one, many) = (room(1), room(MANY));
-    let settings = one.live().config.webhook.clone();
-    let before: Tick = many.ledger.now();
+    let settings = one.active().config.webhook.clone();
+    let before: Tick = many.invalidation.ledger.now();
     let (mut of_one, mut of_many) = (vec![], vec![]);
     let mut contact = 0;
     for _ in 0..ROUNDS {
@@ -112,8 +112,8 @@ fn main() {
     println!("a webhook of {} bytes, from its signature to the ledger:", webhook(0).len());
     println!("  one list in memory           {of_one:8.2} us   1.00");
     println!("  a million, another each time {of_many:8.2} us   {:.2} of that", of_many / of_one);
-    let kept = many.store.get(&key(contact)).expect("it is kept");
-    assert!(kept.noted == before && !many.is_current(&kept), "it is kept, and out of date");
+    let kept = many.cache.store.get(&key(contact)).expect("it is kept");
+    assert!(kept.noted == before && !many.invalidation.is_current(&kept), "it is kept, and out of date");
 }
 
 /// The next contact: all of them, far apart.

@@ -2,7 +2,7 @@
 
 mod mutator;
 
-use anteroom::policy::event::{Event, Heard, Touched, of_cable, of_webhook};
+use anteroom::policy::coherence::event::{Event, Heard, Touched, of_cable, of_webhook};
 use mutator::{Dice, Seed, mutated, number};
 use serde_json::Value;
 

@@ -1,65 +1,114 @@
 //! Anteroom: a caching reverse proxy in front of the Chatwoot-compatible public API.
 //!
-//! This file is the map. Three floors, imports go downwards only: the ground floor (`policy`) decides, the middle
-//! floor (`engine`) does, the top floor tells the story. Read the modules in the order in which they stand here.
+//! This file is the map. Imports go downwards only, and form no circle: whatever stands here may use what stands
+//! above it on this page. `policy` decides, `engine` does, the rest tells the story. `tests/it/floors.rs` holds this.
 
 #[rustfmt::skip] // The order is the reading order.
 pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
-    pub mod route;
-    pub mod key;
-    pub mod ledger;
-    pub mod payload;
-    pub mod shown;
-    pub mod freshness;
-    pub mod representation;
-    pub mod encoding;
-    pub mod headers;
     pub mod secret;
-    pub mod webhook;
-    pub mod event;
-    pub mod frames;
-    pub mod times;
-    pub mod watermark;
-    pub mod changes;
+    pub mod payload;
 
-    /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
-    mod atomic {
-        pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+    pub mod coherence {
+        //! Which answers are out of date, and what tells of changes.
+        pub mod ledger;
+        pub mod answer_ids;
+        pub mod webhook;
+        pub mod event;
+        pub mod frames;
+        pub mod watermark;
+        pub mod changes;
+        pub mod times;
+
+        /// What the ledger counts with; `tests/loom.rs` puts loom's in its place.
+        mod atomic {
+            pub(super) use std::sync::atomic::{AtomicU64, Ordering};
+        }
+    }
+
+    pub mod http {
+        //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
+        pub mod key;
+        pub mod route;
+        pub mod encoding;
+        pub mod headers;
+        pub mod freshness;
+        pub mod representation;
     }
 }
 
 #[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
-    pub mod store;
-    pub mod flights;
-    pub mod learned;
-    pub mod upstream;
-    pub mod connector;
-    pub mod tunnel;
-    pub mod body;
-    pub mod memory;
-    pub mod strangers;
-    pub mod metrics;
     pub mod clock;
+    pub mod metrics;
+    pub mod memory;
+    pub mod body;
+    pub mod problem;
+    pub mod sampler;
+
+    pub mod upstream {
+        //! The client towards the upstream.
+        pub mod settings;
+        pub mod error;
+        pub mod connector;
+        pub mod client;
+    }
+
+    pub mod tunnel;
+    pub mod store;
+    pub mod fetch_result;
+    pub mod flights;
+    pub mod identities;
+    pub mod preflights;
+    pub mod webhook_bodies;
 }
 
-pub mod admin;
-pub mod cable;
-pub mod check;
 pub mod config;
-pub mod contact;
-#[cfg(feature = "demo")]
-pub mod demo;
-pub mod events;
-pub mod fetch;
-pub mod landed;
-pub mod list;
-pub mod outcome;
-pub mod preflight;
-pub mod proxy;
-pub mod room;
-pub mod server;
-pub mod staleness;
-pub mod write;
+pub mod state;
+
+#[rustfmt::skip] // The order is the reading order: from the dispatcher down to what it stands on.
+pub mod proxy {
+    //! The request path: the dispatcher, one file for each kind of request, and what they share.
+    pub mod handle;
+
+    pub mod list;
+    pub mod unshared;
+    pub mod pass;
+    pub mod write;
+    pub mod webhook;
+    pub mod preflight;
+    pub mod tunnel;
+
+    pub mod audit;
+    pub mod wait;
+    pub mod flight;
+    pub mod respond;
+    pub mod fetch;
+    mod admission;
+    mod collect;
+    pub mod staleness;
+    pub mod contact;
+    pub mod cable;
+
+    pub mod request;
+    pub mod access_log;
+    pub mod outcome;
+}
+
+#[rustfmt::skip]
+pub mod admin {
+    //! The private listener: metrics, health, purge.
+    pub mod handle;
+    pub mod health;
+    pub mod purge;
+}
+
+#[rustfmt::skip]
+pub mod server {
+    //! Listeners, connections, and the drain.
+    pub mod listeners;
+    pub mod connection;
+}
+
+pub mod cli;

@@ -8,7 +8,7 @@ mod atomic {
 }
 
 #[allow(dead_code, reason = "not every function of the ledger is used here")]
-#[path = "../src/policy/ledger.rs"]
+#[path = "../src/policy/coherence/ledger.rs"]
 mod ledger;
 
 use ledger::{Ledger, Place, Scope};
@@ -28,8 +28,8 @@ fn the_later_of_two_writes_stays_in_the_place() {
     loom::model(|| {
         let (ledger, place) = new();
         let other = ledger.clone();
-        let first = thread::spawn(move || other.outdate(place));
-        let second = ledger.outdate(place);
+        let first = thread::spawn(move || other.invalidate(place));
+        let second = ledger.invalidate(place);
         let first = first.join().expect("the writer does not panic");
         let last = first.max(second);
         // A fetch between the two is out of date, one after both is not.
@@ -52,7 +52,7 @@ fn nobody_who_has_heard_of_a_write_gets_an_answer_from_before_it() {
             let (ledger, data, acknowledged) = (ledger.clone(), data.clone(), acknowledged.clone());
             thread::spawn(move || {
                 data.store(1, Ordering::Release);
-                ledger.outdate(place);
+                ledger.invalidate(place);
                 acknowledged.store(1, Ordering::Release);
             })
         };

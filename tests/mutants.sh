@@ -11,8 +11,8 @@ export CARGO_TARGET_DIR=$tree/target RUST_BACKTRACE=0 MODEL_SCHEDULES=${MODEL_SC
 wanted=$(IFS='|'; echo "$*")
 
 mkdir -p "$tree"
-rm -rf "$tree/src" "$tree/tests" "$tree/benches" "$tree/fuzz"
-for part in Cargo.toml Cargo.lock clippy.toml src tests benches fuzz config dashboards docs compose.yaml; do
+rm -rf "$tree/src" "$tree/tests" "$tree/benches" "$tree/fuzz" "$tree/stand-in"
+for part in Cargo.toml Cargo.lock clippy.toml src stand-in tests benches fuzz config dashboards docs compose.yaml; do
     [ -e "$part" ] && cp -R "$part" "$tree/"
 done
 

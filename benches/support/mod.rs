@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anteroom::config::{self, Flags, SettingsFile};
-use anteroom::demo::{Options, StandIn};
 use anteroom::engine::metrics::Metrics;
-use anteroom::room::Room;
-use anteroom::server::Server;
+use anteroom::server::listeners::Server;
+use anteroom::state::State;
+use anteroom_stand_in::{Options, StandIn};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use http_body_util::{BodyExt, Empty, Full};
@@ -125,8 +125,8 @@ pub async fn proxy(stand_in: &StandIn, settings: &str) -> (SocketAddr, SocketAdd
     let text = SettingsFile::Text("bench.toml".into(), settings.to_owned());
     let config = config::load(text, &flags, none).expect("settings").config;
     let settings = config.server;
-    let room = Room::new(config, Arc::new(Metrics::new())).expect("a room");
-    let server = Server::bind(room, settings).await.expect("loopback");
+    let state = State::new(config, Arc::new(Metrics::new())).expect("a room");
+    let server = Server::bind(state, settings).await.expect("loopback");
     let addresses = server.addresses().expect("addresses");
     tokio::spawn(server.run(std::future::pending()));
     addresses

@@ -9,16 +9,16 @@ use std::time::Duration;
 
 use toml::Value;
 
+use super::settings::LogFormat;
 use super::values::{
     ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
     QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
-use crate::engine::upstream::BaseUrl;
-use crate::outcome::LogFormat;
-use crate::policy::encoding::Coding;
-use crate::policy::key::QueryRule;
+use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::encoding::Coding;
+use crate::policy::http::key::QueryRule;
+use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::Validate;
-use crate::policy::route::CredentialsRule;
 use crate::policy::secret::Secret;
 
 /// One setting.

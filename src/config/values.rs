@@ -10,12 +10,12 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use crate::engine::upstream::BaseUrl;
-use crate::outcome::LogFormat;
-use crate::policy::encoding::Coding;
-use crate::policy::key::QueryRule;
+use super::settings::LogFormat;
+use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::encoding::Coding;
+use crate::policy::http::key::QueryRule;
+use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{Trim, TrimMistake, Validate};
-use crate::policy::route::CredentialsRule;
 use crate::policy::secret::{MASK, Secret};
 
 /// How values of one kind are read and written. `show` writes TOML that `read` takes back, except for secrets.

@@ -4,11 +4,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use http::HeaderValue;
 
-use crate::policy::ledger::Moment;
+use crate::policy::coherence::ledger::Moment;
 
 /// The monotonic clock; it follows tokio's, so a test that moves tokio's clock moves this one.
 pub fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// How long ago an instant was.
+pub fn since(instant: Instant) -> Duration {
+    now().saturating_duration_since(instant)
 }
 
 /// The wall clock.
@@ -43,5 +48,11 @@ impl Epoch {
         let Moment(from) = self.moment(instant);
         let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
         Moment(from.saturating_add(wait).saturating_add(1))
+    }
+
+    /// How long before an instant a moment was.
+    pub fn time_since(&self, Moment(moment): Moment, instant: Instant) -> Duration {
+        let Moment(now) = self.moment(instant);
+        Duration::from_millis(now.saturating_sub(moment))
     }
 }

@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::policy::key::Key;
-use crate::policy::ledger::Tick;
+use crate::policy::http::key::Key;
+use crate::policy::coherence::ledger::Tick;
 
 /// What flights obey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +37,7 @@ struct Table<T> {
 struct Flight<T> {
     id: u64,
     noted: Tick,
-    landed: watch::Receiver<Option<T>>,
+    result: watch::Receiver<Option<T>>,
 }
 
 /// What a reader holds who waits for a flight.
@@ -46,7 +46,7 @@ pub struct Ticket<T> {
     pub id: u64,
     /// The tick noted before its fetch began.
     pub noted: Tick,
-    landed: watch::Receiver<Option<T>>,
+    result: watch::Receiver<Option<T>>,
     _place: WaiterPlace,
 }
 
@@ -72,18 +72,18 @@ pub enum Lost {
 }
 
 /// What a flight needs from whoever begins it.
-pub struct Departure<F, S> {
+pub struct NewFlight<F, S> {
     /// Noted before anything is sent.
     pub noted: Tick,
     /// The fetch. It has its own deadline.
     pub fetch: F,
     /// Called before anybody gets what it brought, with how it ended.
-    pub landing: S,
+    pub on_end: S,
 }
 
 /// How a flight ended, for whoever began it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Landing {
+pub enum FlightEnd {
     /// It brought something.
     Arrived {
         /// A later flight had taken its place.
@@ -112,33 +112,33 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         key: &Key,
         is_joinable: impl FnOnce(u64, Tick) -> bool,
         settled: impl FnOnce() -> Option<T>,
-        depart: impl FnOnce() -> Departure<F, S>,
+        begin: impl FnOnce() -> NewFlight<F, S>,
     ) -> Joined<T>
     where
         F: Future<Output = T> + Send + 'static,
-        S: FnOnce(Landing, Option<&T>) + Send + 'static,
+        S: FnOnce(FlightEnd, Option<&T>) + Send + 'static,
     {
         let Some(place) = self.take_place() else { return Joined::Crowded };
         let mut table = self.lock();
         if let Some(flight) = table.under_way.get(key)
             && is_joinable(flight.id, flight.noted)
         {
-            let (id, noted, landed) = (flight.id, flight.noted, flight.landed.clone());
-            return Joined::Followed(Ticket { id, noted, landed, _place: place });
+            let (id, noted, result) = (flight.id, flight.noted, flight.result.clone());
+            return Joined::Followed(Ticket { id, noted, result, _place: place });
         }
         // An answer is stored before its flight is removed, and both happen before this lock was had.
         if let Some(answer) = settled() {
             return Joined::Settled(answer);
         }
-        let Departure { noted, fetch, landing } = depart();
+        let NewFlight { noted, fetch, on_end } = begin();
         let id = table.next_id;
         table.next_id += 1;
-        let (land, landed) = watch::channel(None);
-        table.under_way.insert(key.clone(), Flight { id, noted, landed: landed.clone() });
+        let (land, result) = watch::channel(None);
+        table.under_way.insert(key.clone(), Flight { id, noted, result: result.clone() });
         drop(table);
-        let arrival = Arrival { table: self.table.clone(), key: key.clone(), id, land, landing: Some(landing) };
-        self.tasks.spawn(arrival.run(fetch));
-        Joined::Led(Ticket { id, noted, landed, _place: place })
+        let running = Running { table: self.table.clone(), key: key.clone(), id, land, on_end: Some(on_end) };
+        self.tasks.spawn(running.run(fetch));
+        Joined::Led(Ticket { id, noted, result, _place: place })
     }
 
     /// Whether a flight of this key is under way.
@@ -170,8 +170,8 @@ fn lock<T>(table: &Mutex<Table<T>>) -> std::sync::MutexGuard<'_, Table<T>> {
 impl<T: Clone> Ticket<T> {
     /// Waits until the flight lands, at most so long.
     pub async fn wait(&mut self, limit: Duration) -> Result<T, Lost> {
-        match tokio::time::timeout(limit, self.landed.wait_for(Option::is_some)).await {
-            Ok(Ok(landed)) => landed.clone().ok_or(Lost::Dropped),
+        match tokio::time::timeout(limit, self.result.wait_for(Option::is_some)).await {
+            Ok(Ok(result)) => result.clone().ok_or(Lost::Dropped),
             Ok(Err(_)) => Err(Lost::Dropped),
             Err(_) => Err(Lost::WaitedLongEnough),
         }
@@ -187,21 +187,21 @@ impl Drop for WaiterPlace {
 }
 
 /// The end of a flight, on every way out.
-struct Arrival<T, S: FnOnce(Landing, Option<&T>)> {
+struct Running<T, S: FnOnce(FlightEnd, Option<&T>)> {
     table: Arc<Mutex<Table<T>>>,
     key: Key,
     id: u64,
     land: watch::Sender<Option<T>>,
-    landing: Option<S>,
+    on_end: Option<S>,
 }
 
-impl<T, S: FnOnce(Landing, Option<&T>)> Arrival<T, S> {
+impl<T, S: FnOnce(FlightEnd, Option<&T>)> Running<T, S> {
     async fn run(mut self, fetch: impl Future<Output = T>) {
         // If this panics or is dropped, `Drop` does the rest.
         let brought = fetch.await;
         let superseded = !self.remove();
-        if let Some(landing) = self.landing.take() {
-            landing(Landing::Arrived { superseded }, Some(&brought));
+        if let Some(on_end) = self.on_end.take() {
+            on_end(FlightEnd::Arrived { superseded }, Some(&brought));
         }
         self.land.send_replace(Some(brought));
     }
@@ -219,11 +219,11 @@ impl<T, S: FnOnce(Landing, Option<&T>)> Arrival<T, S> {
     }
 }
 
-impl<T, S: FnOnce(Landing, Option<&T>)> Drop for Arrival<T, S> {
+impl<T, S: FnOnce(FlightEnd, Option<&T>)> Drop for Running<T, S> {
     fn drop(&mut self) {
-        if let Some(landing) = self.landing.take() {
+        if let Some(on_end) = self.on_end.take() {
             self.remove();
-            landing(Landing::Dropped, None);
+            on_end(FlightEnd::Dropped, None);
         }
     }
 }

@@ -12,11 +12,11 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::metrics::Metrics;
-use crate::policy::encoding::Coding;
-use crate::policy::freshness::Aging;
-use crate::policy::key::Key;
-use crate::policy::ledger::{Moment, Place, Tick};
-use crate::policy::representation::Prepared;
+use crate::policy::http::encoding::Coding;
+use crate::policy::http::freshness::Aging;
+use crate::policy::http::key::Key;
+use crate::policy::coherence::ledger::{Moment, Place, Tick};
+use crate::policy::http::representation::Prepared;
 
 /// What the store obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,8 +130,8 @@ impl Store {
     /// if its pending work waits.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
         // At once: between a look and an insertion a newer one may come.
-        self.cache.entry(key).and_compute_with(|kept| match kept {
-            Some(kept) if kept.value().noted > entry.noted => Op::Nop,
+        self.cache.entry(key).and_compute_with(|stored| match stored {
+            Some(stored) if stored.value().noted > entry.noted => Op::Nop,
             _ => Op::Put(entry),
         });
         self.cache.run_pending_tasks();
@@ -139,8 +139,8 @@ impl Store {
 
     /// Weighs an entry anew, since moka weighs at insertion only; a newer one that took its place stays.
     pub fn reweigh(&self, key: &Key, entry: &Arc<Entry>) {
-        self.cache.entry_by_ref(key).and_compute_with(|kept| match kept {
-            Some(kept) if Arc::ptr_eq(kept.value(), entry) => Op::Put(entry.clone()),
+        self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
+            Some(stored) if Arc::ptr_eq(stored.value(), entry) => Op::Put(entry.clone()),
             _ => Op::Nop,
         });
         self.cache.run_pending_tasks();
@@ -148,8 +148,8 @@ impl Store {
 
     /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.
     pub fn forget(&self, key: &Key, noted: Tick) {
-        self.cache.entry_by_ref(key).and_compute_with(|kept| match kept {
-            Some(kept) if kept.value().noted <= noted => Op::Remove,
+        self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
+            Some(stored) if stored.value().noted <= noted => Op::Remove,
             _ => Op::Nop,
         });
     }

@@ -10,6 +10,7 @@
 //! Hostile bodies are bounded: 127 levels of nesting, 4 GiB, closed sets of labels, limited numbers of scopes and names.
 //! The time is linear in the body.
 
+mod not_a_list;
 mod read;
 mod report;
 mod scan;
@@ -21,10 +22,9 @@ mod token;
 mod trim;
 mod write;
 
-use std::fmt;
-
 use bytes::Bytes;
 
+pub use not_a_list::{NotAList, Why};
 pub use report::{MAX_UNKNOWN_NAMES, UnknownKeys, Violation, ViolationKind, Violations};
 pub use scan::DEPTH_LIMIT;
 pub use scopes::{BodyScopes, MAX_ACCOUNTS, MAX_CONTACTS, MAX_DISPLAY_IDS, MAX_UUIDS};
@@ -71,57 +71,6 @@ pub struct Outcome {
     /// What the list was made from, read before anything was taken away.
     pub scopes: BodyScopes,
 }
-
-/// The body is not a complete JSON array: not a list that may be stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NotAList {
-    /// The byte at which it showed.
-    pub at: usize,
-    /// In which way.
-    pub why: Why,
-}
-
-impl NotAList {
-    /// Not even JSON by its content type: a page for people.
-    pub const HTML: Self = Self { at: 0, why: Why::NotAnArray };
-}
-
-/// Why a body is not a list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Why {
-    /// Something else: an object, a page of HTML.
-    NotAnArray,
-    /// It ends too early.
-    Truncated,
-    /// It is not JSON.
-    Malformed,
-    /// A string is not UTF-8.
-    NotUtf8,
-    /// It goes on after its end.
-    Trailing,
-    /// Nested to [`DEPTH_LIMIT`] levels.
-    TooDeep,
-    /// 4 GiB or more.
-    TooLarge,
-}
-
-impl fmt::Display for NotAList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let why = match self.why {
-            Why::NotAnArray => "not a JSON array",
-            Why::Truncated if self.at == 0 => return f.write_str("an empty body"),
-            Why::Truncated => "cut off",
-            Why::Malformed => "not valid JSON",
-            Why::NotUtf8 => "a string that is not UTF-8",
-            Why::Trailing => "more after the end of the array",
-            Why::TooDeep => "nested too deeply",
-            Why::TooLarge => "4 GiB or more",
-        };
-        write!(f, "{why}, at byte {}", self.at)
-    }
-}
-
-impl std::error::Error for NotAList {}
 
 /// The pass: checks, reads scopes, trims.
 ///

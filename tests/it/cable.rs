@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{INBOX, Matcher, Options, Point, Shape, StandIn};
-use anteroom::engine::metrics::ToldBy;
+use anteroom::engine::metrics::InvalidationSource;
 use anteroom::engine::tunnel;
-use anteroom::policy::event::{Touched, of_cable};
-use anteroom::policy::ledger::{Scope, Tick};
+use anteroom::policy::coherence::event::{Touched, of_cable};
+use anteroom::policy::coherence::ledger::{Scope, Tick};
+use anteroom_stand_in::{INBOX, Matcher, Options, Point, Shape, StandIn};
 use futures_util::SinkExt;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
@@ -183,7 +183,7 @@ async fn an_event_of_a_list_that_shows_no_contact() {
     let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
     is_a_hit(&proxy, "phone").await;
     let touched = Touched { conversation: Some((7, 131)), ..Touched::default() };
-    proxy.room.changed(&touched, ToldBy::Cable);
+    proxy.state.invalidation.changed(&touched, InvalidationSource::Cable);
     assert!(!proxy.list("phone").await.is_hit());
 }
 
@@ -250,7 +250,7 @@ async fn a_write_that_moves_a_source_teaches_whose_its_token_is() {
     proxy.list("phone").await;
     let patch = http::Request::patch(proxy.contact_url("phone")).body("{}".into()).unwrap();
     crate::support::send(patch).await;
-    assert_eq!(proxy.room.learned.contact_of_token("t"), Some(42));
+    assert_eq!(proxy.state.invalidation.identities.contact_of_token("t"), Some(42));
 }
 
 /// A frame by hand: its first byte, and a payload.
@@ -278,7 +278,7 @@ fn event(source: &str) -> String {
 }
 
 fn is_told(proxy: &Proxy, noted: Tick, source: &str) -> bool {
-    let ledger = &proxy.room.ledger;
+    let ledger = &proxy.state.invalidation.ledger;
     !ledger.is_current(noted, &[ledger.place(&Scope::Source(source))])
 }
 
@@ -336,7 +336,7 @@ async fn not_a_byte_is_changed_and_what_can_be_read_is_heard() {
     for (observe, size) in [(true, 1 << 24), (true, 1021), (false, 1 << 24)] {
         let upstream = saying(stream.clone(), size).await;
         let proxy = Proxy::in_front_of(&upstream.url(), &format!("cable.observe = {observe}")).await;
-        let noted = proxy.room.ledger.now();
+        let noted = proxy.state.invalidation.ledger.now();
         let (mut client, _) = shaken(&proxy, HANDSHAKE).await;
         assert!(client.exactly(stream.len()).await.unwrap() == stream, "{size}");
         let expected = if observe { ["whole", "in fragments", "after all that"].map(|_| true) } else { [false; 3] };
@@ -394,7 +394,7 @@ async fn an_event_that_comes_byte_by_byte_is_known_with_its_last_byte() {
     })
     .await;
     let proxy = Proxy::in_front_of(&upstream.url(), OBSERVED).await;
-    let noted = proxy.room.ledger.now();
+    let noted = proxy.state.invalidation.ledger.now();
     let (mut client, _) = shaken(&proxy, HANDSHAKE).await;
     client.exactly(length).await.unwrap();
     assert!(!is_told(&proxy, noted, "slow"));
@@ -451,7 +451,7 @@ async fn no_extension_is_offered_to_the_upstream_and_its_answer_passes_as_it_is(
     let handshake = HANDSHAKE.replace("\r\n\r\n", &format!("\r\n{offer}"));
     for observe in [true, false] {
         let proxy = Proxy::in_front_of(&upstream.url(), &format!("cable.observe = {observe}")).await;
-        let noted = proxy.room.ledger.now();
+        let noted = proxy.state.invalidation.ledger.now();
         let (mut client, head) = shaken(&proxy, &handshake).await;
         let asked = seen.recv().await.unwrap();
         assert_eq!(asked.contains("sec-websocket-extensions: permessage-deflate"), !observe, "{asked}");

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anteroom::demo::{Fault, Options, Shape, StandIn};
+use anteroom_stand_in::{Fault, Options, Shape, StandIn};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anteroom::demo::{Options, Shape, StandIn};
 use anteroom::policy::payload::schema::{ATTACHMENT, CONTACT, CONVERSATION, Label, MESSAGE, SENDER};
 use anteroom::policy::payload::{self, INLINE_LIMIT, ViolationKind};
+use anteroom_stand_in::{Options, Shape, StandIn};
 use bytes::Bytes;
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -107,7 +107,7 @@ async fn assert_metric(proxy: &Proxy, name: &str, expected: f64) {
 }
 
 fn stored(proxy: &Proxy) -> u64 {
-    proxy.room.store.size().0
+    proxy.state.cache.store.size().0
 }
 
 /// A problem document with these words in its detail.
@@ -497,7 +497,7 @@ async fn every_reader_gets_the_trimmed_list() {
     for rules in [some, open, none, drop, sort, &format!("{some}{open}{drop}{sort}payload.validate = \"enforce\"")] {
         let (stand_in, proxy) = trimming(rules).await;
         if rules == sort {
-            stand_in.fault(anteroom::demo::Fault::Reorder);
+            stand_in.fault(anteroom_stand_in::Fault::Reorder);
         }
         for source in ["visitor-a", "visitor-b", "visitor-c"] {
             let expected = trimmed(rules, &stand_in.list_body(source));
@@ -517,8 +517,8 @@ async fn every_reader_gets_the_trimmed_list() {
             assert_eq!((head.header("content-length"), head.header("etag")), (Some(&*length), first.header("etag")));
             assert!(head.is_hit());
         }
-        let (received, kept) = (proxy.room.metrics.payload_bytes.with_label_values(&["received"]).get(), "kept");
-        let kept = proxy.room.metrics.payload_bytes.with_label_values(&[kept]).get();
+        let (received, kept) = (proxy.state.metrics.payload_bytes.with_label_values(&["received"]).get(), "kept");
+        let kept = proxy.state.metrics.payload_bytes.with_label_values(&[kept]).get();
         assert!(if rules == sort { kept == received } else { kept < received }, "{rules}: {kept} of {received}");
     }
 }
@@ -550,7 +550,7 @@ async fn a_sorted_list_has_one_validator_whatever_the_order_it_came_in() {
     let (stand_in, proxy) = trimming(&format!("payload.trim.sort_conversations = true\n{NO_TTL}")).await;
     let first = proxy.list("visitor-a").await;
     assert_eq!(first.body, stand_in.list_body("visitor-a"), "it came in order");
-    stand_in.fault(anteroom::demo::Fault::Reorder);
+    stand_in.fault(anteroom_stand_in::Fault::Reorder);
     let mut validators = BTreeSet::new();
     for _ in 0..4 {
         // Two looks and one fetch: both orders come to both.
@@ -640,7 +640,7 @@ async fn writes_outdate_by_scopes_that_trimming_took_away() {
 #[tokio::test]
 async fn a_reload_with_other_rules_makes_what_was_kept_unusable() {
     let (stand_in, proxy) = trimming("payload.trim.messages_per_conversation = 2").await;
-    let reload = |rules: &str| proxy.room.reload(settings(&stand_in.url(), rules)).unwrap();
+    let reload = |rules: &str| proxy.state.reload(settings(&stand_in.url(), rules)).unwrap();
     let list = stand_in.list_body("visitor-a");
     let steps = [
         "payload.trim.messages_per_conversation = 1",
@@ -662,7 +662,7 @@ async fn a_reload_with_other_rules_makes_what_was_kept_unusable() {
     }
     // Not even when the upstream fails.
     reload("payload.trim.drop = [\"contact\"]");
-    stand_in.fault(anteroom::demo::Fault::Error);
+    stand_in.fault(anteroom_stand_in::Fault::Error);
     let answer = proxy.list("visitor-a").await;
     assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR, "{}", answer.cache_status());
 }
@@ -744,7 +744,7 @@ async fn memory_is_counted_while_bodies_live_and_all_of_it_is_given_back() {
     let upstream = Upstream::giving(long(300 << 10)).await;
     let rules = format!("{NO_TTL}payload.trim.messages_per_conversation = 1\ncache.max_body = \"1MiB\"\n");
     let proxy = upstream.behind(&rules).await;
-    let memory = proxy.room.memory.clone();
+    let memory = proxy.state.cache.memory.clone();
     let all = memory.free();
     let settled = async |expected: u64, why: &str| {
         let waiting = async {
@@ -773,15 +773,15 @@ async fn memory_is_counted_while_bodies_live_and_all_of_it_is_given_back() {
     upstream.give_list(long(2 << 20));
     proxy.list("e").await;
     settled(all - counted(&[&third, &second, &untrimmed]), "unkept").await;
-    proxy.room.reload(settings(&upstream.scripted.url(), &format!("{rules}payload.validate = \"enforce\""))).unwrap();
+    proxy.state.reload(settings(&upstream.scripted.url(), &format!("{rules}payload.validate = \"enforce\""))).unwrap();
     upstream.give_list(broken());
     assert_eq!(proxy.list("f").await.status, StatusCode::BAD_GATEWAY);
     upstream.give("text/html", "<p>Back soon");
     assert_eq!(proxy.list("g").await.status, StatusCode::BAD_GATEWAY);
     settled(all - counted(&[&third, &second, &untrimmed]), "refused").await;
-    let Proxy { room, .. } = &proxy;
-    let room = Arc::downgrade(room);
+    let Proxy { state, .. } = &proxy;
+    let state = Arc::downgrade(state);
     proxy.stop().await;
     settled(all, "everything is dropped").await;
-    assert_eq!(room.strong_count(), 0);
+    assert_eq!(state.strong_count(), 0);
 }

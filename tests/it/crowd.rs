@@ -3,7 +3,7 @@
 use std::process::Stdio;
 use std::time::Duration;
 
-use anteroom::demo::{Matcher, Options, Point, StandIn};
+use anteroom_stand_in::{Matcher, Options, Point, StandIn};
 use http::StatusCode;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anteroom::demo::{Fault, INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::clock;
-use anteroom::engine::flights::{Departure, FlightSettings, Flights, Joined, Landing, Lost};
+use anteroom::engine::flights::{FlightEnd, FlightSettings, Flights, Joined, Lost, NewFlight};
 use anteroom::engine::metrics::Metrics;
 use anteroom::engine::store::{Entry, Store, StoreSettings};
-use anteroom::policy::key::Key;
-use anteroom::policy::ledger::{Ledger, Scope, Tick};
-use anteroom::policy::representation::{Prepared, Received};
+use anteroom::policy::coherence::ledger::{Ledger, Scope, Tick};
+use anteroom::policy::http::key::Key;
+use anteroom::policy::http::representation::{Prepared, Received};
+use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Shape, StandIn};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::task::JoinHandle;
 
 use crate::support::script::{Script, json};
-use crate::support::{Answer, Proxy, both, get, jump, post, reading, spawn};
+use crate::support::{Answer, Proxy, both, get, jump, post, reading};
 
 const A: &str = "visitor-a";
 
@@ -181,10 +181,10 @@ fn join(
     flights: &Flights<u32>,
     noted: Tick,
     fetch: impl Future<Output = u32> + Send + 'static,
-    told: Arc<std::sync::Mutex<Vec<Landing>>>,
+    told: Arc<std::sync::Mutex<Vec<FlightEnd>>>,
 ) -> Joined<u32> {
-    let landing = move |landing, _: Option<&u32>| told.lock().unwrap().push(landing);
-    flights.join(&key(), |_, _| true, || None, || Departure { noted, fetch, landing })
+    let on_end = move |on_end, _: Option<&u32>| told.lock().unwrap().push(on_end);
+    flights.join(&key(), |_, _| true, || None, || NewFlight { noted, fetch, on_end })
 }
 
 #[tokio::test]
@@ -200,7 +200,7 @@ async fn a_flight_that_panics_leaves_nobody_waiting() {
     for ticket in [&mut leader, &mut follower] {
         assert_eq!(ticket.wait(Duration::from_secs(60)).await, Err(Lost::Dropped));
     }
-    assert_eq!(*told.lock().unwrap(), [Landing::Dropped]);
+    assert_eq!(*told.lock().unwrap(), [FlightEnd::Dropped]);
     assert!(!flights.is_under_way(&key()));
     let Joined::Led(mut next) = join(&flights, noted, async { 2 }, told) else { panic!("it starts clean") };
     assert_eq!(next.wait(Duration::from_secs(60)).await, Ok(2));
@@ -218,7 +218,7 @@ async fn the_end_of_a_superseded_flight_does_not_end_its_successor() {
     gate.arrived(2).await;
     gate.release_one();
     early.await.unwrap();
-    assert!(proxy.room.flights.is_under_way(&Key::new(INBOX, A, None)));
+    assert!(proxy.state.cache.flights.is_under_way(&Key::new(INBOX, A, None)));
     gate.release_all();
     assert!(late.await.unwrap().body == stand_in.list_body(A));
     ended(&proxy, "superseded", 1.0).await;
@@ -374,7 +374,7 @@ async fn the_store_keeps_the_answer_of_the_later_fetch() {
         Arc::new(Entry::new(answer, clock::now(), ledger.now(), Box::default(), 0))
     };
     let older = entry();
-    ledger.outdate(ledger.place(&Scope::Contact(1)));
+    ledger.invalidate(ledger.place(&Scope::Contact(1)));
     let newer = entry();
     store.put(key(), newer.clone());
     store.put(key(), older.clone());

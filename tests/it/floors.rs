@@ -1,62 +1,164 @@
-//! The house stands: imports go downwards only, and the ground floor knows no time, no tasks and no sockets.
+//! The house stands: imports go downwards only and form no circle, and the ground floor knows no time, no tasks and no
+//! sockets. All of it is read from the sources.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-fn sources(folder: &str) -> Vec<(PathBuf, String)> {
-    let mut found = Vec::new();
-    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+/// The folders of `src`, from the ground up: each may use those before it, and none after it.
+const FLOORS: [&str; 8] = ["policy", "engine", "config", "state", "proxy", "admin", "server", "cli"];
+/// Lines that a file may have; a longer one is two rooms.
+const LONGEST_FILE: usize = 450;
+
+/// Every file of `src` but tests and the map: its path below `src` as a module, and its text without tests.
+fn sources() -> BTreeMap<String, String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut found = BTreeMap::new();
+    let mut folders = vec![root.clone()];
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.is_dir() {
+            if path.is_dir() && path.file_name().unwrap() != "tests" {
                 folders.push(path);
-            } else if path.extension().is_some_and(|kind| kind == "rs") {
+            } else if path.extension().is_some_and(|kind| kind == "rs") && path.file_stem().unwrap() != "tests" {
                 let text = fs::read_to_string(&path).unwrap();
-                // What only tests use may use anything.
-                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap_or_default().to_owned();
-                found.push((path, text));
+                let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default().to_owned();
+                found.insert(module_of(path.strip_prefix(&root).unwrap()), text);
             }
         }
     }
-    assert!(found.len() > 5, "the sources are in {folder}");
+    assert!(found.len() > 50, "the sources are in src");
+    for map in ["lib", "main"] {
+        found.remove(map).expect("the map and the program are there");
+    }
     found
 }
 
-fn assert_absent(folder: &str, words: &[&str]) {
-    for (path, text) in sources(folder) {
-        for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim_start().starts_with("//")) {
-            for word in words {
-                assert!(!line.contains(word), "{}:{}: {word}", path.display(), number + 1);
+/// `engine/metrics/mod.rs` is `engine::metrics`.
+fn module_of(path: &Path) -> String {
+    let names: Vec<_> = path.with_extension("").iter().map(|name| name.to_str().unwrap().to_owned()).collect();
+    let names = names.strip_suffix(&["mod".to_owned()]).unwrap_or(&names);
+    names.join("::")
+}
+
+/// The modules that a file names: `crate::…` and `super::…` anywhere, in groups too; each as the longest that is a file.
+fn uses(module: &str, is_folder: bool, text: &str, files: &BTreeSet<String>) -> BTreeSet<String> {
+    let mut used = BTreeSet::new();
+    let code: String = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n");
+    let above = |module: &str| module.rsplit_once("::").map_or(String::new(), |(above, _)| above.to_owned());
+    // `super` is what stands above a file; a folder's own file declares the rest of the folder below itself.
+    for (word, base) in [("crate::", String::new()), ("super::", above(module))] {
+        for (at, _) in code.match_indices(word) {
+            let before = code[..at].chars().next_back();
+            if before.is_some_and(|letter| letter.is_alphanumeric() || letter == ':' || letter == '$') {
+                continue;
             }
+            let path: String = code[at + word.len()..]
+                .chars()
+                .take_while(|c| c.is_alphanumeric() || "_:{,* \n".contains(*c))
+                .collect();
+            let single = path.split(['{', ',', ' ', '\n', '*']).next().unwrap_or_default().trim_end_matches("::");
+            let mut candidates = vec![single.to_owned()];
+            if let Some((head, group)) = path.split_once('{') {
+                candidates.extend(group.split(',').map(|name| format!("{}{}", head, name.trim())));
+            }
+            for candidate in candidates {
+                let mut whole = [base.as_str(), candidate.trim_end_matches("::")].join("::");
+                whole = whole.trim_matches(':').to_owned();
+                while !whole.is_empty() && !files.contains(&whole) {
+                    whole = above(&whole);
+                }
+                if !whole.is_empty() && whole != module {
+                    used.insert(whole);
+                }
+            }
+        }
+    }
+    if is_folder {
+        // What it declares is used without a path from here.
+        let declared = code.lines().filter_map(|line| {
+            let (_, name) = line.trim().trim_end_matches(';').split_once("mod ")?;
+            let below = format!("{module}::{name}");
+            files.contains(&below).then_some(below)
+        });
+        used.extend(declared);
+    }
+    used
+}
+
+/// The way back to a node that can be reached from itself.
+fn circle(of: &BTreeMap<String, BTreeSet<String>>) -> Option<Vec<String>> {
+    fn visit(
+        node: &str,
+        of: &BTreeMap<String, BTreeSet<String>>,
+        done: &mut BTreeSet<String>,
+        way: &mut Vec<String>,
+    ) -> Option<Vec<String>> {
+        if let Some(at) = way.iter().position(|before| before == node) {
+            return Some(way[at..].to_vec());
+        }
+        if !done.insert(node.to_owned()) {
+            return None;
+        }
+        way.push(node.to_owned());
+        let found = of.get(node).into_iter().flatten().find_map(|next| visit(next, of, done, way));
+        way.pop();
+        found
+    }
+    let mut done = BTreeSet::new();
+    of.keys().find_map(|node| visit(node, of, &mut done, &mut Vec::new()))
+}
+
+fn imports() -> BTreeMap<String, BTreeSet<String>> {
+    let sources = sources();
+    let files: BTreeSet<String> = sources.keys().cloned().collect();
+    let is_folder = |module: &String| files.iter().any(|other| other.starts_with(&format!("{module}::")));
+    sources.iter().map(|(module, text)| (module.clone(), uses(module, is_folder(module), text, &files))).collect()
+}
+
+#[test]
+fn imports_form_no_circle_between_files() {
+    if let Some(way) = circle(&imports()) {
+        panic!("these files import each other in a circle: {}", way.join(" -> "));
+    }
+}
+
+#[test]
+fn imports_form_no_circle_between_folders() {
+    let mut folders: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let folder_of = |module: &str| {
+        let mut names = module.split("::");
+        let top = names.next().unwrap().to_owned();
+        // The rooms of the policy are folders of their own.
+        if top == "policy" { format!("{top}/{}", names.next().unwrap_or_default()) } else { top }
+    };
+    for (module, used) in imports() {
+        let from = folder_of(&module);
+        for to in used.iter().map(|module| folder_of(module)).filter(|to| *to != from) {
+            folders.entry(from.clone()).or_default().insert(to);
+        }
+    }
+    if let Some(way) = circle(&folders) {
+        panic!("these folders import each other in a circle: {}", way.join(" -> "));
+    }
+}
+
+#[test]
+fn imports_go_downwards_only() {
+    let floor = |module: &str| {
+        let folder = module.split("::").next().unwrap();
+        FLOORS.iter().position(|name| *name == folder).unwrap_or_else(|| panic!("{folder} is on no floor"))
+    };
+    for (module, used) in imports() {
+        for other in used {
+            assert!(floor(&other) <= floor(&module), "{module} imports {other}, which stands above it");
         }
     }
 }
 
-const TOP: [&str; 17] = [
-    "server",
-    "proxy",
-    "list",
-    "preflight",
-    "fetch",
-    "landed",
-    "contact",
-    "write",
-    "events",
-    "cable",
-    "staleness",
-    "outcome",
-    "room",
-    "admin",
-    "check",
-    "config",
-    "demo",
-];
-
 #[test]
 fn the_ground_floor_decides_and_does_nothing() {
-    let mut words = vec![
-        "crate::engine",
+    let words = [
         "tokio",
         "hyper",
         "async ",
@@ -69,25 +171,27 @@ fn the_ground_floor_decides_and_does_nothing() {
         "std::env",
         "tracing::",
     ];
-    let top: Vec<String> = TOP.iter().map(|module| format!("crate::{module}")).collect();
-    words.extend(top.iter().map(String::as_str));
-    assert_absent("src/policy", &words);
+    for (module, text) in sources().into_iter().filter(|(module, _)| module.starts_with("policy")) {
+        for line in text.lines().filter(|line| !line.trim_start().starts_with("//")) {
+            for word in words {
+                assert!(!line.contains(word), "{module}: {line}");
+            }
+        }
+    }
 }
 
 #[test]
-fn the_middle_floor_knows_nothing_of_the_top() {
-    let top: Vec<String> = TOP.iter().map(|module| format!("crate::{module}")).collect();
-    assert_absent("src/engine", &top.iter().map(String::as_str).collect::<Vec<_>>());
-}
-
-#[test]
-fn every_file_is_in_the_map() {
-    let map = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
-    for folder in ["src/policy", "src/engine"] {
-        for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap() {
-            let path = entry.unwrap().path();
-            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-            assert!(map.contains(&format!("    pub mod {name};")), "{name} is not in the map");
+fn no_file_is_longer_than_one_room() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path: PathBuf = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else {
+                let lines = fs::read_to_string(&path).unwrap().lines().count();
+                assert!(lines <= LONGEST_FILE, "{} has {lines} lines", path.display());
+            }
         }
     }
 }

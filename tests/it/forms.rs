@@ -8,12 +8,10 @@ mod validators;
 
 use std::sync::{Arc, Mutex};
 
-use anteroom::demo::{Options, StandIn};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use http_body_util::Full;
 
-use crate::support::Proxy;
 use crate::support::script::{Script, Scripted, json};
 
 /// A list of one conversation whose one message has `length` bytes that compress well, but not to nothing.

@@ -8,15 +8,14 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use anteroom::demo::{Delivery, Fate, Fault, Gate, INBOX, Matcher, Options, Point, Shape, StandIn, Webhook};
-use anteroom::policy::key::Key;
-use anteroom::policy::ledger::{Ledger, Scope};
+use anteroom::policy::coherence::ledger::{Ledger, Scope};
+use anteroom::policy::http::key::Key;
+use anteroom_stand_in::{Delivery, Fate, Fault, Gate, INBOX, Matcher, Point, Shape, StandIn, Webhook};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
-use tokio::task::JoinHandle;
 
 use crate::support::script::{Script, answer, json};
-use crate::support::{Answer, Proxy, both, get_with, is_up_to_date, jump, post, reading, request, send, settings, spawn};
+use crate::support::{Proxy, both, get_with, is_up_to_date, jump, post, reading, request, send, settings, spawn};
 
 const A: &str = "visitor-a";
 const WAITERS: &str = "anteroom_waiters";
@@ -107,7 +106,7 @@ fn i04_of_two_writes_that_reach_one_place_in_the_other_order_the_later_one_stays
     for _ in 0..2_000 {
         let write = || {
             start.wait();
-            ledger.outdate(place)
+            ledger.invalidate(place)
         };
         let (one, other) = std::thread::scope(|scope| {
             let one = scope.spawn(write);
@@ -162,7 +161,7 @@ async fn i07_a_refresh_of_a_captured_answer_does_not_replace_a_newer_one() {
     gate.release_all();
     proxy.wait_for_metric(FLIGHTS, 0.0).await;
     is_up_to_date(&stand_in, &proxy, A).await;
-    let kept = proxy.room.store.get(&Key::new(INBOX, A, None)).unwrap();
+    let kept = proxy.state.cache.store.get(&Key::new(INBOX, A, None)).unwrap();
     assert!(kept.answer.body == stand_in.list_body(A), "the newer one is kept");
 }
 
@@ -323,7 +322,7 @@ async fn i17_a_client_that_hangs_up_in_mid_upload_or_after_it_has_outdated_the_l
     proxy.list(A).await;
     let mut client = tokio::net::TcpStream::connect(host).await.unwrap();
     client.write_all(format!("{head}{half}").as_bytes()).await.unwrap();
-    stand_in.wait_for("a write", |seen| seen.iter().any(anteroom::demo::Seen::is_write)).await;
+    stand_in.wait_for("a write", |seen| seen.iter().any(anteroom_stand_in::Seen::is_write)).await;
     drop(client);
     proxy.wait_for_metric(WRITES, 1.0).await;
     assert!(!proxy.list(A).await.is_hit());
@@ -376,11 +375,11 @@ async fn i20_a_newer_list_too_large_to_keep_removes_the_older_one() {
     let (stand_in, proxy) = both("cache.max_body = \"64KiB\"").await;
     proxy.list("visitor-c").await;
     let key = Key::new(INBOX, "visitor-c", None);
-    assert!(proxy.room.store.get(&key).is_some());
+    assert!(proxy.state.cache.store.get(&key).is_some());
     stand_in.seed("visitor-c", Shape { conversations: 1, messages: 100, bytes: 1000 });
     jump(Duration::from_secs(31)).await;
     is_up_to_date(&stand_in, &proxy, "visitor-c").await;
-    assert!(proxy.room.store.get(&key).is_none());
+    assert!(proxy.state.cache.store.get(&key).is_none());
     stand_in.fault(Fault::Error);
     assert_eq!(proxy.list("visitor-c").await.status, StatusCode::INTERNAL_SERVER_ERROR, "not the older list");
 }
@@ -520,7 +519,7 @@ async fn i25_after_a_reload_nothing_made_under_other_settings_is_served() {
     let early = reading(&proxy, A);
     gate.arrived(1).await;
     let other = "cache.credentials = \"ignore\"\ncache.serve_outdated_on_error = true";
-    proxy.room.reload(settings(&stand_in.url(), other)).unwrap();
+    proxy.state.reload(settings(&stand_in.url(), other)).unwrap();
     let late = reading(&proxy, A);
     gate.arrived(2).await;
     gate.release_all();
@@ -539,11 +538,11 @@ fn i26_two_scopes_in_one_place_cost_a_fetch_and_never_a_stale_answer() {
     let (mine, other) = (ledger.place(&Scope::Source("mine")), ledger.place(&Scope::Source("other")));
     assert_eq!(mine, other);
     let noted = ledger.now();
-    ledger.outdate(other);
+    ledger.invalidate(other);
     assert!(!ledger.is_current(noted, &[mine]));
     let noted = ledger.now();
     assert!(ledger.is_current(noted, &[mine]));
-    ledger.outdate(mine);
+    ledger.invalidate(mine);
     assert!(!ledger.is_current(noted, &[mine]));
 }
 

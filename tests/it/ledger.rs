@@ -1,6 +1,6 @@
 //! The ledger's rules, one by one; `tests/loom.rs` holds its memory order.
 
-use anteroom::policy::ledger::{Ledger, Moment, Scope};
+use anteroom::policy::coherence::ledger::{Ledger, Moment, Scope};
 
 fn ledger() -> Ledger {
     Ledger::new(1 << 10, [1, 2])
@@ -13,7 +13,7 @@ fn an_answer_is_current_until_something_it_is_made_from_changes() {
     assert_ne!(mine, other);
     let noted = ledger.now();
     assert!(ledger.is_current(noted, &[mine, other]));
-    ledger.outdate(other);
+    ledger.invalidate(other);
     assert!(ledger.is_current(noted, &[mine]));
     assert!(!ledger.is_current(noted, &[mine, other]));
     assert!(ledger.is_current(ledger.now(), &[mine, other]));
@@ -23,7 +23,7 @@ fn an_answer_is_current_until_something_it_is_made_from_changes() {
 fn everything_is_one_store() {
     let ledger = ledger();
     let noted = ledger.now();
-    ledger.outdate_everything();
+    ledger.invalidate_all();
     assert!(!ledger.is_current(noted, &[]));
     assert!(ledger.is_current(ledger.now(), &[]));
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Matcher, Options, Point, StandIn};
-use anteroom::server::Drained;
+use anteroom::server::listeners::Drained;
+use anteroom_stand_in::{Matcher, Options, Point, StandIn};
 use http::StatusCode;
 use tokio::process::Command;
 
@@ -92,7 +92,7 @@ async fn answers_in_flight_arrive_whole_and_nobody_new_is_let_in() {
     let gate = stand_in.hold(Point::AfterReading, Matcher::any());
     let url = list(&program, "visitor-a");
     let read = spawn(async move { get(&url).await });
-    let contact = format!("{}/public/api/v1/inboxes/{}/contacts/visitor-b", program.url, anteroom::demo::INBOX);
+    let contact = format!("{}/public/api/v1/inboxes/{}/contacts/visitor-b", program.url, anteroom_stand_in::INBOX);
     let passed = spawn(async move { get(&contact).await });
     gate.arrived(2).await;
     program.signal("TERM").await;
@@ -213,7 +213,7 @@ async fn purge_makes_it_forget_a_contact_an_inbox_or_everything() {
     assert!(get(&b).await.is_hit());
 
     warm().await;
-    assert_eq!(purge(&["--inbox", "-"], "hush-hush", anteroom::demo::INBOX).await.code, Some(0));
+    assert_eq!(purge(&["--inbox", "-"], "hush-hush", anteroom_stand_in::INBOX).await.code, Some(0));
     assert!(!get(&a).await.is_hit());
     assert!(!get(&b).await.is_hit());
 
@@ -305,7 +305,7 @@ async fn the_log_tells_an_answer_that_was_not_whole() {
     leaving.head().await.unwrap();
     drop(leaving);
     told("client-left").await;
-    stand_in.fault_on(anteroom::demo::Fault::Truncate, Matcher::any());
+    stand_in.fault_on(anteroom_stand_in::Fault::Truncate, Matcher::any());
     let cut = exchange(&program.url, "GET /nowhere HTTP/1.1\r\nhost: h\r\n\r\n").await;
     assert!(!cut.whole);
     told("cut-short").await;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Options, StandIn};
+use anteroom_stand_in::StandIn;
 use http::StatusCode;
 
-use crate::support::{Proxy, both, get, get_with, jump, request, send};
+use crate::support::{both, get, get_with, jump, request, send};
 
 #[tokio::test]
 async fn the_second_read_is_a_hit_and_the_upstream_was_asked_once() {
@@ -45,7 +45,7 @@ async fn head_and_get_share_one_answer() {
 #[tokio::test]
 async fn contacts_and_queries_do_not_share_but_spellings_do() {
     let (stand_in, proxy) = both("").await;
-    stand_in.seed("phone:1", anteroom::demo::Shape { conversations: 1, messages: 1, bytes: 10 });
+    stand_in.seed("phone:1", anteroom_stand_in::Shape { conversations: 1, messages: 1, bytes: 10 });
     assert_ne!(proxy.list("visitor-a").await.body, proxy.list("visitor-b").await.body);
     assert_eq!(proxy.list("phone:1").await.status, StatusCode::OK);
     assert!(proxy.list("phone%3A1").await.is_hit());

@@ -1,6 +1,6 @@
 //! What the log says, for people and for machines.
 
-use anteroom::demo::{Options, StandIn};
+use anteroom_stand_in::{Options, StandIn};
 use serde_json::Value;
 
 use crate::support::child::Program;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anteroom::demo::StandIn;
+use anteroom_stand_in::StandIn;
 
 use crate::support::child::Program;
 use crate::support::raw::{Scripted, Talk};

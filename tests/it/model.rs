@@ -23,11 +23,11 @@ use std::time::Duration;
 
 use anteroom::engine::body::Body;
 use anteroom::engine::metrics::Metrics;
-use anteroom::engine::upstream::Upstream;
-use anteroom::policy::key::Key;
-use anteroom::policy::ledger::Scope;
+use anteroom::engine::upstream::client::Upstream;
+use anteroom::policy::coherence::ledger::Scope;
+use anteroom::policy::http::key::Key;
 use anteroom::proxy;
-use anteroom::room::Room;
+use anteroom::state::State;
 use bytes::Bytes;
 use http::{Request, Response, header};
 use http_body_util::BodyExt;
@@ -98,7 +98,7 @@ struct Broken(String);
 
 /// One schedule.
 struct Schedule {
-    room: Arc<Room>,
+    state: Arc<State>,
     register: Arc<Mutex<Register>>,
     seed: u64,
     began: Instant,
@@ -124,7 +124,7 @@ impl Schedule {
     /// Sends a request through the real path; gives status, `Cache-Status` and body, or nothing if that broke off.
     async fn send(&self, request: Request<Body>) -> Option<(u16, String, Bytes)> {
         let peer = ([127, 0, 0, 1], 1).into();
-        let response: Response<Body> = proxy::handle(self.room.clone(), peer, request).await;
+        let response: Response<Body> = proxy::handle::handle(self.state.clone(), peer, request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes();
         let how = head.headers.get("cache-status").and_then(|how| how.to_str().ok()).unwrap_or_default().to_owned();
@@ -156,7 +156,7 @@ struct Client {
 }
 
 impl Client {
-    async fn live(mut self) {
+    async fn active(mut self) {
         for _ in 0..2 + self.dice.below(6) {
             let patience = if self.dice.percent(10) { self.dice.pause() } else { Duration::from_secs(600) };
             // Whoever loses patience leaves in the middle: everything of the request is dropped.
@@ -263,7 +263,11 @@ impl Client {
         tokio::spawn(async move {
             for _ in 0..times {
                 sleep(late).await;
-                schedule.room.ledger.outdate(schedule.room.ledger.place(&Scope::Contact(contact)));
+                schedule
+                    .state
+                    .invalidation
+                    .ledger
+                    .invalidate(schedule.state.invalidation.ledger.place(&Scope::Contact(contact)));
                 schedule.register().heard(contact, &sources, version);
                 schedule.tell(&format!("an event tells of {version}"));
             }
@@ -273,32 +277,32 @@ impl Client {
     /// An entry is evicted, or something is purged.
     fn forget(&mut self, source: u64) {
         let name = source_name(self.schedule.seed, source);
-        let room = &self.schedule.room;
+        let state = &self.schedule.state;
         match self.dice.below(4) {
-            0 => drop(room.ledger.outdate(room.ledger.place(&Scope::Source(&name)))),
-            1 => drop(room.ledger.outdate_everything()),
-            _ => room.store.forget(&Key::new(INBOX, &name, None), room.ledger.now()),
+            0 => drop(state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Source(&name)))),
+            1 => drop(state.invalidation.ledger.invalidate_all()),
+            _ => state.cache.store.forget(&Key::new(INBOX, &name, None), state.invalidation.ledger.now()),
         }
         self.schedule.tell(&format!("s{source} is purged or evicted"));
     }
 }
 
 /// A room in front of a register, for many schedules.
-fn room(origin: &wire::Origin, negative: bool, audits: bool) -> Arc<Room> {
+fn room(origin: &wire::Origin, negative: bool, audits: bool) -> Arc<State> {
     let negative = if negative { "cache.negative_ttl = \"2s\"\n" } else { "" };
     let audits = if audits { "audit.share = 0.5\n" } else { "" };
     let config = settings("http://origin.test", &format!("{SETTINGS}{negative}{audits}"));
     let metrics = Arc::new(Metrics::new());
     let upstream = Upstream::over(origin.clone(), config.upstream.clone(), metrics.clone());
-    Room::with(config, upstream, metrics)
+    State::with(config, upstream, metrics)
 }
 
-async fn run(room: Arc<Room>, origin: &wire::Origin, seed: u64) -> Result<(), Broken> {
+async fn run(state: Arc<State>, origin: &wire::Origin, seed: u64) -> Result<(), Broken> {
     let mut dice = Dice::new(seed);
     let register = Arc::new(Mutex::new(Register::new(seed)));
     origin.serves(register.clone(), Dice::new(!seed));
     let schedule = Arc::new(Schedule {
-        room: room.clone(),
+        state: state.clone(),
         register,
         seed,
         began: Instant::now(),
@@ -309,7 +313,7 @@ async fn run(room: Arc<Room>, origin: &wire::Origin, seed: u64) -> Result<(), Br
         .map(|name| {
             let client =
                 Client { name, schedule: schedule.clone(), dice: Dice::new(dice.roll()), seen: HashMap::new() };
-            tokio::spawn(client.live())
+            tokio::spawn(client.active())
         })
         .collect();
     for client in clients {
@@ -320,9 +324,9 @@ async fn run(room: Arc<Room>, origin: &wire::Origin, seed: u64) -> Result<(), Br
     // Longer than anything may take that nobody waits for.
     sleep(Duration::from_secs(60)).await;
     for (what, left) in [
-        ("readers wait", room.metrics.waiters.get()),
-        ("flights are under way", i64::try_from(room.flights.under_way()).unwrap_or(i64::MAX)),
-        ("writes are under way", i64::try_from(room.tasks.len()).unwrap_or(i64::MAX)),
+        ("readers wait", state.metrics.waiters.get()),
+        ("flights are under way", i64::try_from(state.cache.flights.under_way()).unwrap_or(i64::MAX)),
+        ("writes are under way", i64::try_from(state.lifecycle.tasks.len()).unwrap_or(i64::MAX)),
     ] {
         if left != 0 {
             schedule.broke(format!("in the end {left} {what}"));
@@ -346,9 +350,9 @@ fn run_all(seeds: std::ops::Range<u64>) -> Result<(), Broken> {
         runtime.expect("a runtime").block_on(async {
             let origin = wire::Origin::default();
             let which = first / ROOM_SERVES;
-            let room = room(&origin, which.is_multiple_of(2), which % 4 >= 2);
+            let state = room(&origin, which.is_multiple_of(2), which % 4 >= 2);
             for seed in seeds.by_ref().take(usize::try_from(ROOM_SERVES).expect("few")) {
-                run(room.clone(), &origin, seed).await?;
+                run(state.clone(), &origin, seed).await?;
             }
             Ok(())
         })?;

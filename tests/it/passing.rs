@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Fault, Matcher, Options, StandIn};
+use anteroom_stand_in::{Fault, Matcher, Options, StandIn};
 use http::StatusCode;
 
 use crate::support::raw::{Scripted, Talk, exchange};

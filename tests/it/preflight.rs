@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Options, StandIn};
+use anteroom_stand_in::{Options, StandIn};
 use http::StatusCode;
 
 use crate::support::raw::Scripted;

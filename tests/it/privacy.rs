@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use anteroom::demo::{Fault, INBOX, Matcher, Options, Shape, StandIn};
 use anteroom::engine::metrics::Metrics;
+use anteroom_stand_in::{Fault, INBOX, Matcher, Options, Shape, StandIn};
 
 use crate::support::child::{Program, run};
 use crate::support::raw::{Scripted, Talk, exchange};

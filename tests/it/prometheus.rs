@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
-use anteroom::demo::{Fault, Matcher, Options, Shape, StandIn, Webhook};
+use anteroom_stand_in::{Fault, Matcher, Options, Shape, StandIn, Webhook};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -285,7 +285,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         silent.seed(source, Shape { conversations: 1, messages: 1, bytes: 10 });
         busy.with(persist(hanging.list_url(source), &[]));
     }
-    hanging.room.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+    hanging.state.metrics.flight_ends.with_label_values(&["dropped"]).inc();
 
     // Two minutes old, nearly empty, and of no known contact.
     let odd_list = r#"[{"id":1,"uuid":7}]"#;
@@ -314,7 +314,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
                   cache.ttl_without_events = \"200ms\"\ncache.stale_while_revalidate = \"0s\"";
     let untold = Proxy::start(&changing, untold).await;
     busy.with(unheard(untold.url.clone(), changing));
-    untold.room.metrics.untold_changes.with_label_values(&["bug"]).inc();
+    untold.state.metrics.untold_changes.with_label_values(&["bug"]).inc();
 
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
@@ -334,9 +334,9 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     // Counters that are watched for a change have to be seen before it.
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&mistaken.admin))).await;
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&hanging.admin))).await;
-    hanging.room.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+    hanging.state.metrics.flight_ends.with_label_values(&["dropped"]).inc();
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&untold.admin))).await;
-    untold.room.metrics.untold_changes.with_label_values(&["bug"]).inc();
+    untold.state.metrics.untold_changes.with_label_values(&["bug"]).inc();
     std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
     mistaken.signal("HUP").await;
     draining.signal("TERM").await;

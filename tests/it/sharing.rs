@@ -1,6 +1,6 @@
 //! What is shared and what is not: only the canonical route, without credentials, whole answers of the right form.
 
-use anteroom::demo::{Fault, INBOX, Matcher, Options, StandIn};
+use anteroom_stand_in::{Fault, INBOX, Matcher, StandIn};
 use http::StatusCode;
 
 use crate::support::raw::{Scripted, exchange};
@@ -10,7 +10,7 @@ use crate::support::{Proxy, both, get, get_with, request, send};
 #[tokio::test]
 async fn other_spellings_of_the_route_pass_byte_for_byte_and_are_never_kept() {
     let (stand_in, proxy) = both("").await;
-    stand_in.seed("a.b", anteroom::demo::Shape { conversations: 1, messages: 1, bytes: 10 });
+    stand_in.seed("a.b", anteroom_stand_in::Shape { conversations: 1, messages: 1, bytes: 10 });
     let list = StandIn::list_path("visitor-a");
     let spellings = [
         (format!("{list}/"), 200),
@@ -41,7 +41,7 @@ async fn other_spellings_of_the_route_pass_byte_for_byte_and_are_never_kept() {
         let passed: Vec<_> = stand_in.requests()[before..].iter().map(|seen| seen.target.clone()).collect();
         assert_eq!(passed.iter().filter(|target| *target == path).count(), 2, "{count} {path}: {passed:?}");
     }
-    assert_eq!(proxy.room.store.size().0, 0);
+    assert_eq!(proxy.state.cache.store.size().0, 0);
     // An encoded dot is canonical.
     let encoded = proxy.list_url("a%2Eb");
     assert_eq!(get(&encoded).await.status, StatusCode::OK);
@@ -144,7 +144,7 @@ async fn nothing_broken_or_strange_is_kept() {
     ] {
         // A contact of its own, so that nothing kept stands in.
         let source = format!("faulty-{fault}");
-        stand_in.seed(&source, anteroom::demo::Shape { conversations: 3, messages: 3, bytes: 200 });
+        stand_in.seed(&source, anteroom_stand_in::Shape { conversations: 3, messages: 3, bytes: 200 });
         stand_in.fault_on(fault, Matcher::list_of(&source));
         let first = get_with(&proxy.list_url(&source), &[("origin", "https://shop.test")]).await;
         stand_in.clear_faults();
@@ -224,7 +224,7 @@ async fn good_answers_of_another_form_are_kept() {
 #[tokio::test]
 async fn an_answer_over_the_limit_passes_whole_and_unkept() {
     let (stand_in, proxy) = both("cache.max_body = \"64KiB\"").await;
-    stand_in.seed("big", anteroom::demo::Shape { conversations: 10, messages: 10, bytes: 2000 });
+    stand_in.seed("big", anteroom_stand_in::Shape { conversations: 10, messages: 10, bytes: 2000 });
     let expected = stand_in.list_body("big");
     assert!(expected.len() > 100_000);
     for fault in [None, Some(Fault::Chunked)] {
@@ -238,18 +238,18 @@ async fn an_answer_over_the_limit_passes_whole_and_unkept() {
         let head = send(request("HEAD", &proxy.list_url("big"), &[], "")).await;
         assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
     }
-    assert_eq!(proxy.room.store.size().0, 0);
+    assert_eq!(proxy.state.cache.store.size().0, 0);
     proxy.wait_for_metric("anteroom_upstream_in_flight", 0.0).await;
     // Nobody who left in the middle keeps a place.
-    assert_eq!(proxy.room.in_flight.available_permits(), 32);
+    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 32);
 }
 
 /// An answer for one reader whose reader has left must not hold its connection or its place among the fetches.
 #[tokio::test]
 async fn a_private_answer_whose_reader_left_holds_nothing() {
     let (stand_in, proxy) = both("cache.max_body = \"64KiB\"\nupstream.max_in_flight = 1").await;
-    stand_in.seed("big", anteroom::demo::Shape { conversations: 10, messages: 10, bytes: 2000 });
-    let gate = stand_in.hold(anteroom::demo::Point::AfterReading, Matcher::list_of("big"));
+    stand_in.seed("big", anteroom_stand_in::Shape { conversations: 10, messages: 10, bytes: 2000 });
+    let gate = stand_in.hold(anteroom_stand_in::Point::AfterReading, Matcher::list_of("big"));
     let mut client = crate::support::raw::Talk::to(&proxy.url).await;
     client.send(format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", StandIn::list_path("big"))).await;
     gate.arrived(1).await;
@@ -265,7 +265,7 @@ async fn a_private_answer_whose_reader_left_holds_nothing() {
 async fn inboxes_do_not_share() {
     let (stand_in, proxy) = both("").await;
     let here = proxy.list("visitor-b").await;
-    let there = get(&proxy.list_url("visitor-b").replace(INBOX, anteroom::demo::OTHER_INBOX)).await;
+    let there = get(&proxy.list_url("visitor-b").replace(INBOX, anteroom_stand_in::OTHER_INBOX)).await;
     assert_eq!((here.status, there.status), (StatusCode::OK, StatusCode::OK));
     assert_ne!(here.body, there.body);
     assert_eq!(stand_in.list_requests("visitor-b"), 2);

@@ -7,20 +7,20 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anteroom::demo::{Fault, INBOX, Matcher, Options, Point, Shape, StandIn};
 use anteroom::engine::clock;
-use anteroom::engine::metrics::ToldBy;
-use anteroom::policy::event::Touched;
-use anteroom::policy::key::Key;
-use anteroom::policy::ledger::Scope;
-use anteroom::server::Drained;
+use anteroom::engine::metrics::InvalidationSource;
+use anteroom::policy::coherence::event::Touched;
+use anteroom::policy::coherence::ledger::Scope;
+use anteroom::policy::http::key::Key;
+use anteroom::server::listeners::Drained;
+use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Shape, StandIn};
 use http::StatusCode;
-use tokio::task::JoinHandle;
 use tower::retry::budget::Budget;
 
+use crate::support;
 use crate::support::child::Program;
 use crate::support::script::{Script, json};
-use crate::support::{Answer, Proxy, get, get_with, jump, post, reading, spawn};
+use crate::support::{Proxy, get, get_with, jump, post, reading};
 
 const A: &str = "fresh";
 const OTHERS: [&str; 3] = ["other-1", "other-2", "other-3"];
@@ -57,7 +57,7 @@ async fn classes(proxy: &Proxy, expected: &[(&str, f64)]) {
 
 async fn idle(proxy: &Proxy) {
     let idle = async {
-        while !proxy.room.tasks.is_empty() || proxy.room.flights.under_way() > 0 {
+        while !proxy.state.lifecycle.tasks.is_empty() || proxy.state.cache.flights.under_way() > 0 {
             tokio::task::yield_now().await;
         }
     };
@@ -74,7 +74,7 @@ async fn after_the_ttl(proxy: &Proxy) {
 fn event(stand_in: &StandIn, proxy: &Proxy) {
     let contact = u64::try_from(stand_in.contact_id(A)).unwrap();
     let touched = Touched { source: Some(A.to_owned()), contacts: vec![contact], conversation: None };
-    proxy.room.changed(&touched, ToldBy::Webhook);
+    proxy.state.invalidation.changed(&touched, InvalidationSource::Webhook);
 }
 
 /// Unix seconds of now.
@@ -186,7 +186,7 @@ async fn an_event_that_comes_later_was_late() {
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
-    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
+    assert_eq!(proxy.state.lifecycle.tasks.len(), 1, "it waits for the event");
     event(&stand_in, &proxy);
     jump(SILENT / 2).await;
     classes(&proxy, &[("event_late", 1.0)]).await;
@@ -202,7 +202,7 @@ async fn an_event_that_comes_at_the_last_moment_was_late() {
     for _ in 0..59 {
         jump(Duration::from_secs(1)).await;
     }
-    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
+    assert_eq!(proxy.state.lifecycle.tasks.len(), 1, "it waits for the event");
     event(&stand_in, &proxy);
     jump(Duration::from_secs(2)).await;
     classes(&proxy, &[("event_late", 1.0)]).await;
@@ -220,15 +220,21 @@ async fn an_event_that_never_comes_was_lost() {
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
     // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
-    proxy.room.outdate_list(&Key::new(INBOX, A, None), ToldBy::Flight);
-    proxy.room.changed(&Touched { contacts: vec![987_654], ..Touched::default() }, ToldBy::Webhook);
-    proxy.room.changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, ToldBy::Cable);
-    proxy.room.ledger.outdate(proxy.room.ledger.place(&Scope::Inbox(INBOX)));
+    proxy.state.invalidation.invalidate_list(&Key::new(INBOX, A, None), InvalidationSource::Flight);
+    proxy
+        .state
+        .invalidation
+        .changed(&Touched { contacts: vec![987_654], ..Touched::default() }, InvalidationSource::Webhook);
+    proxy
+        .state
+        .invalidation
+        .changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, InvalidationSource::Cable);
+    proxy.state.invalidation.ledger.invalidate(proxy.state.invalidation.ledger.place(&Scope::Inbox(INBOX)));
     jump(SILENT).await;
     classes(&proxy, &[("event_lost", 1.0)]).await;
     // Nobody wrote through the proxy: it knows from this alone that webhooks are silent.
     proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
-    proxy.room.hear(br#"{"event":"conversation_typing_on"}"#, Duration::ZERO);
+    proxy.state.invalidation.hear(br#"{"event":"conversation_typing_on"}"#, Duration::ZERO);
     proxy.wait_for_metric("anteroom_webhooks_silent", 0.0).await;
 }
 
@@ -239,7 +245,7 @@ async fn after_everything_was_purged_nothing_is_said_of_events() {
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
-    proxy.room.ledger.outdate_everything();
+    proxy.state.invalidation.ledger.invalidate_all();
     jump(SILENT).await;
     classes(&proxy, &[]).await;
 }
@@ -349,12 +355,12 @@ async fn a_drain_does_not_wait_for_an_event() {
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
-    assert_eq!(proxy.room.tasks.len(), 1, "it waits for the event");
-    let room = proxy.room.clone();
+    assert_eq!(proxy.state.lifecycle.tasks.len(), 1, "it waits for the event");
+    let state = proxy.state.clone();
     // By the real clock: the test would take a minute.
     let stopped = tokio::time::timeout(Duration::from_secs(5), proxy.stop()).await;
     assert_eq!(stopped.expect("at once"), Drained::Whole);
-    assert_eq!(room.metrics.untold_changes.with_label_values(&["event_lost"]).get(), 0);
+    assert_eq!(state.metrics.untold_changes.with_label_values(&["event_lost"]).get(), 0);
 }
 
 #[tokio::test]
@@ -432,7 +438,7 @@ async fn audits_take_no_place_that_a_reader_needs() {
     assert_eq!(reading.await.unwrap().status, StatusCode::OK);
     assert!(proxy.list(A).await.is_hit());
     proxy.wait_for_metric(&audits("same"), 1.0).await;
-    assert_eq!(proxy.room.in_flight.available_permits(), 1, "an audit gives its place back");
+    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 1, "an audit gives its place back");
 }
 
 #[tokio::test]
@@ -447,14 +453,14 @@ async fn audits_leave_half_of_the_places_to_readers() {
         assert!(proxy.list(source).await.is_hit());
     }
     proxy.wait_for_metric(&audits("skipped"), 1.0).await;
-    assert_eq!(proxy.room.in_flight.available_permits(), 2);
+    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 2);
     // However slow the upstream is, a reader does not wait for audits.
     assert_eq!(proxy.list(A).await.status, StatusCode::OK);
     for gate in &gates {
         gate.release_all();
     }
     proxy.wait_for_metric(&audits("same"), 2.0).await;
-    assert_eq!(proxy.room.in_flight.available_permits(), 4);
+    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 4);
 }
 
 #[tokio::test]
@@ -467,7 +473,7 @@ async fn a_failed_audit_costs_no_reader_a_fetch() {
     stand_in.agent_message(A, "hello");
     jump(Duration::from_secs(40)).await;
     // As if many fetches had failed: what has is not tried again for its own sake.
-    while proxy.room.retries.withdraw() {}
+    while proxy.state.upstream.retries.withdraw() {}
     assert!(proxy.list(A).await.body == stand_in.list_body(A), "an older list than the upstream has");
 }
 

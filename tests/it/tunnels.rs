@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Options, StandIn};
-use anteroom::server::Drained;
+use anteroom::server::listeners::Drained;
+use anteroom_stand_in::{Options, StandIn};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;

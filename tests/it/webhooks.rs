@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{INBOX, OTHER_INBOX, Options, Shape, StandIn, Trouble, Webhook};
+use anteroom_stand_in::{INBOX, OTHER_INBOX, Options, Shape, StandIn, Trouble, Webhook};
 use hmac::{Hmac, KeyInit, Mac};
 use http::StatusCode;
 use sha2::Sha256;
 
+use crate::support;
 use crate::support::raw::{Talk, exchange};
 use crate::support::{Answer, Proxy, get, jump, post, request, send, settings};
 
@@ -205,7 +206,7 @@ async fn a_new_secret_is_added_before_the_old_one_goes() {
         ("\"new\"", "bad_signature"),
         ("\"the application's secret\"", "outdated"),
     ] {
-        proxy.room.reload(rotated(secrets)).unwrap();
+        proxy.state.reload(rotated(secrets)).unwrap();
         let event = if result == "outdated" { "message_created" } else { "other" };
         let before = counted(&proxy, event, result).await;
         tell(&proxy, &body).await;
@@ -473,7 +474,7 @@ async fn when_every_event_has_come_every_list_is_right_in_whatever_order_they_ca
                 _ => {
                     // Several at once, of whom some join.
                     let url = proxy.list_url(source);
-                    let others = crate::support::spawn(async move { get(&url).await });
+                    let others = support::spawn(async move { get(&url).await });
                     proxy.list(source).await;
                     others.await.unwrap();
                 }

@@ -2,8 +2,8 @@
 
 use http::{Method, StatusCode};
 
-use crate::policy::event::Event;
-use crate::policy::route::BypassReason;
+use crate::policy::coherence::event::Event;
+use crate::policy::http::route::BypassReason;
 
 /// Declares an enumeration whose values are labels.
 macro_rules! closed_set {
@@ -80,7 +80,7 @@ closed_set! {
 
 closed_set! {
     /// Who told of a change.
-    pub enum ToldBy {
+    pub enum InvalidationSource {
         /// A write that passed through.
         Write => "write",
         /// A webhook.

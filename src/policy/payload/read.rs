@@ -3,6 +3,7 @@
 //! Nothing is written here. What the trim rules keep is noted in a [`Plan`], which also sums up how long the result will
 //! be, so that [`super::write`] allocates it once and exactly; a list that loses nothing is never copied.
 
+use super::not_a_list::{NotAList, Why};
 use super::report::{Place, UnknownTally, ViolationKind, Violations};
 use super::scan::{Cursor, Scan};
 use super::schema::{CONVERSATION, Field, Kind, LABELS, Label, MESSAGE, Role, SHAPES, STATUSES, Shape};
@@ -10,7 +11,6 @@ use super::scopes::Gathering;
 use super::token::{Text, digits, is_integral, seconds};
 use super::trim::{Fate, Rules, Trim};
 use super::write::{Cuts, Plan};
-use super::{NotAList, Why};
 
 /// The walker and what it has found so far.
 pub(super) struct Reader<'a> {

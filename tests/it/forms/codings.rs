@@ -2,16 +2,16 @@
 
 use std::io::{Read, Write};
 
-use anteroom::demo::{INBOX, Shape};
-use anteroom::policy::encoding::Coding;
-use anteroom::policy::key::Key;
+use anteroom::policy::http::encoding::Coding;
+use anteroom::policy::http::key::Key;
+use anteroom_stand_in::{INBOX, Shape};
 use bytes::Bytes;
 use http::StatusCode;
 
-use super::{Asked, both, in_coding, json_with, list};
+use super::{Asked, in_coding, json_with, list};
 use crate::support::raw::Scripted;
 use crate::support::script::{answer, json};
-use crate::support::{Answer, Proxy, get_with, post, request, send, settings, spawn};
+use crate::support::{Answer, Proxy, both, get_with, post, request, send, settings, spawn};
 
 const CODINGS: [&str; 3] = ["gzip", "br", "zstd"];
 const LONG: Shape = Shape { conversations: 10, messages: 10, bytes: 2000 };
@@ -103,7 +103,7 @@ async fn a_coding_is_made_once_and_counted() {
     stand_in.seed("long", LONG);
     proxy.list("long").await;
     for coding in CODINGS {
-        let (free, (_, weight)) = (proxy.room.memory.free(), proxy.room.store.size());
+        let (free, (_, weight)) = (proxy.state.cache.memory.free(), proxy.state.cache.store.size());
         let url = proxy.list_url("long");
         let readers: Vec<_> = (0..40)
             .map(|_| {
@@ -119,12 +119,12 @@ async fn a_coding_is_made_once_and_counted() {
         }
         assert!(bodies.iter().all(|body| *body == bodies[0]), "{coding}");
         let length = bodies[0].len() as u64;
-        assert_eq!(free - proxy.room.memory.free(), length.next_multiple_of(1024), "{coding}");
-        assert_eq!(proxy.room.store.size().1 - weight, length, "{coding}");
+        assert_eq!(free - proxy.state.cache.memory.free(), length.next_multiple_of(1024), "{coding}");
+        assert_eq!(proxy.state.cache.store.size().1 - weight, length, "{coding}");
     }
     let told = proxy.metric("anteroom_cache_bytes").await;
     #[expect(clippy::cast_precision_loss, reason = "a few hundred thousand bytes")]
-    let weighed = proxy.room.store.size().1 as f64;
+    let weighed = proxy.state.cache.store.size().1 as f64;
     assert!((told - weighed).abs() < 0.1, "{told}");
 }
 
@@ -132,16 +132,16 @@ async fn a_coding_is_made_once_and_counted() {
 async fn an_answer_that_was_replaced_is_not_put_back_when_it_is_weighed() {
     let (stand_in, proxy) = both("").await;
     proxy.list("visitor-a").await;
-    let old = proxy.room.store.get(&key("visitor-a")).unwrap();
+    let old = proxy.state.cache.store.get(&key("visitor-a")).unwrap();
     let conversation = stand_in.conversation_ids("visitor-a")[0];
     post(&format!("{}/{conversation}/messages", proxy.list_url("visitor-a")), r#"{"content":"one more"}"#).await;
     let new = proxy.list("visitor-a").await;
-    proxy.room.store.reweigh(&key("visitor-a"), &old);
-    assert_eq!(proxy.room.store.get(&key("visitor-a")).unwrap().answer.body, new.body);
+    proxy.state.cache.store.reweigh(&key("visitor-a"), &old);
+    assert_eq!(proxy.state.cache.store.get(&key("visitor-a")).unwrap().answer.body, new.body);
     // Nor if nothing took its place.
-    proxy.room.store.forget(&key("visitor-a"), proxy.room.ledger.now());
-    proxy.room.store.reweigh(&key("visitor-a"), &old);
-    assert!(proxy.room.store.get(&key("visitor-a")).is_none());
+    proxy.state.cache.store.forget(&key("visitor-a"), proxy.state.invalidation.ledger.now());
+    proxy.state.cache.store.reweigh(&key("visitor-a"), &old);
+    assert!(proxy.state.cache.store.get(&key("visitor-a")).is_none());
 }
 
 #[tokio::test]
@@ -184,7 +184,7 @@ async fn without_codings_to_offer_answers_do_not_vary_by_them() {
 async fn answers_from_before_a_reload_that_offers_codings_do_not_lack_vary() {
     let (stand_in, proxy) = both("encoding.offer = []").await;
     asking(&proxy, "visitor-a", "gzip").await;
-    proxy.room.reload(settings(&stand_in.url(), "encoding.offer = [\"gzip\"]")).unwrap();
+    proxy.state.reload(settings(&stand_in.url(), "encoding.offer = [\"gzip\"]")).unwrap();
     for _ in 0..2 {
         let answer = asking(&proxy, "visitor-a", "gzip").await;
         assert_eq!(answer.header("content-encoding"), Some("gzip"));
@@ -211,8 +211,12 @@ async fn a_trimmed_list_is_coded_as_it_was_trimmed() {
 async fn the_plain_body_is_sent_while_too_many_others_are_being_made() {
     let (stand_in, proxy) = both("").await;
     proxy.list("visitor-a").await;
-    let room = proxy.room.clone();
-    let all = room.encoding.try_acquire_many(u32::try_from(room.encoding.available_permits()).unwrap()).unwrap();
+    let state = proxy.state.clone();
+    let all = state
+        .cache
+        .encoding
+        .try_acquire_many(u32::try_from(state.cache.encoding.available_permits()).unwrap())
+        .unwrap();
     let plain = asking(&proxy, "visitor-a", "gzip").await;
     assert_eq!((plain.header("content-encoding"), &plain.body), (None, &stand_in.list_body("visitor-a")));
     assert_eq!(vary(&plain), ["Origin", "Accept-Encoding"]);
@@ -264,7 +268,7 @@ async fn a_bomb_is_passed_on_as_it_came_and_not_unpacked() {
         let sent = bomb.clone();
         let upstream = Asked::start(move |_| in_coding(json(""), coding, sent.clone())).await;
         let proxy = Proxy::in_front_of(&upstream.script.url, "").await;
-        let free = proxy.room.memory.free();
+        let free = proxy.state.cache.memory.free();
         for _ in 0..2 {
             let answer = asking(&proxy, "visitor-a", coding).await;
             assert_eq!((answer.status, answer.header("content-encoding")), (StatusCode::OK, Some(coding)));
@@ -274,7 +278,7 @@ async fn a_bomb_is_passed_on_as_it_came_and_not_unpacked() {
                 answer.cache_status()
             );
         }
-        assert_eq!((proxy.room.store.size().0, proxy.room.memory.free()), (0, free));
+        assert_eq!((proxy.state.cache.store.size().0, proxy.state.cache.memory.free()), (0, free));
     }
 }
 
@@ -286,7 +290,7 @@ async fn a_body_that_finds_no_memory_to_be_unpacked_in_is_passed_on() {
     let upstream = Asked::start(move |_| in_coding(json(""), "gzip", body.clone())).await;
     let settings = "cache.memory = \"1MiB\"\ncache.fetch_memory = \"1MiB\"\ncache.max_body = \"1MiB\"";
     let proxy = Proxy::in_front_of(&upstream.script.url, settings).await;
-    let held = proxy.room.memory.room(Some(proxy.room.memory.free() - room_for_it), 2 << 20).await;
+    let held = proxy.state.cache.memory.room(Some(proxy.state.cache.memory.free() - room_for_it), 2 << 20).await;
     let passed = asking(&proxy, "visitor-a", "gzip").await;
     assert!(passed.cache_status().ends_with("detail=too_large"), "{}", passed.cache_status());
     assert!(decoded(&passed) == list(900_000).as_bytes());
@@ -362,7 +366,7 @@ async fn a_window_that_is_too_large_is_malformed() {
 async fn what_was_made_is_kept_with_its_entry() {
     let (_stand_in, proxy) = both("").await;
     let coded = asking(&proxy, "visitor-a", "br").await;
-    let entry = proxy.room.store.get(&key("visitor-a")).unwrap();
+    let entry = proxy.state.cache.store.get(&key("visitor-a")).unwrap();
     assert_eq!(entry.coded(Coding::Brotli).get(), Some(&Some(coded.body)));
     assert_eq!(entry.coded(Coding::Gzip).get(), None, "nobody asked");
 }

@@ -2,9 +2,9 @@
 
 use http::{HeaderMap, StatusCode};
 
-use super::{Asked, both, json_with, list};
+use super::{Asked, json_with, list};
 use crate::support::script::Scripted;
-use crate::support::{Answer, Proxy, get_with, post, request, send};
+use crate::support::{Answer, Proxy, both, get_with, post, request, send};
 
 const A: &str = "https://a.test";
 const B: &str = "https://b.test";
@@ -168,8 +168,8 @@ async fn a_list_that_passed_by_outdates_the_one_of_its_origin() {
     assert!(from(&proxy, A).await.is_hit());
     // Readers without an origin have the newer one by now.
     current.store(true, std::sync::atomic::Ordering::SeqCst);
-    let key = anteroom::policy::key::Key::new(anteroom::demo::INBOX, "visitor-a", None);
-    proxy.room.store.forget(&key, proxy.room.ledger.now());
+    let key = anteroom::policy::http::key::Key::new(anteroom_stand_in::INBOX, "visitor-a", None);
+    proxy.state.cache.store.forget(&key, proxy.state.invalidation.ledger.now());
     assert_eq!(proxy.list("visitor-a").await.text(), list(60));
     let seen = get_with(&proxy.list_url("visitor-a"), &[("origin", A), ("cookie", "a=b")]).await;
     assert_eq!(seen.text(), list(60));
@@ -184,7 +184,7 @@ async fn errors_have_the_fields_too() {
     // The upstream's own.
     let missing = get_with(&proxy.list_url("nobody"), &[("origin", A)]).await;
     assert_eq!((missing.status, cors(&missing)), (StatusCode::NOT_FOUND, cors(&direct)));
-    stand_in.fault(anteroom::demo::Fault::Error);
+    stand_in.fault(anteroom_stand_in::Fault::Error);
     let failed = from(&proxy, A).await;
     assert_eq!((failed.status, cors(&failed)), (StatusCode::INTERNAL_SERVER_ERROR, cors(&direct)));
     assert!(cors(&proxy.list("visitor-a").await).is_empty());

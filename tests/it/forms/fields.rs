@@ -3,12 +3,12 @@
 
 use std::time::Duration;
 
-use anteroom::demo::{Fault, Matcher, Options, Point, StandIn};
+use anteroom_stand_in::{Fault, Matcher, Options, Point, StandIn};
 use http::StatusCode;
 
-use super::{Asked, both, json_with, list};
+use super::{Asked, json_with, list};
 use crate::support::raw::{Scripted, exchange};
-use crate::support::{Proxy, get, get_with, jump, post, request, send, spawn};
+use crate::support::{Proxy, both, get, get_with, jump, post, request, send, spawn};
 
 /// A list from an upstream that sends these fields and no `Date`.
 fn raw(fields: &str) -> String {

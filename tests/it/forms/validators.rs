@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anteroom::demo::Options;
+use anteroom_stand_in::Options;
 use http::StatusCode;
 
-use super::{Asked, both, json_with, list};
+use super::{Asked, json_with, list};
 use crate::support::raw::{Scripted, exchange};
 use crate::support::script::answer;
-use crate::support::{Answer, Proxy, get_with, jump, request, send};
+use crate::support::{Answer, Proxy, both, get_with, jump, request, send};
 
 const CODINGS: [&str; 4] = ["identity", "gzip", "br", "zstd"];
 
@@ -209,13 +209,13 @@ async fn a_304_may_say_that_nothing_is_to_be_stored() {
     with(&proxy, &[]).await;
     let again = with(&proxy, &[]).await;
     assert_eq!(again.cache_status(), "anteroom; fwd=stale; fwd-status=304");
-    assert_eq!((again.text(), proxy.room.store.size().0), (list(50), 0));
+    assert_eq!((again.text(), proxy.state.cache.store.size().0), (list(50), 0));
 }
 
 /// The upstream compares one value, as it is (`api.md` 6.2): it gets back what it gave, not what readers get.
 #[tokio::test]
 async fn a_trimmed_list_is_revalidated_with_the_upstreams_validator() {
-    let stand_in = anteroom::demo::StandIn::start(Options::default()).await.unwrap();
+    let stand_in = anteroom_stand_in::StandIn::start(Options::default()).await.unwrap();
     let settings = "payload.trim.messages_per_conversation = 1\ncache.stale_while_revalidate = \"0s\"";
     let proxy = Proxy::start(&stand_in, settings).await;
     let first = with(&proxy, &[]).await;
@@ -236,7 +236,7 @@ async fn a_trimmed_list_is_revalidated_with_the_upstreams_validator() {
 async fn a_list_of_tags_may_come_in_several_fields() {
     let (_stand_in, proxy) = both("").await;
     let etag = with(&proxy, &[]).await.header("etag").unwrap().to_owned();
-    let path = anteroom::demo::StandIn::list_path("visitor-a");
+    let path = anteroom_stand_in::StandIn::list_path("visitor-a");
     let fields = format!("if-none-match: \"a,b\" , \"c\"\r\nif-none-match: \"d\",,{etag}");
     let held = exchange(&proxy.url, format!("GET {path} HTTP/1.1\r\nhost: h\r\n{fields}\r\n\r\n")).await;
     assert_eq!(held.status(), 304);

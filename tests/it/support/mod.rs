@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anteroom::config::{self, Config, Flags, SettingsFile};
-use anteroom::demo::{INBOX, Options, StandIn};
 use anteroom::engine::metrics::Metrics;
-use anteroom::room::Room;
-use anteroom::server::{Drained, Server};
+use anteroom::server::listeners::{Drained, Server};
+use anteroom::state::State;
+use anteroom_stand_in::{INBOX, Options, StandIn};
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -26,7 +26,7 @@ use tokio::task::JoinHandle;
 pub struct Proxy {
     pub url: String,
     pub admin: String,
-    pub room: Arc<Room>,
+    pub state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
 }
@@ -56,14 +56,14 @@ impl Proxy {
     pub async fn in_front_of(upstream: &str, more: &str) -> Self {
         let config = settings(upstream, more);
         let settings = config.server;
-        let room = Room::new(config, Arc::new(Metrics::new())).expect("the room can be put together");
-        let server = Server::bind(room.clone(), settings).await.expect("loopback can be bound");
+        let state = State::new(config, Arc::new(Metrics::new())).expect("the room can be put together");
+        let server = Server::bind(state.clone(), settings).await.expect("loopback can be bound");
         let (public, admin) = server.addresses().expect("a bound socket has an address");
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async {
             let _ = stopped.await;
         }));
-        Self { url: format!("http://{public}"), admin: format!("http://{admin}"), room, stop: Some(stop), running }
+        Self { url: format!("http://{public}"), admin: format!("http://{admin}"), state, stop: Some(stop), running }
     }
 
     /// Tells it to stop; gives how the drain went.

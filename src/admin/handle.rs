@@ -1,0 +1,27 @@
+//! The private listener: which room answers.
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+
+use super::health::{live, metrics, ready};
+use super::purge::purge;
+use crate::engine::body::Body;
+use crate::engine::problem::problem;
+use crate::state::State;
+
+/// Answers a request on the private listener.
+pub async fn handle(state: &State, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Error>) -> Response<Body> {
+    let reads = head.method == Method::GET || head.method == Method::HEAD;
+    match head.uri.path() {
+        "/metrics" if reads => metrics(state),
+        "/live" if reads => live(),
+        "/ready" if reads => ready(state),
+        "/purge" if head.method == Method::POST => purge(state, head, body).await,
+        "/metrics" | "/live" | "/ready" | "/purge" => {
+            problem(StatusCode::METHOD_NOT_ALLOWED, "GET /metrics, /live, /ready; POST /purge", false)
+        }
+        _ => problem(StatusCode::NOT_FOUND, "there are /metrics, /live, /ready and /purge", false),
+    }
+}

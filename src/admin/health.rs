@@ -1,0 +1,55 @@
+//! `/metrics`, `/live` and `/ready`.
+
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+
+use crate::engine::body::Body;
+use crate::engine::clock;
+use crate::state::State;
+
+/// The process answers.
+pub(super) fn live() -> Response<Body> {
+    text(StatusCode::OK, "live\n")
+}
+
+/// Whether requests are to be sent here.
+pub(super) fn ready(state: &State) -> Response<Body> {
+    if state.lifecycle.ready.load(Ordering::Acquire) {
+        // Without events lists are only fetched more often: no reason to take no requests.
+        match state.silent_for(clock::now()) {
+            Some(silent) => {
+                let silent = format!("ready\nwebhooks are silent: one was due {} s ago\n", silent.as_secs());
+                text(StatusCode::OK, silent)
+            }
+            None => text(StatusCode::OK, "ready\n"),
+        }
+    } else {
+        text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+    }
+}
+
+/// Sizes are read when they are asked for, not kept up on the request path.
+pub(super) fn metrics(state: &State) -> Response<Body> {
+    let metrics = &state.metrics;
+    let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    let (entries, bytes) = state.cache.store.size();
+    metrics.cache_entries.set(signed(entries));
+    metrics.cache_bytes.set(signed(bytes));
+    metrics.body_bytes.set(signed(state.cache.memory.held()));
+    metrics.flights.set(signed(state.cache.flights.under_way() as u64));
+    metrics.webhooks_silent.set(i64::from(state.silent_for(clock::now()).is_some()));
+    metrics.ready.set(i64::from(state.lifecycle.ready.load(Ordering::Acquire)));
+    let mut response = Response::new(Body::from(Bytes::from(metrics.render())));
+    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(text.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,115 @@
+//! `anteroom demo`: the stand-in and the proxy in one process, and the `curl` lines that show what the proxy does.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::config::{self, Config, Flags, SettingsFile};
+use crate::policy::secret::Secret;
+use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
+use clap::Args;
+
+use super::log::log_to_standard_error;
+use super::serve::serve;
+use super::terminal::{Done, runtime};
+
+#[derive(Args)]
+pub(super) struct Demo {
+    /// Where clients connect; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: String,
+    /// Where metrics and health are.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9180")]
+    admin: String,
+    /// Where the stand-in listens, for other programs to ask it too; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    stand_in: SocketAddr,
+    /// What the stand-in does wrong with lists, such as slow, error, hang or truncate; may be given more than once.
+    #[arg(long, value_name = "KIND")]
+    fault: Vec<Fault>,
+}
+
+impl Demo {
+    pub(super) fn run(self) -> Done {
+        runtime()?.block_on(async {
+            let options = Options { address: self.stand_in, ..Options::demo(self.fault) };
+            let stand_in = StandIn::start(options).await;
+            let stand_in = stand_in.map_err(|error| format!("the stand-in cannot start: {error}"))?;
+            let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
+            let flags = Flags { upstream: Some(stand_in.url()), listen: Some(self.listen), admin: Some(self.admin) };
+            let known = Secret::new(secret.as_str());
+            let reread = move || -> Result<Config, String> {
+                let none = std::iter::empty::<(String, String)>();
+                let loaded = config::load(SettingsFile::None, &flags, none);
+                let mut config = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?.config;
+                // Nobody waits for a demonstration to end.
+                config.server.drain_notice = Duration::ZERO;
+                config.log.hits = 1.0;
+                config.webhook.secrets = known.iter().cloned().collect();
+                Ok(config)
+            };
+            let config = reread()?;
+            log_to_standard_error(&config.log)?;
+            println!("stand-in for the API on {}", stand_in.url());
+            let stand_in = &stand_in;
+            serve(config, reread, |public, admin| {
+                stand_in.send_webhooks_to(webhook(public, secret));
+                explain(public, admin, &stand_in.url());
+            })
+            .await
+        })
+    }
+}
+
+/// A secret for this run. Nobody has to type it, so nobody is shown it.
+fn new_secret() -> std::io::Result<String> {
+    let mut bytes = [0; 16];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
+}
+
+/// The proxy as a receiver, told as late as by a queue that has other things to do.
+fn webhook(public: SocketAddr, secret: String) -> Webhook {
+    let delay = Duration::from_millis(200)..=Duration::from_millis(400);
+    let webhook = Webhook::account(format!("http://{public}/_anteroom/webhooks")).signed_with(secret);
+    webhook.with(Trouble { delay, ..Trouble::default() })
+}
+
+/// Says what to type, and what it will show.
+fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str) {
+    let contact = format!("http://{public}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a");
+    let list = format!("{contact}/conversations");
+    let behind = format!("{stand_in}/api/v1/accounts/7/conversations/131/messages");
+    println!(
+        "
+Type these into another terminal:
+
+# A miss: fetched from the API; Cache-Status says fwd=uri-miss.
+curl -i {list}
+
+# A hit: the same again, from memory; Cache-Status says hit.
+curl -i {list}
+
+# A 304: the client has this list already.
+curl -i -H 'If-None-Match: *' {list}
+
+# A write: it passes through, and the list is out of date before this answer comes.
+curl -i -H 'Content-Type: application/json' -d '{{\"content\": \"Is anybody there?\"}}' {list}/131/messages
+
+# The read after it: fetched again, with the new message at its end.
+curl -i {list}
+
+# What the proxy counted.
+curl http://{admin}/metrics
+
+# An agent answers behind the proxy's back: this goes straight to the API, which tells the proxy by webhook.
+curl -i -H 'api_access_token: agent-token' -d 'content=We are here.' {behind}
+
+# The read after it: the webhook has come within half a second, so the answer is in the list.
+curl -i {list}
+"
+    );
+    // A closed pipe is no reason to stop.
+    let _ = std::io::stdout().flush();
+}

@@ -1,0 +1,27 @@
+//! What every command needs to talk to the terminal.
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+/// An error on the way: one message, exit code 2 unless a command says otherwise.
+pub(super) type Done = Result<ExitCode, String>;
+
+/// Tells of a mistake.
+pub(super) fn complain(message: &str) {
+    eprintln!("anteroom: {message}");
+}
+
+/// Prints what was asked for.
+pub(super) fn say(text: &str, code: ExitCode) -> Done {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads only the first lines has closed the pipe: no mistake of ours.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
+        _ => Ok(code),
+    }
+}
+
+/// What runs the program's tasks.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| format!("no runtime: {error}"))
+}

@@ -1,0 +1,300 @@
+//! Text to a checked `Config`, or every mistake at once.
+//!
+//! Values come from flags, the environment, a file and the defaults, in this order of strength. One table names every
+//! setting; each room owns the struct that it obeys, and only this module knows the text.
+
+mod listing;
+mod mistakes;
+mod settings;
+mod sources;
+mod table;
+mod values;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+
+pub use listing::example;
+pub use mistakes::ConfigError;
+pub use settings::{AdminSettings, FetchSettings, LogFormat, LogSettings, ServerSettings, SettleSettings};
+pub use sources::{Flags, SettingsFile};
+
+use crate::engine::flights::FlightSettings;
+use crate::engine::store::StoreSettings;
+use crate::engine::upstream::settings::UpstreamSettings;
+use crate::policy::coherence::webhook::WebhookSettings;
+use crate::policy::http::encoding::EncodingSettings;
+use crate::policy::http::freshness::Lifetimes;
+use crate::policy::http::key::QueryRule;
+use crate::policy::http::route::CredentialsRule;
+use crate::policy::payload::{PayloadSettings, Trim};
+use mistakes::Place;
+use sources::{Environment, Reading};
+use table::Draft;
+
+/// Where a file of settings is looked for if none is named.
+const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
+
+/// Every setting, read and checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// `listen.address`, `admin.address` and `drain`.
+    pub server: ServerSettings,
+    /// `admin.token`.
+    pub admin: AdminSettings,
+    /// `upstream`, but for what concerns shared fetches alone.
+    pub upstream: UpstreamSettings,
+    /// `cache.memory`.
+    pub store: StoreSettings,
+    /// `cache.ttl` and its kin.
+    pub lifetimes: Lifetimes,
+    /// `cache.query`.
+    pub query: QueryRule,
+    /// `cache.credentials`.
+    pub credentials: CredentialsRule,
+    /// `cache.serve_outdated_on_error`: whether an answer known to be older than a write may stand in for a failed
+    /// fetch.
+    pub serve_outdated_on_error: bool,
+    /// The limits of a shared fetch.
+    pub fetch: FetchSettings,
+    /// The limits of waiting for one.
+    pub flights: FlightSettings,
+    /// `cache.settle` and `cache.settle_unknown`.
+    pub settle: SettleSettings,
+    /// `payload`, with the trim compiled.
+    pub payload: PayloadSettings,
+    /// `encoding`.
+    pub encoding: EncodingSettings,
+    /// `webhook`.
+    pub webhook: WebhookSettings,
+    /// `cable.observe`: whether events that pass through WebSockets are heard.
+    pub observe_cable: bool,
+    /// `audit.share`: the share of hits that are fetched again behind.
+    pub audit_share: f64,
+    /// `log`.
+    pub log: LogSettings,
+}
+
+/// A `Config`, and the account of where it came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What the program obeys.
+    pub config: Config,
+    listing: String,
+}
+
+impl Loaded {
+    /// What `anteroom config` prints: every setting in force, with its source. It is TOML that can be read again;
+    /// secrets are `***` and commented out.
+    pub fn listing(&self) -> &str {
+        &self.listing
+    }
+}
+
+/// Reads all sources and checks them. `environment` is all of it: it is asked for settings and for secrets.
+pub fn load<K: Into<OsString>, V: Into<OsString>>(
+    file: SettingsFile,
+    flags: &Flags,
+    environment: impl IntoIterator<Item = (K, V)>,
+) -> Result<Loaded, ConfigError> {
+    let mut reading = Reading::new(Environment::new(environment));
+    let file = match sources::find_file(file, &USUAL_FILES.map(Path::new)) {
+        Ok(None) => None,
+        Ok(Some((path, text))) => {
+            reading.file(&path, &text);
+            Some(path)
+        }
+        Err((path, what)) => {
+            reading.unreadable_file(what);
+            Some(path)
+        }
+    };
+    reading.variables();
+    reading.flags(flags);
+    check(&mut reading);
+    let Reading { draft, origins, mistakes, .. } = reading;
+    if mistakes.is_empty() {
+        let listing = listing::in_force(&draft, &origins);
+        Ok(Loaded { config: build(draft), listing })
+    } else {
+        Err(ConfigError::new(file, mistakes))
+    }
+}
+
+/// What is missing, and what does not go together.
+fn check(reading: &mut Reading) {
+    if reading.is_missing("upstream.url") {
+        let what = "upstream.url: is not set; give --upstream URL, set ANTEROOM_UPSTREAM__URL, or write \
+                    url = \"https://...\" below [upstream] in a file of settings";
+        reading.mistake(Place::Together, what.to_owned());
+    }
+    for Clash { first, second, clashes, what } in CLASHES {
+        let (draft, origins) = (&reading.draft, &reading.origins);
+        let told = |name: &str| {
+            let value = table::find(name).and_then(|setting| (setting.show)(draft))?;
+            Some(format!("{name} = {value} ({})", origins.get(name)?))
+        };
+        // A setting that could not be read was told of already.
+        if let (Some(first), Some(second)) = (told(first), told(second))
+            && clashes(draft) == Some(true)
+        {
+            let what = format!("{first} and {second}: {what}");
+            reading.mistake(Place::Together, what);
+        }
+    }
+}
+
+/// Two settings that are right each for itself, but not together.
+struct Clash {
+    first: &'static str,
+    second: &'static str,
+    /// `None` if one of them has no value.
+    clashes: fn(&Draft) -> Option<bool>,
+    what: &'static str,
+}
+
+const CLASHES: &[Clash] = &[
+    Clash {
+        first: "listen.address",
+        second: "admin.address",
+        clashes: |draft| Some(overlap(draft.listen?, draft.admin?)),
+        what: "both listeners would take the same port; give them different ones",
+    },
+    Clash {
+        first: "cache.max_body",
+        second: "cache.memory",
+        clashes: |draft| Some(draft.max_body? > draft.memory?),
+        what: "the largest list would not fit into the cache; lower the first or raise the second",
+    },
+    Clash {
+        first: "cache.max_body",
+        second: "cache.fetch_memory",
+        clashes: |draft| Some(draft.max_body? > draft.fetch_memory?),
+        what: "the largest list could never be collected; lower the first or raise the second",
+    },
+    Clash {
+        first: "cache.stale_if_error",
+        second: "cache.ttl",
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl?),
+        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
+    },
+    Clash {
+        first: "cache.stale_if_error",
+        second: "cache.ttl_with_events",
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_with_events?),
+        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
+    },
+    Clash {
+        first: "cache.stale_if_error",
+        second: "cache.ttl_without_events",
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_without_events?),
+        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
+    },
+    Clash {
+        first: "cache.ttl_without_events",
+        second: "cache.ttl_with_events",
+        clashes: |draft| Some(draft.ttl_without_events? > draft.ttl_with_events?),
+        what: "lists would be kept longer when nobody tells that they have changed; swap them",
+    },
+    Clash {
+        first: "cache.ttl_with_events",
+        second: "webhook.secrets",
+        clashes: |draft| {
+            draft.ttl_with_events?;
+            Some(draft.webhook_secrets.as_ref()?.is_empty() && draft.unsigned_token.is_none())
+        },
+        what: "no event would ever arrive; set webhook.secrets, or leave the first out",
+    },
+    Clash {
+        first: "payload.trim.drop",
+        second: "payload.trim.statuses",
+        clashes: |draft| Some(Trim::compile(None, draft.statuses.as_ref()?, draft.drop.as_ref()?, false).is_err()),
+        what: "conversations are chosen by the status that would be dropped; leave one of the two out",
+    },
+];
+
+/// Whether two listeners would want the same port of the same address. `[::]` takes the port for IPv4 as well.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let takes_all =
+        |all: SocketAddr, other: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || other.is_ipv4());
+    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes_all(a, b) || takes_all(b, a))
+}
+
+/// A draft without mistakes, sorted into the rooms.
+fn build(draft: Draft) -> Config {
+    Config {
+        server: ServerSettings {
+            listen: given(draft.listen),
+            admin: given(draft.admin),
+            drain_notice: given(draft.drain_notice),
+            drain_deadline: given(draft.drain_deadline),
+        },
+        admin: AdminSettings { token: draft.token },
+        upstream: UpstreamSettings {
+            base: given(draft.upstream),
+            connect_timeout: given(draft.connect_timeout),
+            head_timeout: given(draft.head_timeout),
+            stall_timeout: given(draft.stall_timeout),
+            pool_idle: given(draft.pool_idle),
+            ca_file: draft.ca_file,
+        },
+        store: StoreSettings { memory: given(draft.memory) },
+        lifetimes: Lifetimes {
+            ttl: given(draft.ttl),
+            ttl_with_events: draft.ttl_with_events,
+            ttl_without_events: draft.ttl_without_events,
+            stale_while_revalidate: given(draft.stale_while_revalidate),
+            stale_if_error: given(draft.stale_if_error),
+            negative_ttl: given(draft.negative_ttl),
+        },
+        query: given(draft.query),
+        credentials: given(draft.credentials),
+        serve_outdated_on_error: given(draft.serve_outdated_on_error),
+        fetch: FetchSettings {
+            timeout: given(draft.fetch_timeout),
+            max_in_flight: given(draft.max_in_flight),
+            max_body: given(draft.max_body),
+            memory: given(draft.fetch_memory),
+        },
+        flights: FlightSettings { wait: given(draft.wait), max_waiters: given(draft.max_waiters) },
+        settle: SettleSettings { settle: given(draft.settle), settle_unknown: given(draft.settle_unknown) },
+        payload: PayloadSettings {
+            validate: given(draft.validate),
+            trim: Trim::compile(
+                draft.messages_per_conversation,
+                &given(draft.statuses),
+                &given(draft.drop),
+                given(draft.sort_conversations),
+            )
+            .expect("each part was checked, and that they go together"),
+        },
+        encoding: EncodingSettings {
+            offer: given(draft.offer),
+            min_size: given(draft.min_size),
+            zstd_level: given(draft.zstd_level),
+            br_level: given(draft.br_level).unsigned_abs(),
+            gzip_level: given(draft.gzip_level).unsigned_abs(),
+        },
+        webhook: WebhookSettings {
+            path: given(draft.webhook_path),
+            secrets: given(draft.webhook_secrets),
+            unsigned_token: draft.unsigned_token,
+            max_age: given(draft.webhook_max_age),
+            silent_after: given(draft.webhook_silent_after),
+        },
+        observe_cable: given(draft.observe_cable),
+        audit_share: given(draft.audit_share),
+        log: LogSettings {
+            format: given(draft.log_format),
+            level: given(draft.log_level),
+            hits: given(draft.log_hits),
+        },
+    }
+}
+
+fn given<T>(value: Option<T>) -> T {
+    value.expect("what has no default was found missing before")
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,70 @@
+//! What the rooms above obey; those of the policy and the engine have their settings beside them.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use crate::policy::secret::Secret;
+
+/// What the listeners and the drain obey.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// `listen.address`: the public listener.
+    pub listen: SocketAddr,
+    /// `admin.address`: the private listener.
+    pub admin: SocketAddr,
+    /// `drain.notice`: how long `/ready` says 503 while requests are still taken.
+    pub drain_notice: Duration,
+    /// `drain.deadline`: how long answers in flight may take after that.
+    pub drain_deadline: Duration,
+}
+
+/// What the private listener obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminSettings {
+    /// `admin.token`: the bearer token of `POST /purge`; without it purge is off.
+    pub token: Option<Secret>,
+}
+
+/// What a shared fetch obeys.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchSettings {
+    /// `upstream.fetch_timeout`: the whole fetch, from the first byte sent to the last one read.
+    pub timeout: Duration,
+    /// `upstream.max_in_flight`: shared fetches at once.
+    pub max_in_flight: usize,
+    /// `cache.max_body`, in bytes: a larger list passes through, unkept.
+    pub max_body: u64,
+    /// `cache.fetch_memory`, in bytes: bodies being collected, all together.
+    pub memory: u64,
+}
+
+/// How long a write's effects may go on after its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SettleSettings {
+    /// `cache.settle`: after a 2xx, since bots and automations follow a write.
+    pub settle: Duration,
+    /// `cache.settle_unknown`: after anything unclear, since it may be committed later.
+    pub settle_unknown: Duration,
+}
+
+/// How the program logs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogSettings {
+    /// `log.format`.
+    pub format: LogFormat,
+    /// `log.level`: a level or a filter such as `info,anteroom=debug`.
+    pub level: String,
+    /// `log.hits`: share of hits that get an access line, 0 to 1.
+    pub hits: f64,
+}
+
+/// `log.format`: the form of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `pretty` on a terminal, else `json`.
+    Auto,
+    /// For people.
+    Pretty,
+    /// For machines.
+    Json,
+}

@@ -1,0 +1,424 @@
+//! Every metric, named and explained once; `docs/metrics.md` is made from this file.
+//!
+//! Labels come from closed sets. Handles of the hit path are resolved once.
+
+mod declared;
+mod labels;
+
+use std::array;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+
+use crate::policy::coherence::event::Event;
+use declared::Declaring;
+pub use declared::{Described, Label};
+pub use labels::{Audited, CableResult, Ending, InvalidationSource, Untold, WebhookResult, class_label, method_label};
+use labels::{
+    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
+    method_index,
+};
+
+/// Seconds: from what nobody notices to the longest a list may be kept.
+const STALENESS_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+
+/// The series of requests that are at zero from the start, so that a ratio or an alert has something to begin from:
+/// of each outcome the likeliest. Others come with the first request of their kind.
+const FIRST_REQUESTS: [(Ending, usize, usize); 11] = [
+    (Ending::Hit, 0, 1),
+    (Ending::Stale, 0, 1),
+    (Ending::Miss, 0, 1),
+    (Ending::Joined, 0, 1),
+    (Ending::Bypass, 0, 1),
+    (Ending::Pass, 0, 1),
+    (Ending::Write, 2, 1),
+    (Ending::Webhook, 2, 1),
+    (Ending::Refused, 0, 3),
+    (Ending::Failed, 0, 3),
+    (Ending::Failed, 0, 4),
+];
+
+/// All metrics of the program. A test has its own.
+pub struct Metrics {
+    registry: Registry,
+    described: Vec<Described>,
+    requests: IntCounterVec,
+    resolved: Box<[OnceLock<IntCounter>]>,
+    durations: [Histogram; Ending::ALL.len()],
+    /// Requests being answered.
+    pub requests_in_flight: IntGauge,
+    /// Open connections of clients, by listener.
+    pub connections: IntGaugeVec,
+    /// Connections that ended by a mistake of their own, by kind.
+    pub connection_errors: IntCounterVec,
+    /// Open tunnels.
+    pub tunnels: IntGauge,
+    /// Requests to the upstream, by result.
+    pub upstream_requests: IntCounterVec,
+    /// Time from the request to the head, and to the end of the answer.
+    pub upstream_duration: HistogramVec,
+    /// Requests the upstream is answering.
+    pub upstream_in_flight: IntGauge,
+    /// Stored answers.
+    pub cache_entries: IntGauge,
+    /// Their weight.
+    pub cache_bytes: IntGauge,
+    /// Bodies in memory.
+    pub body_bytes: IntGauge,
+    /// What the settings allow.
+    pub limits: IntGaugeVec,
+    /// Whether `/ready` says so.
+    pub ready: IntGauge,
+    /// Stored answers that went, by cause.
+    pub evictions: IntCounterVec,
+    /// Lists that could not be shared, by reason.
+    pub bypass: IntCounterVec,
+    /// Age of answers served from memory.
+    pub answer_age: Histogram,
+    /// Fetches under way.
+    pub flights: IntGauge,
+    /// Readers waiting for a fetch.
+    pub waiters: IntGauge,
+    /// How fetches ended.
+    pub flight_ends: IntCounterVec,
+    invalidations: [IntCounter; InvalidationSource::ALL.len()],
+    webhooks: Box<[IntCounter]>,
+    /// Time from an event to its webhook.
+    pub webhook_delay: Histogram,
+    /// Whether webhooks that should come do not.
+    pub webhooks_silent: IntGauge,
+    /// Messages that passed through WebSockets towards clients, if they are looked at, by result.
+    pub cable_messages: IntCounterVec,
+    /// For how long lists were served that had changed.
+    pub staleness: Histogram,
+    /// Lists that had changed when they were fetched again though nobody had told, by class.
+    pub untold_changes: IntCounterVec,
+    /// Hits that were fetched again to see whether they had changed, by result.
+    pub audits: IntCounterVec,
+    /// Writes of which no contact was known.
+    pub writes_unattributed: IntCounter,
+    /// Lists that were compared with the contract, by result.
+    pub payload_lists: IntCounterVec,
+    /// What differs from the contract, by field and kind.
+    pub payload_violations: IntCounterVec,
+    /// Keys that are not on the published page.
+    pub payload_unknown_keys: IntCounter,
+    /// Settings that were read again, by result.
+    pub config_reloads: IntCounterVec,
+    /// Bytes of lists, by stage.
+    pub payload_bytes: IntCounterVec,
+    /// Those of the stage `sent`, resolved for the hit path.
+    pub payload_bytes_sent: IntCounter,
+}
+
+impl Metrics {
+    /// A fresh set.
+    #[expect(clippy::too_many_lines, reason = "a list: one metric after another, each with its explanation")]
+    pub fn new() -> Self {
+        let mut declare = Declaring::new();
+        let build = declare.gauges(
+            "anteroom_build_info",
+            "Constant 1; the version and commit that run.",
+            &[("version", &[]), ("commit", &[])],
+        );
+        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("ANTEROOM_COMMIT").unwrap_or("unknown")]).set(1);
+        let requests = declare.counters(
+            "anteroom_requests_total",
+            "Requests of clients that were answered, by how they ended. A client that left before its answer counts as \
+             `failed` with `4xx`.",
+            &[("outcome", Ending::LABELS), ("method", &METHODS), ("status_class", &CLASSES)],
+        );
+        let durations = declare.histograms(
+            "anteroom_request_duration_seconds",
+            "Time from the end of a request's head to the end of its answer being handed to the connection.",
+            ("outcome", Ending::LABELS),
+            &[
+                50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+                30.0,
+            ],
+        );
+        let invalidations = declare.counters(
+            "anteroom_invalidations_total",
+            "Changes after which answers were out of date, by who told: a write that passed through, a webhook, an \
+             event that passed through a WebSocket, a purge, a fetch that was overtaken, a list that passed by the \
+             cache and differed.",
+            &[("source", InvalidationSource::LABELS)],
+        );
+        let webhooks = declare.counters(
+            "anteroom_webhooks_total",
+            "Webhooks received, by event and result. What is not known to be genuine is not read: its event is `other`.",
+            &[("event", EVENTS), ("result", WebhookResult::LABELS)],
+        );
+        let payload_bytes = declare.counters(
+            "anteroom_payload_bytes_total",
+            "Bytes of list bodies received from the upstream, kept in memory and sent to clients.",
+            &[("stage", &["received", "kept", "sent"])],
+        );
+        let this = Self {
+            durations: array::from_fn(|index| durations.with_label_values(&[Ending::LABELS[index]])),
+            resolved: (0..Ending::ALL.len() * METHODS.len() * CLASSES.len()).map(|_| OnceLock::new()).collect(),
+            requests,
+            requests_in_flight: declare.gauge("anteroom_requests_in_flight", "Requests being answered."),
+            connections: declare.gauges(
+                "anteroom_connections",
+                "Open connections of clients, by listener.",
+                &[("listener", &["public", "admin"])],
+            ),
+            connection_errors: declare.counters(
+                "anteroom_connection_errors_total",
+                "Connections of clients that ended by an error, by its kind. `accept`: none could be taken, most often for \
+                 want of file descriptors.",
+                &[("kind", CONNECTION_ERRORS)],
+            ),
+            tunnels: declare.gauge("anteroom_tunnels", "Open WebSocket tunnels."),
+            upstream_requests: declare.counters(
+                "anteroom_upstream_requests_total",
+                "Requests sent to the upstream, by their result: a status class or what went wrong. `client`: the client's \
+                 own body broke off.",
+                &[("result", UPSTREAM_RESULTS)],
+            ),
+            upstream_duration: declare.histograms(
+                "anteroom_upstream_duration_seconds",
+                "Time from sending a request to the upstream until the head (phase `head`) and the end (phase `whole`) of \
+                 its answer.",
+                ("phase", &["head", "whole"]),
+                &[1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0],
+            ),
+            upstream_in_flight: declare.gauge(
+                "anteroom_upstream_in_flight",
+                "Requests sent to the upstream whose answer has not ended.",
+            ),
+            cache_entries: declare.gauge("anteroom_cache_entries", "Stored answers."),
+            cache_bytes: declare.gauge("anteroom_cache_bytes", "Weight of stored answers with their bookkeeping."),
+            body_bytes: declare.gauge(
+                "anteroom_body_bytes",
+                "Memory held by bodies of lists: being collected, stored, or evicted and still being sent.",
+            ),
+            limits: declare.gauges(
+                "anteroom_limit",
+                "What the settings allow: `cache.memory`, that and `cache.fetch_memory`, `upstream.max_in_flight`, \
+                 `cache.max_waiters`. Reloading does not change them.",
+                &[("of", LIMITS)],
+            ),
+            ready: declare.gauge("anteroom_ready", "1 while `/ready` says so, 0 from the moment the program is told to stop."),
+            evictions: declare.counters(
+                "anteroom_cache_evictions_total",
+                "Stored answers that went, by cause: for want of room, replaced by a newer one, removed, or of no use any \
+                 more.",
+                &[("cause", &["size", "replaced", "explicit", "expired"])],
+            ),
+            bypass: declare.counters(
+                "anteroom_cache_bypass_total",
+                "Conversation lists that could not be shared, by reason.",
+                &[("reason", BYPASS_REASONS)],
+            ),
+            answer_age: declare.histogram(
+                "anteroom_answer_age_seconds",
+                "Age of answers served from memory, from the moment their fetch began.",
+                &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0],
+            ),
+            flights: declare.gauge("anteroom_flights", "Shared fetches under way."),
+            waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
+            flight_ends: declare.counters(
+                "anteroom_flight_ends_total",
+                "Shared fetches that ended, by how. `waiter_deadline` counts readers who gave up waiting, while the fetch \
+                 went on.",
+                &[("end", FLIGHT_ENDS)],
+            ),
+            invalidations: array::from_fn(|index| invalidations.with_label_values(&[InvalidationSource::LABELS[index]])),
+            webhooks: EVENTS
+                .iter()
+                .flat_map(|event| WebhookResult::LABELS.iter().map(|result| webhooks.with_label_values(&[*event, *result])))
+                .collect(),
+            webhook_delay: declare.histogram(
+                "anteroom_webhook_delay_seconds",
+                "Time from an event, by the application's own clock, to its webhook: until then a list that was kept was \
+                 served without it. Only new messages, in whole seconds, and changes of conversations tell their time.",
+                STALENESS_BUCKETS,
+            ),
+            webhooks_silent: declare.gauge(
+                "anteroom_webhooks_silent",
+                "1 if webhooks are set up, a message passed or was found that must have caused one, and none came for \
+                 `webhook.silent_after`; until one comes `cache.ttl_without_events` applies.",
+            ),
+            cable_messages: declare.counters(
+                "anteroom_cable_messages_total",
+                "Text messages that passed through WebSockets towards clients while `cable.observe` is on: lists were out \
+                 of date before the client had it, it told of no change, or it was too long or in a form that is not read.",
+                &[("result", CableResult::LABELS)],
+            ),
+            staleness: declare.histogram(
+                "anteroom_staleness_seconds",
+                "For how long a list could be served that had changed, measured when it was fetched again, differed, and \
+                 nobody had told: from the time that the change itself bears, for messages a whole second. A sample; \
+                 lists that nobody could have been served stale are not in it.",
+                STALENESS_BUCKETS,
+            ),
+            untold_changes: declare.counters(
+                "anteroom_untold_changes_total",
+                "Lists that were found changed when they were fetched again though nobody had told by then, while webhooks \
+                 are set up: the event came later (`event_late`), not within `webhook.silent_after` (`event_lost`), there is \
+                 none for such a change (`no_event`), or a message is 30 s older than what was kept without it (`bug`). A \
+                 sample. A write to the same list meanwhile counts as the event.",
+                &[("class", Untold::LABELS)],
+            ),
+            audits: declare.counters(
+                "anteroom_audits_total",
+                "Hits that were fetched again behind because of `audit.share`: the list was the same, it differed, it could \
+                 not be fetched, or it was left alone since the upstream or the comparing had enough to do, or it had \
+                 failed. Only as good as the upstream's ETag: a 304 is the same.",
+                &[("result", Audited::LABELS)],
+            ),
+            writes_unattributed: declare.counter(
+                "anteroom_writes_unattributed_total",
+                "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
+            ),
+            payload_lists: declare.counters(
+                "anteroom_payload_lists_total",
+                "Lists received, by what comparing them with the published contract gave: `not_a_list` is no JSON array at \
+                 all, `unchecked` is `payload.validate = \"off\"`.",
+                &[("result", &["keeps_contract", "differs", "not_a_list", "unchecked"])],
+            ),
+            payload_violations: declare.counters(
+                "anteroom_payload_violations_total",
+                "Values of lists that differ from the published contract, by field (its paths, such as `contact.email`) and \
+                 kind.",
+                &[("field", &[]), ("kind", &["missing", "wrong_type", "unknown_enum_value", "null"])],
+            ),
+            payload_unknown_keys: declare.counter(
+                "anteroom_payload_unknown_keys_total",
+                "Keys of lists that are not on the published page; they are no violation.",
+            ),
+            config_reloads: declare.counters(
+                "anteroom_config_reloads_total",
+                "Settings that were read again on SIGHUP, by result.",
+                &[("result", &["ok", "failed"])],
+            ),
+            payload_bytes_sent: payload_bytes.with_label_values(&["sent"]),
+            payload_bytes,
+            registry: declare.registry,
+            described: declare.described,
+        };
+        for (ending, method, class) in FIRST_REQUESTS {
+            this.requests_of(ending, method, class);
+        }
+        this
+    }
+
+    /// Counts an answered request. Resolves no label that was resolved before.
+    pub fn request_ended(&self, ending: Ending, method: &Method, status: StatusCode, took: Duration) {
+        self.requests_of(ending, method_index(method), class_index(status)).inc();
+        self.durations[ending as usize].observe(took.as_secs_f64());
+    }
+
+    fn requests_of(&self, ending: Ending, method: usize, class: usize) -> &IntCounter {
+        let index = (ending as usize * METHODS.len() + method) * CLASSES.len() + class;
+        self.resolved[index]
+            .get_or_init(|| self.requests.with_label_values(&[ending.label(), METHODS[method], CLASSES[class]]))
+    }
+
+    /// Counts a change after which answers are out of date. Takes no lock.
+    pub fn invalidated(&self, source: InvalidationSource) {
+        self.invalidations[source as usize].inc();
+    }
+
+    /// Counts a webhook. Takes no lock.
+    pub fn webhook(&self, event: Event, result: WebhookResult) {
+        self.webhooks[event as usize * WebhookResult::ALL.len() + result as usize].inc();
+    }
+
+    /// Everything in the text format of Prometheus.
+    pub fn render(&self) -> Vec<u8> {
+        let mut text = Vec::with_capacity(16 * 1024);
+        TextEncoder::new()
+            .encode(&self.registry.gather(), &mut text)
+            .expect("metrics that were registered can be written to memory");
+        text
+    }
+
+    /// Every metric with its labels and their values.
+    pub fn described(&self) -> &[Described] {
+        &self.described
+    }
+
+    /// `docs/metrics.md`.
+    pub fn page(&self) -> String {
+        declared::page(&self.described)
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A gauge that is one higher as long as this lives.
+pub struct Raised(IntGauge);
+
+impl Raised {
+    /// Raises the gauge.
+    pub fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Raised {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::payload::{ViolationKind, schema};
+
+    #[cfg(target_os = "linux")]
+    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+
+    /// The crate counts the process on Linux alone.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn the_page_of_metrics_is_made_from_them() {
+        let page = Metrics::new().page();
+        if std::env::var_os("UPDATE").is_some() {
+            std::fs::write(PAGE, &page).unwrap();
+        }
+        let shipped = std::fs::read_to_string(PAGE).unwrap_or_default();
+        assert!(
+            shipped == page,
+            "docs/metrics.md differs from the metrics; UPDATE=1 cargo test --lib engine::metrics writes it anew"
+        );
+    }
+
+    #[test]
+    fn a_scrape_with_every_series_there_can_be_is_short() {
+        let metrics = Metrics::new();
+        for &ending in Ending::ALL {
+            for method in 0..METHODS.len() {
+                for class in 0..CLASSES.len() {
+                    metrics.requests_of(ending, method, class).inc_by(1 << 40);
+                }
+            }
+        }
+        for label in schema::Label::all() {
+            for kind in ViolationKind::ALL {
+                metrics.payload_violations.with_label_values(&[label.path(), kind.as_str()]).inc_by(1 << 40);
+            }
+        }
+        let length = metrics.render().len();
+        assert!(length < 200_000, "{length} bytes");
+    }
+
+    #[test]
+    fn every_label_value_of_the_contract_is_described() {
+        let metrics = Metrics::new();
+        let kinds = ViolationKind::ALL.map(ViolationKind::as_str);
+        let described = metrics.described().iter().find(|metric| metric.name == "anteroom_payload_violations_total");
+        assert_eq!(described.unwrap().labels[1].1, kinds);
+    }
+}

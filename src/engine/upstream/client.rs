@@ -1,0 +1,249 @@
+//! The client towards the upstream: TLS, pool, time limits; a tower stack over hyper-util's client.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use http::{Method, Request, Response};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::connect::{Connect, capture_connection};
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::sync::oneshot;
+use tower::retry::{Policy, RetryLayer};
+use tower::util::BoxCloneSyncService;
+use tower::{ServiceBuilder, ServiceExt};
+use tower_service::Service;
+
+use super::connector::{Connector, Traffic};
+use super::error::UpstreamError;
+use super::settings::{BaseUrl, UpstreamSettings};
+use crate::engine::body::{Body, BodyError, Guard, Watched};
+use crate::engine::clock;
+use crate::engine::metrics::{Metrics, Raised, class_label};
+
+/// An error inside the stack: what it is, and whether the request may be sent once more.
+#[derive(Clone, Copy, Debug)]
+struct Failed {
+    error: UpstreamError,
+    /// The connection had been used before and gave no byte to this request: the upstream had closed it.
+    met_closed_connection: bool,
+}
+
+/// The client.
+pub struct Upstream {
+    stack: BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>,
+    settings: UpstreamSettings,
+    metrics: Arc<Metrics>,
+}
+
+impl Upstream {
+    /// A client; reads the system's certificates and `upstream.ca_file`.
+    ///
+    /// # Errors
+    /// In words, if the certificates cannot be used.
+    pub fn new(settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let connector = Connector::new(&settings)?;
+        Ok(Self::over(connector, settings, metrics))
+    }
+
+    /// A client over connections of another kind.
+    pub fn over<C>(connector: C, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Self
+    where
+        C: Connect + Clone + std::marker::Send + Sync + 'static,
+    {
+        let client = Client::builder(TokioExecutor::new())
+            .pool_idle_timeout(settings.pool_idle)
+            // Without a timer the idle limit does nothing.
+            .pool_timer(TokioTimer::new())
+            .timer(TokioTimer::new())
+            // The only retry is ours, below.
+            .retry_canceled_requests(false)
+            .build(connector);
+        let stack = ServiceBuilder::new()
+            .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
+            .service(Send { client, head_timeout: settings.head_timeout });
+        Self { stack: BoxCloneSyncService::new(stack), settings, metrics }
+    }
+
+    /// Where it is.
+    pub fn base(&self) -> &BaseUrl {
+        &self.settings.base
+    }
+
+    /// What it obeys.
+    pub fn settings(&self) -> &UpstreamSettings {
+        &self.settings
+    }
+
+    /// Sends a request; gives the head and the body as it comes. The body is watched for stalls.
+    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        let began = clock::now();
+        let result = self.stack.clone().oneshot(request).await;
+        let label = match &result {
+            Ok(response) => class_label(response.status()),
+            Err(failed) => failed.error.label(),
+        };
+        self.metrics.upstream_requests.with_label_values(&[label]).inc();
+        let took = clock::now().saturating_duration_since(began);
+        self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
+        result.map_err(|failed| failed.error)
+    }
+
+    /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
+    pub fn exchange(&self) -> Exchange {
+        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), metrics: self.metrics.clone() }
+    }
+
+    /// A body of the upstream, watched for stalls.
+    pub fn watch<G: Guard>(&self, body: Incoming, guard: G) -> Body {
+        Body::stream(Watched::new(body, self.settings.stall_timeout, guard))
+    }
+}
+
+/// An exchange with the upstream that is under way.
+pub struct Exchange {
+    _in_flight: Raised,
+    began: Instant,
+    metrics: Arc<Metrics>,
+}
+
+impl Guard for Exchange {
+    fn whole(&mut self) {
+        let took = clock::now().saturating_duration_since(self.began);
+        self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
+    }
+}
+
+/// One request, with the limit on its head.
+#[derive(Clone)]
+struct Send<C> {
+    client: Client<C, Body>,
+    head_timeout: Duration,
+}
+
+impl<C> Service<Request<Body>> for Send<C>
+where
+    C: Connect + Clone + std::marker::Send + Sync + 'static,
+{
+    type Response = Response<Incoming>;
+    type Error = Failed;
+    type Future = std::pin::Pin<Box<dyn Future<Output = Result<Self::Response, Failed>> + std::marker::Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Failed>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let (client, head_timeout) = (self.client.clone(), self.head_timeout);
+        Box::pin(async move {
+            let (parts, body) = request.into_parts();
+            let (sent, body) = tell_when_sent(body);
+            let mut request = Request::from_parts(parts, body);
+            let connection = capture_connection(&mut request);
+            let mut response = std::pin::pin!(client.request(request));
+            let result = tokio::select! {
+                result = &mut response => result,
+                // The limit on the head counts from the last byte of the request. Until then the limits on stalls
+                // hold: the client's for giving no byte, the connection's for taking none.
+                () = sent => match tokio::time::timeout(head_timeout, &mut response).await {
+                    Ok(result) => result,
+                    Err(_) => return Err(Failed { error: UpstreamError::Timeout, met_closed_connection: false }),
+                },
+            };
+            result.map_err(|error| {
+                let mut extras = http::Extensions::new();
+                if let Some(connected) = connection.connection_metadata().as_ref() {
+                    connected.get_extras(&mut extras);
+                }
+                let closed = extras
+                    .get::<Arc<Traffic>>()
+                    .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
+                Failed { error: kind(&error), met_closed_connection: closed }
+            })
+        })
+    }
+}
+
+/// Whether the connection's end was noticed before the first byte of the request was written.
+fn was_never_sent(error: &legacy::Error) -> bool {
+    use std::error::Error;
+    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
+}
+
+/// What went wrong, by the causes of hyper's error.
+fn kind(error: &legacy::Error) -> UpstreamError {
+    if error.is_connect() {
+        return UpstreamError::Connect;
+    }
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<BodyError>() {
+            Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
+            Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,
+            None => {}
+        }
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_parse() || error.is_parse_status())
+        {
+            return UpstreamError::Malformed;
+        }
+        if let Some(error) = error.downcast_ref::<std::io::Error>()
+            && error.kind() == std::io::ErrorKind::TimedOut
+        {
+            return UpstreamError::Timeout;
+        }
+        cause = error.source();
+    }
+    UpstreamError::Reset
+}
+
+/// A request body, and the moment it has been given to the connection or dropped.
+fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
+    let (tell, sent) = oneshot::channel::<()>();
+    // An empty body drops the sender here: it is sent at once.
+    let body = if body.is_empty() { body } else { Body::stream(Watched::guarded(body, Told(Some(tell)))) };
+    let sent = async move { drop(sent.await) };
+    (sent, body)
+}
+
+/// Tells of a body's end by being dropped, or before.
+struct Told(Option<oneshot::Sender<()>>);
+
+impl Guard for Told {
+    fn whole(&mut self) {
+        self.0 = None;
+    }
+
+    fn broken(&mut self) {
+        self.0 = None;
+    }
+}
+
+/// One more try, for a safe method without a body, if a connection from the pool turned out to be closed.
+#[derive(Clone)]
+struct OnceOnClosedConnection {
+    tried: bool,
+}
+
+impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
+    type Future = std::future::Ready<()>;
+
+    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
+        let again = !self.tried && matches!(result, Err(failed) if failed.met_closed_connection);
+        self.tried = true;
+        again.then(|| std::future::ready(()))
+    }
+
+    fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
+        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+        if !safe || !request.body().is_empty() {
+            return None;
+        }
+        let mut copy = Request::new(Body::empty());
+        copy.method_mut().clone_from(request.method());
+        copy.uri_mut().clone_from(request.uri());
+        copy.headers_mut().clone_from(request.headers());
+        Some(copy)
+    }
+}

@@ -1,0 +1,177 @@
+//! Connections to the upstream: TCP and TLS within one limit, and what has passed over them.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::{self, Connection, HttpConnector};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_io_timeout::TimeoutStream;
+use tower_service::Service;
+
+use super::settings::UpstreamSettings;
+
+/// Makes connections to the upstream.
+#[derive(Clone)]
+pub struct Connector {
+    inner: HttpsConnector<HttpConnector>,
+    connect_timeout: Duration,
+    stall_timeout: Duration,
+}
+
+impl Connector {
+    /// Reads the system's certificates, or those that came with the program if there are none, and `ca_file`.
+    pub fn new(settings: &UpstreamSettings) -> Result<Self, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(|error| format!("TLS: {error}"))?
+            .with_root_certificates(roots(settings)?)
+            .with_no_client_auth();
+        let mut http = HttpConnector::new();
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let inner = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(http);
+        Ok(Self { inner, connect_timeout: settings.connect_timeout, stall_timeout: settings.stall_timeout })
+    }
+}
+
+fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    if let Some(file) = &settings.ca_file {
+        let mistake = |what: &dyn std::fmt::Display| format!("upstream.ca_file: {}: {what}", file.display());
+        let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
+            .and_then(Iterator::collect)
+            .map_err(|error| mistake(&error))?;
+        if certificates.is_empty() {
+            return Err(mistake(&"holds no certificate; it must be PEM"));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| mistake(&error))?;
+        }
+    }
+    Ok(roots)
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<Connected>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let stall_timeout = self.stall_timeout;
+        let connecting = tokio::time::timeout(self.connect_timeout, self.inner.call(uri));
+        Box::pin(async move {
+            let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            let mut timed = TimeoutStream::new(TokioIo::new(stream));
+            // Reading has its limits elsewhere: an idle connection is silent by right.
+            timed.set_write_timeout(Some(stall_timeout));
+            Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::default() }))
+        })
+    }
+}
+
+/// What has passed over a connection.
+#[derive(Debug, Default)]
+pub struct Traffic {
+    /// It has ever given a byte: an earlier answer.
+    used: AtomicBool,
+    /// It has given a byte since something was last sent.
+    answered: AtomicBool,
+}
+
+impl Traffic {
+    /// Whether it has brought an earlier answer.
+    pub fn was_used(&self) -> bool {
+        self.used.load(Ordering::Acquire)
+    }
+
+    /// Whether it has given a byte to what was last sent.
+    pub fn has_answered(&self) -> bool {
+        self.answered.load(Ordering::Acquire)
+    }
+}
+
+type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+
+/// A connection to the upstream.
+pub struct Connected {
+    io: Pin<Box<Stream>>,
+    traffic: Arc<Traffic>,
+}
+
+impl Connection for Connected {
+    fn connected(&self) -> connect::Connected {
+        self.io.as_ref().get_ref().get_ref().inner().connected().extra(self.traffic.clone())
+    }
+}
+
+impl AsyncRead for Connected {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = ready!(self.io.as_mut().poll_read(context, buffer));
+        if buffer.filled().len() > before {
+            self.traffic.used.store(true, Ordering::Release);
+            self.traffic.answered.store(true, Ordering::Release);
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl AsyncWrite for Connected {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.traffic.answered.store(false, Ordering::Release);
+        self.io.as_mut().poll_write(context, data)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        data: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.traffic.answered.store(false, Ordering::Release);
+        self.io.as_mut().poll_write_vectored(context, data)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.io.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.io.as_mut().poll_shutdown(context)
+    }
+}

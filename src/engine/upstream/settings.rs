@@ -1,0 +1,66 @@
+//! Where the upstream is, and the limits of asking it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::Uri;
+use http::uri::{Authority, PathAndQuery, Scheme};
+
+/// What the client towards the upstream obeys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UpstreamSettings {
+    /// `upstream.url`.
+    pub base: BaseUrl,
+    /// `upstream.connect_timeout`: name look-up, TCP and TLS together.
+    pub connect_timeout: Duration,
+    /// `upstream.head_timeout`: from the last byte of the request to the head of the answer.
+    pub head_timeout: Duration,
+    /// `upstream.stall_timeout`: no byte either way of a passed-through body or tunnel.
+    pub stall_timeout: Duration,
+    /// `upstream.pool_idle`: how long an unused connection is kept.
+    pub pool_idle: Duration,
+    /// `upstream.ca_file`: PEM certificates trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// Where the upstream is: scheme, authority and an optional path prefix without a trailing slash.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BaseUrl {
+    /// `http` or `https`.
+    pub scheme: Scheme,
+    /// Host, and port if it is not the scheme's.
+    pub authority: Authority,
+    /// Empty, or a path such as `/chat` that stands before every path of a client.
+    pub prefix: String,
+}
+
+impl BaseUrl {
+    /// The upstream's URI for a client's path and query, which stay as they are, byte for byte.
+    pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
+        let path: PathAndQuery = if self.prefix.is_empty() {
+            PathAndQuery::try_from(path_and_query)?
+        } else {
+            PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix))?
+        };
+        Uri::builder().scheme(self.scheme.clone()).authority(self.authority.clone()).path_and_query(path).build()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clients_path_is_not_changed() {
+        let base = |prefix: &str| BaseUrl {
+            scheme: Scheme::HTTPS,
+            authority: Authority::from_static("up.test"),
+            prefix: prefix.to_owned(),
+        };
+        for path in ["/", "/a//b/../c%2F%zz?x=%20&y", "/a?"] {
+            let uri = base("").join(path).unwrap();
+            assert_eq!(uri.path_and_query().unwrap().as_str(), path);
+            assert_eq!(base("/chat").join(path).unwrap().to_string(), format!("https://up.test/chat{path}"));
+        }
+    }
+}

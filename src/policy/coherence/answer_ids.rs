@@ -1,0 +1,219 @@
+//! Whom an answer other than a list is about, read off its body: a contact, a conversation, a message.
+//!
+//! Streaming visitors that skip what they do not name; no tree is built. Oddly spelt ids are passed over. Lists are read
+//! by `payload`.
+
+use std::fmt;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+/// What an answer of the public API shows that is not a list of conversations: a contact, a conversation, a message, or a list of messages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AnswerIds {
+    /// The contact.
+    pub contact: Option<u64>,
+    /// The contact's identifier in an inbox, if the answer is a contact with one.
+    pub source: Option<String>,
+    /// The secret with which the contact subscribes to the cable, if the answer is a contact with one.
+    pub token: Option<String>,
+    /// The conversation.
+    pub uuid: Option<String>,
+}
+
+/// Reads an answer that is not a list of conversations.
+pub fn of_answer(body: &[u8]) -> AnswerIds {
+    match serde_json::from_slice(body) {
+        Ok(Answer::One(object)) => object.ids(),
+        Ok(Answer::Many(messages)) => AnswerIds { contact: messages.iter().find_map(Message::contact), ..AnswerIds::default() },
+        Err(_) => AnswerIds::default(),
+    }
+}
+
+/// The `source_id` in the body of a request that creates a contact, JSON or form.
+pub fn of_creation(body: &[u8]) -> Option<String> {
+    if let Ok(Answer::One(object)) = serde_json::from_slice(body) {
+        return object.source_id.0;
+    }
+    body.split(|byte| *byte == b'&').find_map(|pair| {
+        let value = pair.strip_prefix(b"source_id=")?;
+        let spaced: Vec<u8> = value.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+        String::from_utf8(percent_encoding::percent_decode(&spaced).collect()).ok()
+    })
+}
+
+#[derive(Deserialize)]
+struct Contact {
+    #[serde(default)]
+    id: Id,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    sender: Option<Sender>,
+}
+
+#[derive(Deserialize)]
+struct Sender {
+    #[serde(default)]
+    id: Id,
+    #[serde(default, rename = "type")]
+    kind: Text,
+}
+
+impl Message {
+    fn contact(&self) -> Option<u64> {
+        let sender = self.sender.as_ref()?;
+        (sender.kind.0.as_deref() == Some("contact")).then_some(sender.id.0)?
+    }
+}
+
+#[derive(Deserialize)]
+struct Object {
+    #[serde(default)]
+    id: Id,
+    #[serde(default)]
+    uuid: Text,
+    #[serde(default)]
+    source_id: Text,
+    #[serde(default)]
+    pubsub_token: Text,
+    conversation_id: Option<IgnoredAny>,
+    message_type: Option<IgnoredAny>,
+    contact: Option<Contact>,
+    sender: Option<Sender>,
+    messages: Option<Messages>,
+}
+
+impl Object {
+    fn ids(self) -> AnswerIds {
+        if self.conversation_id.is_some() || self.message_type.is_some() {
+            let message = Message { sender: self.sender };
+            return AnswerIds { contact: message.contact(), ..AnswerIds::default() };
+        }
+        if self.messages.is_some() || self.contact.is_some() || self.uuid.0.is_some() {
+            let of_messages = || self.messages.as_ref()?.0.iter().find_map(Message::contact);
+            let contact = self.contact.as_ref().and_then(|contact| contact.id.0).or_else(of_messages);
+            let uuid = self.uuid.0.map(|uuid| uuid.to_ascii_lowercase());
+            return AnswerIds { contact, uuid, ..AnswerIds::default() };
+        }
+        AnswerIds { contact: self.id.0, source: self.source_id.0, token: self.pubsub_token.0, uuid: None }
+    }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(transparent)]
+struct Messages(Vec<Message>);
+
+enum Answer {
+    One(Box<Object>),
+    Many(Vec<Message>),
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> Visitor<'de> for Either {
+            type Value = Answer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object or a list of objects")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
+                let object = Object::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+                Ok(Answer::One(Box::new(object)))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Answer, A::Error> {
+                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Answer::Many)
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+/// A whole number, or nothing.
+#[derive(Default)]
+struct Id(Option<u64>);
+
+/// A text, or nothing.
+#[derive(Default)]
+struct Text(Option<String>);
+
+/// Declares how a value is read that may be anything: what is not understood is skipped.
+macro_rules! lenient {
+    ($name:ident, $($method:ident($value:ident: $type:ty) => $found:expr),+) => {
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                struct Any;
+                impl<'de> Visitor<'de> for Any {
+                    type Value = $name;
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str("any value")
+                    }
+                    $(fn $method<E>(self, $value: $type) -> Result<$name, E> { Ok($name($found)) })+
+                    fn visit_bool<E>(self, _: bool) -> Result<$name, E> { Ok($name(None)) }
+                    fn visit_f64<E>(self, _: f64) -> Result<$name, E> { Ok($name(None)) }
+                    fn visit_unit<E>(self) -> Result<$name, E> { Ok($name(None)) }
+                    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<$name, A::Error> {
+                        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                        Ok($name(None))
+                    }
+                    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<$name, A::Error> {
+                        while seq.next_element::<IgnoredAny>()?.is_some() {}
+                        Ok($name(None))
+                    }
+                }
+                deserializer.deserialize_any(Any)
+            }
+        }
+    };
+}
+
+lenient!(Id, visit_u64(id: u64) => Some(id), visit_i64(id: i64) => u64::try_from(id).ok(), visit_str(id: &str) => id.parse().ok());
+lenient!(Text, visit_str(text: &str) => Some(text.to_owned()), visit_u64(number: u64) => Some(number.to_string()), visit_i64(number: i64) => Some(number.to_string()));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_answers_show_whom_they_are_about() {
+        let ids = |contact, source: Option<&str>, uuid: Option<&str>| AnswerIds {
+            contact,
+            source: source.map(str::to_owned),
+            uuid: uuid.map(str::to_owned),
+            token: None,
+        };
+        for (body, expected) in [
+            (
+                r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n"}"#,
+                AnswerIds { token: Some("t".into()), ..ids(Some(42), Some("s"), None) },
+            ),
+            (r#"{"source_id":"s","pubsub_token":{},"id":42}"#, ids(Some(42), Some("s"), None)),
+            (r#"{"id":42,"account_id":7,"label_list":[]}"#, ids(Some(42), None, None)),
+            (r#"{"id":1,"uuid":"U","contact":{"id":42},"messages":[]}"#, ids(Some(42), None, Some("u"))),
+            (r#"{"id":9,"conversation_id":1,"sender":{"id":42,"type":"contact"}}"#, ids(Some(42), None, None)),
+            (r#"{"id":9,"message_type":1,"sender":{"id":3,"type":"user"}}"#, ids(None, None, None)),
+            (r#"[{"id":9},{"id":9,"sender":{"id":42,"type":"contact"}}]"#, ids(Some(42), None, None)),
+            ("", ids(None, None, None)),
+            ("7", ids(None, None, None)),
+        ] {
+            assert_eq!(of_answer(body.as_bytes()), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn a_creation_names_its_source() {
+        for (body, expected) in [
+            (&br#"{"name":"n","source_id":"s 1"}"#[..], Some("s 1")),
+            (br#"{"source_id":17}"#, Some("17")),
+            (b"name=n&source_id=s%20+1", Some("s  1")),
+            (b"name=n", None),
+            (b"{}", None),
+        ] {
+            assert_eq!(of_creation(body).as_deref(), expected, "{}", String::from_utf8_lossy(body));
+        }
+    }
+}

@@ -1,0 +1,273 @@
+//! What becomes of a fetched answer: checked, made ready, stored or not, and for whom it is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::response::Parts;
+use http::{HeaderValue, StatusCode};
+
+use super::collect::{Collected, body_error, collect};
+use super::contact::contact_of;
+use crate::engine::body::{Body, Read, read_at_most};
+use crate::engine::clock;
+use crate::engine::fetch_result::{Failure, FetchResult, Private};
+use crate::engine::store::Entry;
+use crate::engine::upstream::error::UpstreamError;
+use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::http::encoding::plain_at_most;
+use crate::policy::http::freshness::unsettled_expiry;
+use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
+use crate::policy::http::key::Key;
+use crate::policy::http::representation::{Prepared, Received, own_etag};
+use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
+use crate::state::State;
+use crate::state::upstream::Active;
+
+/// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
+const NAMED_CONVERSATIONS: usize = 32;
+/// How many violations a log line or an error names.
+const NAMED_VIOLATIONS: usize = 5;
+/// The most of an error's body that is kept to be shared.
+const ERROR_BODY: usize = 64 * 1024;
+
+/// A fetch whose answer has come.
+pub(super) struct Admission<'f> {
+    pub(super) state: &'f State,
+    /// The settings it was made under.
+    pub(super) active: &'f Arc<Active>,
+    pub(super) key: &'f Key,
+    /// The tick noted before anything was sent.
+    pub(super) noted: Tick,
+    /// For whom the upstream was asked.
+    pub(super) peer: &'f HeaderValue,
+    /// When the fetch began: its answer's age counts from there.
+    pub(super) began: Instant,
+}
+
+/// A list, and the validator of our own if the upstream's does not fit.
+type Checked = (payload::Outcome, Option<HeaderValue>);
+
+impl Admission<'_> {
+    /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
+    /// captured one, not of whatever is stored by now.
+    pub(super) fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
+        let mut places = captured.places.to_vec();
+        places.extend(self.state.invalidation.path_places(&self.key));
+        // An empty list names nobody: it may be as empty as before, and another contact's.
+        let known = self.state.invalidation.identities.contact(self.key.inbox(), self.key.contact());
+        places.extend(known.map(|contact| self.state.invalidation.ledger.place(&Scope::Contact(contact))));
+        let initial_age = initial_age(&head.headers);
+        let wants_no_store = has_directive(&head.headers, "no-store");
+        let answer = captured.answer.refreshed(head.headers, head.version, clock::http_date());
+        let entry = self.entry_of(answer, places, initial_age);
+        self.store_or_forget(entry, head.status, !wants_no_store, false)
+    }
+
+    pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
+            Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
+            Read::Longer(_) => Bytes::new(),
+        };
+        let prepared = self.prepared(head, body);
+        Ok(FetchResult::Failed(Failure::Answered(Arc::new(prepared))))
+    }
+
+    /// An answer that is not an error of the upstream: stored if it may be, and who may have it.
+    pub(super) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        if !is_shareable(head.status, &head.headers) {
+            return Ok(self.private(head, body, "not_storable"));
+        }
+        let (memory, max) = (&self.state.cache.memory, self.active.config.fetch.max_body);
+        let received = |bytes| self.state.metrics.payload_bytes.with_label_values(&["received"]).inc_by(bytes);
+        let body = match collect(&head.headers, body, memory, max, received).await? {
+            Collected::Whole(body) => body,
+            Collected::TooLarge(body) => return Ok(self.private(head, body, "too_large")),
+        };
+        match head.status {
+            StatusCode::OK => Ok(self.list(head, body).await),
+            StatusCode::NOT_FOUND => Ok(self.missing(head, body)),
+            status => {
+                let entry = self.entry(head, body, None, self.path_places());
+                Ok(self.store_or_forget(entry, status, false, true))
+            }
+        }
+    }
+
+    async fn list(&self, head: Parts, body: Bytes) -> FetchResult {
+        let checked = if is_json(&head.headers) { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+        self.count_list(checked.as_ref().map(|(list, _)| list));
+        let enforces = self.active.config.payload.validate == Validate::Enforce;
+        match checked {
+            Ok((list, _)) if enforces && !list.violations.is_empty() => {
+                let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+                FetchResult::Failed(Failure::BreaksContract(first.into()))
+            }
+            Ok(checked) => self.good_list(head, body, checked).await,
+            Err(why) => {
+                if self.state.observation.may_tell_of_violations(clock::now()) {
+                    tracing::warn!(%why, "a 200 of the upstream is not a list");
+                }
+                if enforces {
+                    return FetchResult::Failed(Failure::BreaksContract(why.to_string().into()));
+                }
+                // A maintenance page says nothing of the list: what is stored stays.
+                let entry = self.entry(head, body, None, self.path_places());
+                FetchResult::Answer { entry, status: StatusCode::OK, stored: false, only_early: true }
+            }
+        }
+    }
+
+    /// A list that may be served: its scopes and what it teaches, then the store.
+    async fn good_list(&self, head: Parts, body: Bytes, (mut list, own_etag): Checked) -> FetchResult {
+        let Self { state, active, key, noted, peer, .. } = self;
+        match list.scopes.contacts[..] {
+            [] => list.scopes.contacts.extend(contact_of(state, active, key.inbox(), key.contact(), peer).await),
+            [only] => state.invalidation.learn(*noted, key.inbox(), key.contact(), only),
+            _ => {}
+        }
+        let mut places = self.path_places();
+        places.extend(self.body_places(&list.scopes));
+        let counted = if list.changed {
+            let beside = state.cache.memory.adopt(list.body.clone());
+            // The upstream's body goes; if there was no room beside it, there may be now.
+            drop(body);
+            beside.or_else(|_| state.cache.memory.adopt(list.body.clone()))
+        } else {
+            Ok(list.body.clone())
+        };
+        let has_room = counted.is_ok();
+        let wants_no_store = has_directive(&head.headers, "no-store");
+        let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
+        let entry = self.entry(head, counted.unwrap_or(list.body), own_etag, places);
+        self.store_or_forget(entry, StatusCode::OK, known && has_room && !wants_no_store, !known)
+    }
+
+    /// A 404: an answer, not a failure.
+    fn missing(&self, head: Parts, body: Bytes) -> FetchResult {
+        let Self { state, active, key, .. } = self;
+        let mut places = self.path_places();
+        places.push(state.invalidation.ledger.place(&Scope::Missing(key.inbox())));
+        let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
+        let entry = self.entry(head, body, None, places);
+        self.store_or_forget(entry, StatusCode::NOT_FOUND, store, false)
+    }
+
+    fn path_places(&self) -> Vec<Place> {
+        self.state.invalidation.path_places(&self.key).to_vec()
+    }
+
+    fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
+        let result = match checked {
+            Err(_) => "not_a_list",
+            Ok(_) if self.active.config.payload.validate == Validate::Off => "unchecked",
+            Ok(list) if list.violations.is_empty() => "keeps_contract",
+            Ok(_) => "differs",
+        };
+        self.state.metrics.payload_lists.with_label_values(&[result]).inc();
+    }
+
+    /// The contract pass: checked, trimmed, its scopes read; with a validator of our own if the upstream's does not fit.
+    /// Counts and tells what differs.
+    async fn check(&self, body: Bytes) -> Result<Checked, NotAList> {
+        let active = self.active.clone();
+        let is_short = body.len() < INLINE_LIMIT;
+        let work = move || {
+            let list = payload::apply(&body, &active.config.payload)?;
+            // Sorted lists are alike in whatever order they came: so is their validator.
+            let is_ours = list.changed || active.config.payload.trim.sorts();
+            let etag = is_ours.then(|| own_etag(&list.body));
+            Ok((list, etag))
+        };
+        let (list, etag) = if is_short {
+            work()?
+        } else {
+            tokio::task::spawn_blocking(work).await.expect("the pass does not panic")?
+        };
+        let metrics = &self.state.metrics;
+        for violation in list.violations.iter() {
+            let labels = [violation.field, violation.kind.as_str()];
+            metrics.payload_violations.with_label_values(&labels).inc_by(violation.count);
+        }
+        metrics.payload_unknown_keys.inc_by(list.unknown_keys.total);
+        if !list.violations.is_empty() && self.state.observation.may_tell_of_violations(clock::now()) {
+            let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
+            tracing::warn!(count = list.violations.total(), first, "a list differs from the contract");
+        }
+        Ok((list, etag))
+    }
+
+    /// Where the last changes of what a body was made from are written.
+    fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
+        let ledger = &self.state.invalidation.ledger;
+        let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
+        let unnamed = scopes.accounts.is_empty() && !scopes.display_ids.is_empty();
+        let many = unnamed
+            || scopes.too_many_uuids
+            || scopes.too_many_conversations
+            || scopes.uuids.len().max(scopes.display_ids.len()) > NAMED_CONVERSATIONS;
+        if many {
+            places.push(ledger.place(&Scope::AnyConversation));
+        } else {
+            places.extend(scopes.uuids.iter().map(|uuid| ledger.place(&Scope::Conversation(uuid))));
+            let named = scopes.conversations().map(|(account, display)| Scope::AccountConversation(account, display));
+            places.extend(named.map(|scope| ledger.place(&scope)));
+        }
+        places
+    }
+
+    /// Makes an answer ready to be sent any number of times.
+    fn prepared(&self, head: Parts, body: Bytes) -> Prepared {
+        Prepared::new(Received {
+            status: head.status,
+            head: head.headers,
+            body,
+            version: head.version,
+            date: clock::http_date(),
+            for_one_origin: self.key.origin().is_some(),
+            has_codings: !self.active.config.encoding.offer.is_empty(),
+        })
+    }
+
+    /// An answer made ready, with its own validator if it has one, and what it was made from.
+    fn entry(&self, head: Parts, body: Bytes, own_etag: Option<HeaderValue>, places: Vec<Place>) -> Arc<Entry> {
+        let initial_age = initial_age(&head.headers);
+        let answer = self.prepared(head, body);
+        let answer = match own_etag {
+            Some(etag) => answer.made_anew(etag),
+            None => answer,
+        };
+        self.entry_of(answer, places, initial_age)
+    }
+
+    fn entry_of(&self, answer: Prepared, places: Vec<Place>, initial_age: Duration) -> Arc<Entry> {
+        let mut places = places;
+        places.sort_unstable();
+        places.dedup();
+        let unsettled_until = self.state.invalidation.ledger.unsettled_until(&places);
+        let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
+        entry.initial_age = initial_age;
+        if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
+            entry.unsettled_expiry = Some(unsettled_expiry(clock::since(self.began)));
+        }
+        Arc::new(entry)
+    }
+
+    /// An authoritative answer that is not kept removes the older one.
+    fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
+        if keep {
+            let bytes = entry.answer.body.len() as u64;
+            self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);
+            self.state.cache.store.put(self.key.clone(), entry.clone());
+        } else {
+            self.state.cache.store.forget(&self.key, self.noted);
+        }
+        FetchResult::Answer { entry, status, stored: keep, only_early }
+    }
+
+    fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
+        self.state.cache.store.forget(&self.key, self.noted);
+        self.state.cache.unshareable.insert(self.key.clone(), why);
+        FetchResult::Private(Private::new(head, body, why))
+    }
+}

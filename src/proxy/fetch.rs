@@ -1,0 +1,120 @@
+//! A shared fetch: one request to the upstream whose answer may be kept and given to anyone who asks for its key.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, StatusCode, header};
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::admission::Admission;
+use crate::engine::body::{Body, Guard};
+use crate::engine::clock;
+use crate::engine::fetch_result::{Failure, FetchResult};
+use crate::engine::store::Entry;
+use crate::engine::upstream::client::Exchange;
+use crate::engine::upstream::error::UpstreamError;
+use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::key::Key;
+use crate::policy::http::representation::is_made_from_body;
+use crate::state::State;
+use crate::state::upstream::Active;
+
+/// One fetch of one key, and what was known when it was decided on.
+pub struct Fetch {
+    /// Everything.
+    pub state: Arc<State>,
+    /// The settings it is made under.
+    pub active: Arc<Active>,
+    /// What is fetched.
+    pub key: Key,
+    /// The tick noted before anything is sent.
+    pub noted: Tick,
+    /// What was kept then: revalidated, if it has a validator that may be trusted.
+    pub captured: Option<Arc<Entry>>,
+    /// The address of the reader who led; the upstream may limit rates by it.
+    pub peer: HeaderValue,
+    /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+/// An exchange under way, with its place among the fetches at once: both end with the answer's body.
+struct UnderWay {
+    exchange: Exchange,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Guard for UnderWay {
+    fn passed(&mut self, bytes: usize) {
+        self.exchange.passed(bytes);
+    }
+
+    fn whole(&mut self) {
+        self.exchange.whole();
+    }
+}
+
+impl Fetch {
+    /// Fetches, within the deadline. Stores what may be stored.
+    pub async fn run(mut self) -> FetchResult {
+        let permit = self.permit.take();
+        match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(permit)).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(error)) => FetchResult::Failed(Failure::Upstream(error)),
+            Err(_) => FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout)),
+        }
+    }
+
+    async fn run_without_deadline(&self, permit: Option<OwnedSemaphorePermit>) -> Result<FetchResult, UpstreamError> {
+        let permit = match permit {
+            Some(permit) => permit,
+            None => self.state.upstream.in_flight.clone().acquire_owned().await.expect("never closed"),
+        };
+        let began = clock::now();
+        let asked_if = self.condition();
+        let request = self.request(asked_if.as_ref()).ok_or(UpstreamError::Malformed)?;
+        let under_way = UnderWay { exchange: self.active.upstream.exchange(), _permit: permit };
+        let response = self.active.upstream.send(request).await?;
+        let (head, body) = response.into_parts();
+        let body = self.active.upstream.watch(body, under_way);
+        let Self { state, active, key, noted, peer, .. } = self;
+        let admission = Admission { state, active, key, noted: *noted, peer, began };
+        match head.status {
+            StatusCode::NOT_MODIFIED if asked_if.is_some() => {
+                let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;
+                Ok(admission.refreshed(captured, head))
+            }
+            status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
+            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                admission.failed(head, body).await
+            }
+            _ => admission.answered(head, body).await,
+        }
+    }
+
+    /// The request, from the key and an allow-list; `None` if it cannot be written.
+    fn request(&self, asked_if: Option<&HeaderValue>) -> Option<Request<Body>> {
+        let request_id = self.state.observation.request_id();
+        let mut request = self.active.own_request(&self.key.path_and_query(), &request_id)?;
+        // An origin, so that the answer shows what readers with one may get: the upstream's own, which tells nothing,
+        // unless it tells origins apart.
+        let base = self.active.upstream.base();
+        let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
+        let fields = request.headers_mut();
+        fields.insert(header::ORIGIN, HeaderValue::try_from(origin).ok()?);
+        fields.insert("x-forwarded-for", self.peer.clone());
+        if let Some(etag) = asked_if {
+            fields.insert(header::IF_NONE_MATCH, etag.clone());
+        }
+        Some(request)
+    }
+
+    /// The validator to ask with. An outdated answer is only revalidated with one made from its body: with another,
+    /// the upstream might not know that it has changed.
+    fn condition(&self) -> Option<HeaderValue> {
+        let captured = self.captured.as_ref().filter(|captured| {
+            captured.answer.status == StatusCode::OK && captured.fingerprint == self.active.fingerprint
+        })?;
+        let etag = captured.answer.upstream_etag()?;
+        (self.state.invalidation.is_current(captured) || is_made_from_body(etag)).then(|| etag.clone())
+    }
+
+}

@@ -1,0 +1,73 @@
+//! The list: from memory if it is there and good, else by a flight that others may share; or past the cache.
+
+use std::sync::Arc;
+
+use super::request::{Answered, ClientRequest};
+use super::wait::Waiting;
+use crate::engine::clock;
+use crate::engine::metrics::Ending;
+use crate::engine::store::Entry;
+use crate::policy::http::freshness::{Use, judge, use_of};
+use crate::policy::http::key::Key;
+use crate::policy::http::route::BypassReason;
+
+/// What is stored for a reader.
+struct LookUp {
+    /// Its key: his own if the upstream tells origins apart.
+    key: Key,
+    stored: Option<Arc<Entry>>,
+    /// Why it is forwarded, if it is (RFC 9211 section 2.2).
+    reason: &'static str,
+}
+
+impl ClientRequest {
+    /// The list: from memory if it is there and good, else by a flight.
+    pub(crate) async fn list(mut self, key: Key) -> Answered {
+        // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
+        let arrived = self.state.invalidation.ledger.now();
+        let now = clock::now();
+        let Some(LookUp { key, stored, reason }) = self.look_up(&key) else {
+            return self.bypass(&key, BypassReason::Origin).await;
+        };
+        if let Some(entry) = &stored {
+            let lifetimes = self.state.lifetimes(&self.active, now);
+            let freshness = judge(entry.aging(now), &lifetimes);
+            let is_current = self.state.invalidation.is_current(entry);
+            match use_of(freshness, is_current, self.active.config.serve_outdated_on_error) {
+                Use::Hit => {
+                    self.audit(&key, entry);
+                    return self.serve_stored(&key, Ending::Hit, entry, &lifetimes, now).await;
+                }
+                Use::WhileRevalidating => {
+                    self.refresh_behind(&key, entry, now);
+                    return self.serve_stored(&key, Ending::Stale, entry, &lifetimes, now).await;
+                }
+                Use::IfError if !self.may_ask_again(&key, entry, now) => {
+                    return self.serve_stale_if_error(&key, entry, now).await;
+                }
+                Use::IfError | Use::Not => {}
+            }
+        }
+        if let Some(why) = self.state.cache.unshareable.get(&key) {
+            return self.alone(&key, why).await;
+        }
+        self.wait(Waiting::new(key, arrived, reason)).await
+    }
+
+    /// What is stored for this reader; `None` if the upstream tells origins apart and his cannot be compared.
+    fn look_up(&self, key: &Key) -> Option<LookUp> {
+        let found = |key: Key, stored: Option<Arc<Entry>>, missing| {
+            let reason = if stored.is_some() { "stale" } else { missing };
+            LookUp { key, stored, reason }
+        };
+        match self.stored(key) {
+            Some(entry) if !entry.answer.serves(&self.head.headers) => {
+                // The upstream tells origins apart: this reader's has answers of its own.
+                let own = self.key_of_origin(key)?;
+                let stored = self.stored(&own);
+                Some(found(own, stored, "vary-miss"))
+            }
+            stored => Some(found(key.clone(), stored, "uri-miss")),
+        }
+    }
+}

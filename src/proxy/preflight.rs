@@ -1,0 +1,98 @@
+//! Preflights of the list route: answered from what the upstream said to one like it, for as long as it said.
+//!
+//! What it says depends on the method and the fields that a page asks for, and on the page's origin unless it is the
+//! same for all; never on the contact.
+
+use std::time::{Duration, Instant};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+
+use crate::engine::body::{Body, Read, read_at_most};
+use crate::engine::clock;
+use crate::engine::metrics::Ending;
+use crate::engine::preflights::{LONGEST_LIFE, StoredPreflight};
+use crate::engine::upstream::error::UpstreamError;
+use super::outcome::Outcome;
+use crate::policy::http::representation::{Prepared, Received};
+use super::request::{Answered, ClientRequest};
+
+/// What is asked for in a preflight that is remembered, in bytes.
+const LONGEST_QUESTION: usize = 1024;
+/// The longest body of one that is remembered: they have none.
+const LONGEST_BODY: usize = 1024;
+
+impl ClientRequest {
+    /// A preflight: from memory if one like it was answered a while ago, else passed on and remembered.
+    pub(crate) async fn preflight(mut self) -> Answered {
+        let now = clock::now();
+        let questions = [question(&self.head.headers, "*"), self.question_of_origin()];
+        for question in questions.iter().flatten() {
+            if let Some(stored) = self.state.cache.preflights.get(question)
+                && now < stored.until
+                && stored.fingerprint == self.active.fingerprint
+            {
+                let response = stored.answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
+                let left = stored.until.saturating_duration_since(now).as_secs();
+                return (response, Outcome::from_memory(Ending::Hit, i64::try_from(left).unwrap_or(i64::MAX)));
+            }
+        }
+        let answered = match self.send_on(None).await {
+            Ok(response) => self.remember(response, now).await,
+            Err(error) => Err(error),
+        };
+        match answered {
+            Ok(response) => {
+                let outcome = Outcome::forwarded(Ending::Pass, "uri-miss").status(response.status());
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    fn question_of_origin(&self) -> Option<String> {
+        let origin = self.head.headers.get(header::ORIGIN)?.to_str().ok()?;
+        question(&self.head.headers, origin)
+    }
+
+    async fn remember(&self, response: Response<Body>, now: Instant) -> Result<Response<Body>, UpstreamError> {
+        let (head, body) = response.into_parts();
+        let said = |name| head.headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let lasts = said(header::ACCESS_CONTROL_MAX_AGE).and_then(|seconds| seconds.trim().parse().ok());
+        let lasts = Duration::from_secs(lasts.unwrap_or(0)).min(LONGEST_LIFE);
+        let for_all = said(header::ACCESS_CONTROL_ALLOW_ORIGIN) == Some("*")
+            && said(header::ACCESS_CONTROL_ALLOW_CREDENTIALS).is_none();
+        let allows = said(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some();
+        let good = matches!(head.status, StatusCode::OK | StatusCode::NO_CONTENT);
+        let question = if for_all { question(&self.head.headers, "*") } else { self.question_of_origin() };
+        let Some(question) = question.filter(|_| allows && good && !lasts.is_zero()) else {
+            return Ok(Response::from_parts(head, body));
+        };
+        let body = match read_at_most(body, LONGEST_BODY).await {
+            Ok(Read::Whole(body)) => body,
+            Ok(Read::Longer(body)) => return Ok(Response::from_parts(head, body)),
+            Err(_) => return Err(UpstreamError::Reset),
+        };
+        let answer = Prepared::new(Received {
+            status: head.status,
+            head: head.headers.clone(),
+            body: body.clone(),
+            version: head.version,
+            date: clock::http_date(),
+            for_one_origin: true,
+            has_codings: false,
+        });
+        let stored = StoredPreflight { answer, until: now + lasts, fingerprint: self.active.fingerprint };
+        self.state.cache.preflights.insert(question, stored);
+        Ok(Response::from_parts(head, Body::from(body)))
+    }
+}
+
+/// What a preflight asks, for whom; none if it is too long to be remembered.
+fn question(asked: &HeaderMap, origin: &str) -> Option<String> {
+    let method = asked.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok()?;
+    let fields = match asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
+        Some(fields) => fields.to_str().ok()?,
+        None => "",
+    };
+    Some(format!("{method}\n{fields}\n{origin}")).filter(|question| question.len() <= LONGEST_QUESTION)
+}

@@ -1,0 +1,66 @@
+//! Lists past the cache: those that may not be shared, and those whose answers cannot be.
+
+use http::{Response, StatusCode, header};
+
+use super::outcome::Outcome;
+use super::request::{Answered, ClientRequest};
+use crate::engine::body::{Body, Watched};
+use crate::engine::metrics::{Ending, InvalidationSource};
+use crate::policy::http::key::Key;
+use crate::policy::http::route::BypassReason;
+
+impl ClientRequest {
+    /// A list whose answers cannot be shared: everyone asks alone, but no more at once than `upstream.max_in_flight`.
+    pub(crate) async fn alone(&mut self, key: &Key, why: &'static str) -> Answered {
+        let acquire = self.state.upstream.in_flight.clone().acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(self.active.config.flights.wait, acquire).await else {
+            let problem =
+                self.problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests for lists that cannot be shared");
+            return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
+        };
+        let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
+        match self.send_on(None).await {
+            Ok(response) => {
+                self.note_passing_list(key, &response);
+                let outcome = outcome.status(response.status());
+                let response = response.map(|body| Body::stream(Watched::guarded(body, permit)));
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// A list that may not be shared: passed on, and compared with what is kept.
+    pub(crate) async fn bypass(&mut self, key: &Key, reason: BypassReason) -> Answered {
+        self.state.metrics.bypass.with_label_values(&[reason.label()]).inc();
+        let outcome = Outcome::forwarded(Ending::Bypass, "bypass").detail(reason.label());
+        match self.send_on(None).await {
+            Ok(response) => {
+                self.note_passing_list(key, &response);
+                let outcome = outcome.status(response.status());
+                (self.as_passed(response), outcome)
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
+    /// be about to land, that is out of date.
+    fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
+        // A 404 is an answer, too.
+        if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
+            return;
+        }
+        let seen = response.headers().get(header::ETAG);
+        let outdates = |key: &Key| {
+            // In this order: a flight stores its answer before it is no longer under way.
+            let under_way = self.state.cache.flights.is_under_way(key);
+            let stored = self.state.cache.store.get(key);
+            under_way || stored.is_some_and(|stored| seen.is_none() || stored.answer.upstream_etag() != seen)
+        };
+        if outdates(key) || self.key_of_origin(key).is_some_and(|own| outdates(&own)) {
+            self.state.invalidation.invalidate_list(key, InvalidationSource::Bypass);
+        }
+    }
+}
+

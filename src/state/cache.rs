@@ -1,0 +1,56 @@
+//! Answers in memory, and the fetches that bring them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use moka::sync::Cache as Moka;
+use tokio::sync::Semaphore;
+
+use crate::config::Config;
+use crate::engine::fetch_result::FetchResult;
+use crate::engine::flights::Flights;
+use crate::engine::memory::Memory;
+use crate::engine::metrics::Metrics;
+use crate::engine::preflights::Preflights;
+use crate::engine::store::{Entry, Store};
+use crate::policy::http::key::Key;
+
+/// How many lists are remembered as not to be shared, and for how long.
+const UNSHAREABLE: u64 = 10_000;
+const UNSHAREABLE_FOR: Duration = Duration::from_secs(10);
+/// Bodies being put into a coding at once: more readers get the plain body meanwhile.
+const ENCODED_AT_ONCE: usize = 4;
+
+/// Answers in memory, and the fetches that bring them.
+pub struct Cache {
+    /// The answers.
+    pub store: Store,
+    /// Fetches under way.
+    pub flights: Flights<FetchResult>,
+    /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
+    pub unshareable: Moka<Key, &'static str>,
+    /// What the upstream said to preflights.
+    pub preflights: Preflights,
+    /// Bounds the bodies being put into a coding at once.
+    pub encoding: Arc<Semaphore>,
+    /// Memory for bodies: stored, being fetched, and still being sent.
+    pub memory: Memory,
+}
+
+impl Cache {
+    pub(super) fn new(config: &Config, metrics: &Metrics) -> Self {
+        Self {
+            store: Store::new(config.store, config.lifetimes.longest(), metrics),
+            flights: Flights::new(config.flights),
+            unshareable: Moka::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
+            preflights: Preflights::default(),
+            encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
+            memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
+        }
+    }
+
+    /// What is stored for a key, current or not, if it was made under the settings of this fingerprint.
+    pub fn stored(&self, key: &Key, fingerprint: u64) -> Option<Arc<Entry>> {
+        self.store.get(key).filter(|entry| entry.fingerprint == fingerprint)
+    }
+}

@@ -1,0 +1,133 @@
+//! Which answers are out of date: the ledger, what is known of contacts, and the application's events.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::engine::clock::{self, Epoch};
+use crate::engine::identities::Identities;
+use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
+use crate::engine::store::Entry;
+use crate::engine::webhook_bodies::WebhookBodies;
+use crate::policy::coherence::answer_ids::AnswerIds;
+use crate::policy::coherence::event::{self, Event, Touched};
+use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
+use crate::policy::coherence::watermark::{Events, Watermark};
+use crate::policy::http::key::Key;
+
+/// Bytes of webhooks being read, all together.
+const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
+/// The most a webhook may say, in bytes.
+pub(crate) const LONGEST_WEBHOOK: u64 = 1024 * 1024;
+
+/// Which answers are out of date, and who tells.
+pub struct Invalidation {
+    /// What has changed, and when.
+    pub ledger: Ledger,
+    /// What the ledger's times count from.
+    pub epoch: Epoch,
+    /// Which contact is behind a source.
+    pub identities: Identities,
+    /// Whether the application's events arrive.
+    pub watermark: Watermark,
+    /// Webhooks while they are read.
+    pub webhook_bodies: WebhookBodies,
+    /// Whether the log has been told that events do not arrive.
+    told_of_silence: AtomicBool,
+    metrics: Arc<Metrics>,
+}
+
+impl Invalidation {
+    pub(super) fn new(epoch: Epoch, hasher: &RandomState, metrics: Arc<Metrics>) -> Self {
+        Self {
+            ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
+            epoch,
+            identities: Identities::new(hasher.clone()),
+            watermark: Watermark::default(),
+            webhook_bodies: WebhookBodies::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
+            told_of_silence: AtomicBool::new(false),
+            metrics,
+        }
+    }
+
+    /// Whether nothing that this answer was made from has changed since its fetch began.
+    pub fn is_current(&self, entry: &Entry) -> bool {
+        self.ledger.is_current(entry.noted, &entry.places)
+    }
+
+    /// The places every list of this key has from its path.
+    pub fn path_places(&self, key: &Key) -> [Place; 3] {
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
+            .map(|scope| self.ledger.place(&scope))
+    }
+
+    /// This one list is out of date from here on.
+    pub fn invalidate_list(&self, key: &Key, source: InvalidationSource) {
+        self.ledger.invalidate(self.ledger.place(&Scope::List(key.text_of_list())));
+        self.metrics.invalidated(source);
+    }
+
+    /// An event says that these lists have changed: they are out of date from here on.
+    pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
+        for scope in touched.scopes() {
+            self.ledger.invalidate(self.ledger.place(&scope));
+        }
+        self.metrics.invalidated(source);
+    }
+
+    /// Hears a genuine webhook: what it touches is out of date. `now` is the wall clock since 1970. A second one, or a
+    /// late one, costs a needless fetch.
+    pub fn hear(&self, body: &[u8], now: Duration) -> (Event, WebhookResult) {
+        self.watermark.heard(self.epoch.moment(clock::now()));
+        let Some(heard) = event::of_webhook(body) else { return (Event::Other, WebhookResult::Malformed) };
+        if !heard.changes_lists {
+            return (heard.event, WebhookResult::NoChange);
+        }
+        if heard.touched.is_empty() {
+            return (heard.event, WebhookResult::Unattributed);
+        }
+        self.changed(&heard.touched, InvalidationSource::Webhook);
+        if let Some(happened) = heard.happened {
+            let delay = now.saturating_sub(Duration::from_millis(happened));
+            self.metrics.webhook_delay.observe(delay.as_secs_f64());
+        }
+        (heard.event, WebhookResult::Outdated)
+    }
+
+    /// Whether the application's events arrive. Tells once when they cease and once when they are back.
+    pub fn events(&self, silent_after: Duration, now: Instant) -> Events {
+        let events = self.watermark.events(self.epoch.moment(now), silent_after);
+        let silent = matches!(events, Events::Silent { .. });
+        if silent != self.told_of_silence.load(Ordering::Relaxed)
+            && silent != self.told_of_silence.swap(silent, Ordering::Relaxed)
+        {
+            if silent {
+                tracing::warn!(after = ?silent_after, "webhooks are silent: a message must have caused one");
+            } else {
+                tracing::info!("webhooks arrive again");
+            }
+        }
+        events
+    }
+
+    /// What was asked for at this tick shows the contact of a source. It is not learned if a change since may have
+    /// given the source to another contact; if another one is known, neither is believed then.
+    pub fn learn(&self, noted: Tick, inbox: &str, source: &str, contact: u64) {
+        let places = [Scope::Source(source), Scope::Contact(contact)].map(|scope| self.ledger.place(&scope));
+        if self.ledger.is_current(noted, &places) {
+            self.identities.learn(inbox, source, contact);
+        } else if self.identities.contact(inbox, source).is_some_and(|known| known != contact) {
+            self.identities.forget(inbox, source);
+        }
+    }
+
+    /// An answer that passes may show the token with which a contact will subscribe. Nobody asks if nobody listens.
+    pub fn learn_token(&self, ids: &AnswerIds, is_observed: bool) {
+        if let (Some(token), Some(contact)) = (&ids.token, ids.contact)
+            && is_observed
+        {
+            self.identities.learn_token(token, contact);
+        }
+    }
+}

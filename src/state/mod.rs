@@ -1,0 +1,139 @@
+//! What lives as long as the process, in a few named groups. A request is given all of it, and uses what it needs.
+
+pub mod cache;
+pub mod invalidation;
+pub mod observation;
+pub mod upstream;
+
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::engine::clock::Epoch;
+use crate::engine::metrics::Metrics;
+use crate::engine::store::Entry;
+use crate::engine::upstream::client::Upstream;
+use crate::policy::coherence::watermark::Events;
+use crate::policy::http::freshness::{Freshness, Lifetimes, judge};
+use crate::policy::http::key::Key;
+use cache::Cache;
+use invalidation::Invalidation;
+use observation::Observation;
+use upstream::{Active, Protection};
+
+/// Everything a request may need.
+pub struct State {
+    active: ArcSwap<Active>,
+    /// Answers in memory, and the fetches that bring them.
+    pub cache: Cache,
+    /// Which of them are out of date, and who tells.
+    pub invalidation: Invalidation,
+    /// What keeps requests of our own from being too many for the upstream.
+    pub upstream: Protection,
+    /// What is told in the log and measured aside.
+    pub observation: Observation,
+    /// From the first request to the end of the drain.
+    pub lifecycle: Lifecycle,
+    /// Every metric.
+    pub metrics: Arc<Metrics>,
+}
+
+/// From the first request to the end of the drain.
+pub struct Lifecycle {
+    /// Writes, tunnels and the measuring of staleness, which outlive the handler of their request.
+    pub tasks: TaskTracker,
+    /// What `/ready` says: false from the moment the program is told to stop.
+    pub ready: AtomicBool,
+    /// Cancelled when tunnels must end.
+    pub drained: CancellationToken,
+}
+
+impl State {
+    /// Puts everything together.
+    ///
+    /// # Errors
+    /// In words, if the certificates cannot be used.
+    pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, String> {
+        let upstream = Upstream::new(config.upstream.clone(), metrics.clone())?;
+        Ok(Self::with(config, upstream, metrics))
+    }
+
+    /// The same with a client towards the upstream that is there already.
+    pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
+        let hasher = RandomState::new();
+        let epoch = Epoch::begin();
+        tell_limits(&config, &metrics);
+        let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
+        Arc::new(Self {
+            cache: Cache::new(&config, &metrics),
+            invalidation: Invalidation::new(epoch, &hasher, metrics.clone()),
+            upstream: Protection::new(config.fetch),
+            observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
+            lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
+            active: ArcSwap::from_pointee(Active::new(config, upstream)),
+            metrics,
+        })
+    }
+
+    /// The settings in force, for one request from its beginning to its end.
+    pub fn active(&self) -> Arc<Active> {
+        self.active.load_full()
+    }
+
+    /// Replaces the settings. Those of listeners and of memory stay as they were.
+    ///
+    /// # Errors
+    /// In words, if the new certificates cannot be used; then the old settings stay.
+    pub fn reload(&self, config: Config) -> Result<(), String> {
+        let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
+        let active = Active::new(config, upstream);
+        let reshaped = active.fingerprint != self.active().fingerprint;
+        self.active.store(Arc::new(active));
+        if reshaped {
+            // A flight under the old settings noted its tick before it took them: nobody joins it after this.
+            self.invalidation.ledger.invalidate_all();
+        }
+        Ok(())
+    }
+
+    /// How long answers live, now.
+    pub fn lifetimes(&self, active: &Active, now: Instant) -> Lifetimes {
+        active.config.lifetimes.while_events_are(self.events(active, now))
+    }
+
+    /// Whether the application's events arrive; `None` if none are set up.
+    pub fn events(&self, active: &Active, now: Instant) -> Option<Events> {
+        let settings = &active.config.webhook;
+        settings.are_received().then(|| self.invalidation.events(settings.silent_after, now))
+    }
+
+    /// For how long an event has been due, if events are silent.
+    pub fn silent_for(&self, now: Instant) -> Option<Duration> {
+        let Some(Events::Silent { since }) = self.events(&self.active(), now) else { return None };
+        Some(self.invalidation.epoch.time_since(since, now))
+    }
+
+    /// What may be served instead of a failed fetch (stale-if-error): the last good answer, if it is current.
+    pub fn stale_if_error(&self, active: &Active, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+        let entry = self.cache.stored(key, active.fingerprint)?;
+        let current = active.config.serve_outdated_on_error || self.invalidation.is_current(&entry);
+        (current && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
+    }
+}
+
+/// What the settings allow stands beside what is used. A reload leaves these as they were.
+fn tell_limits(config: &Config, metrics: &Metrics) {
+    let tell = |of: &str, limit: u64| {
+        metrics.limits.with_label_values(&[of]).set(i64::try_from(limit).unwrap_or(i64::MAX));
+    };
+    tell("cache_bytes", config.store.memory);
+    tell("body_bytes", config.store.memory.saturating_add(config.fetch.memory));
+    tell("upstream_in_flight", config.fetch.max_in_flight as u64);
+    tell("waiters", config.flights.max_waiters as u64);
+}
