@@ -53,7 +53,7 @@ impl Admission<'_> {
     /// captured one, not of whatever is stored by now.
     pub(super) fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
         let mut places = captured.places.to_vec();
-        places.extend(self.state.invalidation.path_places(&self.key));
+        places.extend(self.state.invalidation.path_places(self.key));
         // An empty list names nobody: it may be as empty as before, and another contact's.
         let known = self.state.invalidation.identities.contact(self.key.inbox(), self.key.contact());
         places.extend(known.map(|contact| self.state.invalidation.ledger.place(&Scope::Contact(contact))));
@@ -154,7 +154,7 @@ impl Admission<'_> {
     }
 
     fn path_places(&self) -> Vec<Place> {
-        self.state.invalidation.path_places(&self.key).to_vec()
+        self.state.invalidation.path_places(self.key).to_vec()
     }
 
     fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
@@ -260,13 +260,13 @@ impl Admission<'_> {
             self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);
             self.state.cache.store.put(self.key.clone(), entry.clone());
         } else {
-            self.state.cache.store.forget(&self.key, self.noted);
+            self.state.cache.store.forget(self.key, self.noted);
         }
         FetchResult::Answer { entry, status, stored: keep, only_early }
     }
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
-        self.state.cache.store.forget(&self.key, self.noted);
+        self.state.cache.store.forget(self.key, self.noted);
         self.state.cache.unshareable.insert(self.key.clone(), why);
         FetchResult::Private(Private::new(head, body, why))
     }

@@ -61,10 +61,8 @@ impl ClientRequest {
 
     fn join_as(&self, waiting: &Waiting) -> Joined<FetchResult> {
         self.join(&waiting.key, waiting.given_up.is_some(), |id, noted| {
-            let good = match waiting.was_outdated {
-                true => noted >= waiting.arrived,
-                false => self.is_current_path(&waiting.key, noted),
-            };
+            let good =
+                if waiting.was_outdated { noted >= waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
             good && waiting.given_up != Some(id)
         })
     }

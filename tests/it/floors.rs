@@ -63,8 +63,8 @@ fn uses(module: &str, is_folder: bool, text: &str, files: &BTreeSet<String>) -> 
                 candidates.extend(group.split(',').map(|name| format!("{}{}", head, name.trim())));
             }
             for candidate in candidates {
-                let mut whole = [base.as_str(), candidate.trim_end_matches("::")].join("::");
-                whole = whole.trim_matches(':').to_owned();
+                let joined = [base.as_str(), candidate.trim_end_matches("::")].join("::");
+                let mut whole = joined.trim_matches(':').to_owned();
                 while !whole.is_empty() && !files.contains(&whole) {
                     whole = above(&whole);
                 }
