@@ -71,4 +71,4 @@ fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the
 .PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
-		prometheus:prometheus promtool:prometheus prlimit:util-linux
+		nginx:nginx-light prometheus:prometheus promtool:prometheus prlimit:util-linux

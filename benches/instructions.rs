@@ -45,9 +45,12 @@ fn with_a_list() -> Arc<State> {
     let key = Key::new(INBOX, CONTACT, None);
     let invalidation = &state.invalidation;
     let mut places = invalidation.path_places(&key).to_vec();
-    places.extend([Scope::Contact(42), Scope::AccountConversation(7, 131)].map(|scope| invalidation.ledger.place(&scope)));
+    places.extend(
+        [Scope::Contact(42), Scope::AccountConversation(7, 131)].map(|scope| invalidation.ledger.place(&scope)),
+    );
     let fingerprint = state.active().fingerprint;
-    let entry = Entry::new(Prepared::new(received), clock::now(), invalidation.ledger.now(), places.into(), fingerprint);
+    let entry =
+        Entry::new(Prepared::new(received), clock::now(), invalidation.ledger.now(), places.into(), fingerprint);
     state.cache.store.put(key, Arc::new(entry));
     state
 }
@@ -59,7 +62,7 @@ async fn read(state: &Arc<State>, field: Option<(&'static str, &'static str)>, e
         request = request.header(name, value);
     }
     let request = request.body(Body::empty()).expect("a request");
-    let response = handle(state.clone(), ([127, 0, 0, 1], 9).into(), request).await;
+    let response = handle(state.clone(), std::net::SocketAddr::from(([127, 0, 0, 1], 9)), request).await;
     assert_eq!(response.status(), expected);
     black_box(response);
 }

@@ -32,6 +32,7 @@ pub mod policy {
         pub mod route;
         pub mod encoding;
         pub mod headers;
+        pub mod client;
         pub mod freshness;
         pub mod representation;
     }

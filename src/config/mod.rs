@@ -23,6 +23,7 @@ use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::coherence::webhook::WebhookSettings;
+use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
 use crate::policy::http::freshness::Lifetimes;
 use crate::policy::http::key::QueryRule;
@@ -44,6 +45,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// `upstream`, but for what concerns shared fetches alone.
     pub upstream: UpstreamSettings,
+    /// `listen.trusted_proxies`, `upstream.forwarded_proto` and `upstream.host`.
+    pub forward: ForwardSettings,
     /// `cache.memory`.
     pub store: StoreSettings,
     /// `cache.ttl` and its kin.
@@ -236,7 +239,16 @@ fn build(draft: Draft) -> Config {
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),
             pool_idle: given(draft.pool_idle),
+            server_name: match &draft.host {
+                Some(HostRule::Name(name)) => Some(name.host().to_owned()),
+                _ => None,
+            },
             ca_file: draft.ca_file,
+        },
+        forward: ForwardSettings {
+            trusted: TrustedProxies(given(draft.trusted_proxies)),
+            protocol: given(draft.forwarded_proto),
+            host: given(draft.host),
         },
         store: StoreSettings { memory: given(draft.memory) },
         lifetimes: Lifetimes {

@@ -7,14 +7,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Value;
 
 use super::settings::LogFormat;
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
-    QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_FILTER,
+    LOG_FORMAT, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT,
+    URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::client::{HostRule, ProtocolRule};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -89,9 +92,12 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 #[derive(Default)]
 pub(super) struct Draft {
     pub(super) listen: Option<SocketAddr>,
+    pub(super) trusted_proxies: Option<Vec<IpNet>>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) token: Option<Secret>,
     pub(super) upstream: Option<BaseUrl>,
+    pub(super) forwarded_proto: Option<ProtocolRule>,
+    pub(super) host: Option<HostRule>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) head_timeout: Option<Duration>,
     pub(super) fetch_timeout: Option<Duration>,
@@ -164,6 +170,9 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("listen.address", Is(r#""0.0.0.0:8080""#), ADDRESS, listen,
         "the public listener; port 0 takes any free one and prints it"),
 
+    setting!("listen.trusted_proxies", Is("[]"), NETWORKS, trusted_proxies,
+        "networks of proxies whose X-Forwarded-* and Forwarded are believed, such as [\"10.0.0.0/8\"]; [] is none"),
+
     setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
         "the private listener: metrics, health, status, purge; not 9090, which is Prometheus"),
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
@@ -171,6 +180,10 @@ pub(super) static TABLE: &[Setting] = &[
 
     setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
         "where the API is; a default would send customers' data to a stranger"),
+    setting!("upstream.forwarded_proto", Is(r#""client""#), PROTOCOL_RULE, forwarded_proto,
+        "the protocol that the API is told: what the client used (\"client\"), or always \"http\" or \"https\""),
+    setting!("upstream.host", Is(r#""upstream""#), HOST_RULE, host,
+        "the Host that the API gets: that of upstream.url (\"upstream\"), the client's (\"client\"), or this name, for TLS too"),
     setting!("upstream.connect_timeout", Is(r#""3s""#), TIME_LIMIT, connect_timeout,
         "name look-up, TCP and TLS together"),
     setting!("upstream.head_timeout", Is(r#""20s""#), TIME_LIMIT, head_timeout,

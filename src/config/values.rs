@@ -1,10 +1,11 @@
 //! The forms a value may have: how each is read from TOML and how it is written back. Plain functions, no I/O.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use http::uri::{Authority, Scheme};
+use ipnet::IpNet;
 use toml::Value;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
@@ -12,6 +13,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::settings::LogFormat;
 use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -50,6 +52,21 @@ pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| qu
 pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
 /// The path of a file.
 pub(super) const PATH: Form<PathBuf> = Form::open(read_path, |value| quoted(&value.display().to_string()));
+/// Networks, or single addresses.
+pub(super) const NETWORKS: Form<Vec<IpNet>> = Form::open(read_networks, |networks| {
+    Value::from(networks.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string()
+});
+/// `upstream.forwarded_proto`.
+pub(super) const PROTOCOL_RULE: Form<ProtocolRule> =
+    Form::open(|value| read_word(value, &PROTOCOL_WORDS), |value| word(value, &PROTOCOL_WORDS));
+/// `upstream.host`.
+pub(super) const HOST_RULE: Form<HostRule> = Form::open(read_host_rule, |rule| {
+    quoted(match rule {
+        HostRule::Upstream => "upstream",
+        HostRule::Client => "client",
+        HostRule::Name(name) => name.as_str(),
+    })
+});
 /// Which log lines are written.
 pub(super) const LOG_FILTER: Form<String> = Form::open(read_log_filter, |value| quoted(value));
 /// `cache.query`.
@@ -96,6 +113,11 @@ static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
 static VALIDATE_WORDS: [(&str, Validate); 3] =
     [("off", Validate::Off), ("report", Validate::Report), ("enforce", Validate::Enforce)];
+static PROTOCOL_WORDS: [(&str, ProtocolRule); 3] = [
+    ("client", ProtocolRule::Client),
+    ("http", ProtocolRule::Fixed(Protocol::Http)),
+    ("https", ProtocolRule::Fixed(Protocol::Https)),
+];
 static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
 
@@ -300,6 +322,29 @@ fn read_secret(value: &Value) -> Result<Secret, String> {
 fn read_secrets(value: &Value) -> Result<Vec<Secret>, String> {
     let list = value.as_array().ok_or_else(|| "is not a list of secrets; write [{ file = \"...\" }]".to_owned())?;
     list.iter().map(read_secret).collect()
+}
+
+/// Networks, each with its length; an address alone is the network of one.
+fn read_networks(value: &Value) -> Result<Vec<IpNet>, String> {
+    const EXAMPLE: &str = "write networks such as [\"10.0.0.0/8\", \"fd00::/8\", \"127.0.0.1\"]";
+    let list = value.as_array().ok_or_else(|| format!("{value} is not a list; {EXAMPLE}"))?;
+    let read = |value: &Value| {
+        let text = value.as_str().unwrap_or_default();
+        let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+        network.map(|network| network.trunc()).ok_or_else(|| format!("{value} is not a network; {EXAMPLE}"))
+    };
+    list.iter().map(read).collect()
+}
+
+fn read_host_rule(value: &Value) -> Result<HostRule, String> {
+    match value.as_str() {
+        Some("upstream") => Ok(HostRule::Upstream),
+        Some("client") => Ok(HostRule::Client),
+        Some(name) if is_host(name) => Ok(HostRule::Name(name.parse().map_err(|_| format!("{value} is not a host"))?)),
+        _ => Err(format!(
+            "{value} is not a host; write \"upstream\", \"client\", or a name such as \"chat.example.com\""
+        )),
+    }
 }
 
 /// A path that no route of the API has, in the one spelling that is compared.

@@ -15,6 +15,7 @@ use crate::engine::fetch_result::{Failure, FetchResult, Private};
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::http::client::Client;
 use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
@@ -40,7 +41,7 @@ pub(super) struct Admission<'f> {
     /// The tick noted before anything was sent.
     pub(super) noted: Tick,
     /// For whom the upstream was asked.
-    pub(super) peer: &'f HeaderValue,
+    pub(super) peer: &'f Client,
     /// When the fetch began: its answer's age counts from there.
     pub(super) began: Instant,
 }

@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 
 use crate::engine::body::{Read, read_at_most};
+use crate::policy::http::client::Client;
 use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::key::contact_path;
 use crate::policy::coherence::answer_ids;
@@ -22,15 +23,14 @@ pub(crate) async fn contact_of(
     active: &Active,
     inbox: &str,
     source: &str,
-    peer: &HeaderValue,
+    peer: &Client,
 ) -> Option<u64> {
     if let Some(contact) = state.invalidation.identities.contact(inbox, source) {
         return Some(contact);
     }
     let noted = state.invalidation.ledger.now();
     let path = contact_path(inbox, source);
-    let mut request = active.own_request(&path, &state.observation.request_id())?;
-    request.headers_mut().insert("x-forwarded-for", peer.clone());
+    let request = active.own_request(&path, &state.observation.request_id(), peer)?;
     let exchange = active.upstream.exchange();
     let look_up = async {
         let response =

@@ -13,6 +13,7 @@ use crate::engine::store::Entry;
 use crate::engine::upstream::client::Exchange;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::client::Client;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::state::State;
@@ -30,8 +31,8 @@ pub struct Fetch {
     pub noted: Tick,
     /// What was kept then: revalidated, if it has a validator that may be trusted.
     pub captured: Option<Arc<Entry>>,
-    /// The address of the reader who led; the upstream may limit rates by it.
-    pub peer: HeaderValue,
+    /// The reader who led; the upstream may limit rates by his address.
+    pub peer: Client,
     /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -93,14 +94,13 @@ impl Fetch {
     /// The request, from the key and an allow-list; `None` if it cannot be written.
     fn request(&self, asked_if: Option<&HeaderValue>) -> Option<Request<Body>> {
         let request_id = self.state.observation.request_id();
-        let mut request = self.active.own_request(&self.key.path_and_query(), &request_id)?;
+        let mut request = self.active.own_request(&self.key.path_and_query(), &request_id, &self.peer)?;
         // An origin, so that the answer shows what readers with one may get: the upstream's own, which tells nothing,
         // unless it tells origins apart.
         let base = self.active.upstream.base();
         let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
         let fields = request.headers_mut();
         fields.insert(header::ORIGIN, HeaderValue::try_from(origin).ok()?);
-        fields.insert("x-forwarded-for", self.peer.clone());
         if let Some(etag) = asked_if {
             fields.insert(header::IF_NONE_MATCH, etag.clone());
         }

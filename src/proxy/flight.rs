@@ -92,7 +92,7 @@ impl ClientRequest {
             key: key.clone(),
             noted,
             captured,
-            peer: self.forwarded_for(),
+            peer: self.client(),
             permit,
         };
         let on_end = move |on_end: FlightEnd, result: Option<&FetchResult>| {

@@ -1,6 +1,5 @@
 //! The request path, from the top: what a request is, and which room answers it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -11,12 +10,14 @@ use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
 use crate::engine::metrics::Ending;
+use crate::policy::http::client::Side;
 use crate::policy::http::headers::{self, usable_request_id};
 use crate::policy::http::route::{Refusal, Route, Rules, classify};
 use crate::state::State;
 
 /// Answers a request.
-pub async fn handle(state: Arc<State>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
+pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<Body>) -> Response<Body> {
+    let side = side.into();
     let active = state.active();
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| state.observation.request_id());
@@ -36,10 +37,13 @@ pub async fn handle(state: Arc<State>, peer: SocketAddr, request: Request<Body>)
     }
     let received = record.received();
     let mut request =
-        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), peer, request_id, received };
+        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, received };
     let (response, outcome) = match route {
-        Route::List(key) => request.list(key).await,
-        Route::Bypass(key, reason) => request.bypass(&key, reason).await,
+        Route::List(key) => {
+            let key = request.key_of_host(key);
+            request.list(key).await
+        }
+        Route::Bypass(key, reason) => request.bypass(&request.key_of_host(key), reason).await,
         Route::Write(targets) => request.write(targets).await,
         Route::Webhook => request.webhook().await,
         Route::Preflight => request.preflight().await,

@@ -1,6 +1,5 @@
 //! What is known of one request of a client, and how it and its answer cross the proxy.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,7 +11,8 @@ use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
-use crate::policy::http::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::client::{Client, HostRule, Side};
+use crate::policy::http::headers::{append_via, has_origin, remove_hop_by_hop};
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
 use crate::state::State;
@@ -28,8 +28,8 @@ pub(crate) struct ClientRequest {
     pub(crate) head: Parts,
     /// Taken by whoever passes it on.
     pub(crate) body: Option<Body>,
-    /// The client's address.
-    pub(crate) peer: SocketAddr,
+    /// The connection it came on.
+    pub(crate) side: Side,
     pub(crate) request_id: HeaderValue,
     /// Bytes of the request's body, counted as they come.
     pub(crate) received: Arc<AtomicU64>,
@@ -48,10 +48,8 @@ impl ClientRequest {
         remove_hop_by_hop(fields);
         // This side has answered it already, when the body was first asked for.
         fields.remove(header::EXPECT);
-        let host = self.head.headers.get(header::HOST).cloned();
-        let client =
-            ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
-        headers::forward(fields, &base.authority, &client);
+        let rule = &self.active.config.forward.host;
+        self.client().tell(fields, &base.authority, rule, self.head.version, &self.request_id);
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
         {
@@ -89,9 +87,19 @@ impl ClientRequest {
         problem(status, detail, has_origin(&self.head.headers))
     }
 
-    /// For whom: the addresses that the client's side named, and the client's own.
-    pub(crate) fn forwarded_for(&self) -> HeaderValue {
-        headers::forwarded_for(&self.head.headers, self.peer.ip())
+    /// Who the client is.
+    pub(crate) fn client(&self) -> Client {
+        let host = self.head.headers.get(header::HOST).cloned();
+        Client::of(&self.head.headers, self.side, host, &self.active.config.forward)
+    }
+
+    /// The key, for the host he asked if the upstream gets that.
+    pub(crate) fn key_of_host(&self, key: Key) -> Key {
+        if self.active.config.forward.host != HostRule::Client {
+            return key;
+        }
+        let host = self.client().host;
+        host.and_then(|host| host.to_str().map(|host| key.for_host(host)).ok()).unwrap_or(key)
     }
 
     /// The key of this reader's origin; none if it is not one that can be compared.

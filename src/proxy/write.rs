@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::sync::oneshot;
 
 use super::contact::contact_of;
@@ -14,6 +14,7 @@ use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, InvalidationSource};
 use crate::engine::upstream::error::UpstreamError;
+use crate::policy::http::client::Client;
 use crate::policy::http::headers::is_json;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
 use crate::policy::http::route::{Effect, Source, Target, effect_of};
@@ -31,7 +32,7 @@ impl ClientRequest {
     /// A write: passed on under the guard that outdates what it may have changed.
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
-        let (state, active, peer) = (self.state.clone(), self.active.clone(), self.forwarded_for());
+        let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
         match (Write { state, active, targets, request, peer }).run().await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
@@ -52,8 +53,8 @@ pub struct Write {
     pub targets: Vec<Target>,
     /// The request as the upstream gets it.
     pub request: Request<Body>,
-    /// The address of the client.
-    pub peer: HeaderValue,
+    /// Whose it is.
+    pub peer: Client,
 }
 
 impl Write {

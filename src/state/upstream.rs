@@ -11,6 +11,7 @@ use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
 use crate::engine::upstream::client::Upstream;
 use crate::engine::upstream::settings::UpstreamSettings;
+use crate::policy::http::client::Client;
 use crate::policy::http::headers::{X_REQUEST_ID, append_via};
 
 /// Retries: a fifth of what succeeded within the window, and always so many a second.
@@ -47,24 +48,30 @@ impl Protection {
 
 impl Active {
     pub(super) fn new(config: Config, upstream: Upstream) -> Self {
-        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, encoding, .. } = &config;
+        let Config { upstream: UpstreamSettings { base, .. }, forward, credentials, query, payload, encoding, .. } =
+            &config;
         let has_codings = !encoding.offer.is_empty();
-        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?} {has_codings}");
+        let host = &forward.host;
+        let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.
-    pub fn own_request(&self, path_and_query: &str, request_id: &HeaderValue) -> Option<Request<Body>> {
+    pub fn own_request(
+        &self,
+        path_and_query: &str,
+        request_id: &HeaderValue,
+        client: &Client,
+    ) -> Option<Request<Body>> {
         let base = self.upstream.base();
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = base.join(path_and_query).ok()?;
         let headers = request.headers_mut();
-        headers.insert(http::header::HOST, HeaderValue::try_from(base.authority.as_str()).ok()?);
+        client.lead(headers, &base.authority, &self.config.forward.host);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
         headers.insert(X_REQUEST_ID, request_id.clone());
         append_via(headers, http::Version::HTTP_11);
         Some(request)

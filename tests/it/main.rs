@@ -16,6 +16,7 @@ mod crowd;
 mod flights;
 mod floors;
 mod forms;
+mod forwarding;
 mod help;
 mod interleavings;
 mod ledger;

@@ -123,7 +123,7 @@ impl Schedule {
 
     /// Sends a request through the real path; gives status, `Cache-Status` and body, or nothing if that broke off.
     async fn send(&self, request: Request<Body>) -> Option<(u16, String, Bytes)> {
-        let peer = ([127, 0, 0, 1], 1).into();
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let response: Response<Body> = proxy::handle::handle(self.state.clone(), peer, request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes();

@@ -1,11 +1,8 @@
 //! What may cross the proxy, and what it adds.
 
-use std::fmt::Write;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Version};
 
 use super::encoding::coding_of;
@@ -15,9 +12,6 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that mean one connection only (RFC 9110 section 7.6.1, and those for proxies of section 11.7).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -62,60 +56,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What the upstream is told of the client's side.
-#[derive(Clone, Debug)]
-pub struct ClientSide<'a> {
-    /// The peer of the client's connection.
-    pub peer: IpAddr,
-    /// `Host` as the client sent it.
-    pub host: Option<HeaderValue>,
-    /// The version the client spoke.
-    pub version: Version,
-    /// The request's id.
-    pub request_id: &'a HeaderValue,
-}
-
-/// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`
-/// (RFC 9110 section 7.6.3) and the request's id.
-///
-/// The public listener is plain HTTP, so the protocol is `http`, whatever the client claims.
-pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSide<'_>) {
-    let host = HeaderValue::try_from(upstream.as_str()).expect("an authority is a header value");
-    headers.insert(header::HOST, host);
-    headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.peer));
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    let mut forwarded = match client.peer {
-        IpAddr::V4(peer) => format!("for={peer}"),
-        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
-    };
-    headers.remove(X_FORWARDED_HOST);
-    if let Some(host) = &client.host {
-        headers.insert(X_FORWARDED_HOST, host.clone());
-        if let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) {
-            let _ = write!(forwarded, ";host=\"{host}\"");
-        }
-    }
-    forwarded.push_str(";proto=http");
-    headers.insert(header::FORWARDED, appended(headers, &header::FORWARDED, &forwarded));
-    append_via(headers, client.version);
-    headers.insert(X_REQUEST_ID, client.request_id.clone());
-}
-
 /// Adds this proxy to `Via`, with the version in which the message was received.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
     let via = if version == Version::HTTP_10 { "1.0 anteroom" } else { "1.1 anteroom" };
     headers.append(header::VIA, HeaderValue::from_static(via));
-}
-
-/// The list of addresses of `X-Forwarded-For`, with the peer's added.
-pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
-    appended(headers, &X_FORWARDED_FOR, &peer.to_string())
-}
-
-fn appended(headers: &HeaderMap, name: &HeaderName, value: &str) -> HeaderValue {
-    let before: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    let list = if before.is_empty() { value.to_owned() } else { format!("{}, {value}", before.join(", ")) };
-    HeaderValue::try_from(list).expect("addresses and hosts are header values")
 }
 
 /// The client's request id if it is one that the upstream would echo unchanged (`api.md` 6.1).
@@ -234,29 +178,6 @@ mod tests {
         let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
         remove_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[]));
-    }
-
-    #[test]
-    fn the_upstream_learns_whom_a_request_is_for() {
-        let mut headers = map(&[("host", "front.test"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")]);
-        let id = HeaderValue::from_static("abc");
-        let client = ClientSide {
-            peer: "2001:db8::1".parse().unwrap(),
-            host: headers.get("host").cloned(),
-            version: Version::HTTP_11,
-            request_id: &id,
-        };
-        forward(&mut headers, &Authority::from_static("up.test:3000"), &client);
-        let expected = map(&[
-            ("host", "up.test:3000"),
-            ("x-forwarded-for", "10.0.0.1, 2001:db8::1"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "front.test"),
-            ("forwarded", "for=\"[2001:db8::1]\";host=\"front.test\";proto=http"),
-            ("via", "1.1 anteroom"),
-            ("x-request-id", "abc"),
-        ]);
-        assert_eq!(headers, expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 pub mod child;
 pub mod raw;
 pub mod script;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;
