@@ -13,19 +13,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-use super::data::{hex, wall_clock};
 use super::faults::{Befallen, Fault};
 use super::http::{Content, Reply, finish, preflight};
+use super::json::json;
 use super::log::{Point, Seen};
 use super::params::{Params, Unreadable};
 use super::routes::{self, Route};
+use super::shared::Shared;
+use super::stamps::{hex, wall_clock};
 use super::wire::{Altered, Body, Download, Ending, Handle, Wire};
-use super::{Shared, cable, handlers, render};
+use super::{cable, handlers, render};
 
 /// The service gives a request up after this long.
 const SERVICE_LIMIT: Duration = Duration::from_secs(15);
