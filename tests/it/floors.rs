@@ -219,6 +219,14 @@ fn the_ground_floor_decides_and_does_nothing() {
     }
 }
 
+/// A feature that the stand-in asks of a library would hold for the whole program, and only where the stand-in is built
+/// in. Order of keys is one that nobody would miss in a test.
+#[test]
+fn the_stand_in_does_not_change_the_json_of_the_program() {
+    let value: serde_json::Value = serde_json::from_str(r#"{"b":1,"a":2}"#).unwrap();
+    assert_eq!(value.to_string(), r#"{"a":2,"b":1}"#);
+}
+
 #[test]
 fn no_file_is_longer_than_one_room() {
     let mut folders = ROOTS.map(|root| Path::new(env!("CARGO_MANIFEST_DIR")).join(root)).to_vec();
