@@ -219,6 +219,31 @@ fn the_ground_floor_decides_and_does_nothing() {
     }
 }
 
+/// Documents that name files which are gone send their readers nowhere.
+#[test]
+fn documents_name_only_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    let mut folders: Vec<PathBuf> =
+        ["src", "stand-in/src", "tests", "benches", "fuzz"].iter().map(|name| root.join(name)).collect();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() { folders.push(path) } else { files.push(path) }
+        }
+    }
+    let documents = fs::read_dir(root).unwrap().chain(fs::read_dir(root.join("docs")).unwrap());
+    for document in
+        documents.map(|entry| entry.unwrap().path()).filter(|path| path.extension().is_some_and(|it| it == "md"))
+    {
+        for name in fs::read_to_string(&document).unwrap().split('`').skip(1).step_by(2) {
+            let is_source = Path::new(name).extension().is_some_and(|kind| kind == "rs") && !name.contains(['*', ' ']);
+            let exists = files.iter().any(|file| file.ends_with(name));
+            assert!(!is_source || exists, "{} names {name}, which is not there", document.display());
+        }
+    }
+}
+
 /// A feature that the stand-in asks of a library would hold for the whole program, and only where the stand-in is built
 /// in. Order of keys is one that nobody would miss in a test.
 #[test]
