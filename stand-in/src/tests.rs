@@ -14,7 +14,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::{Fault, INBOX, Latency, Matcher, OTHER_INBOX, Options, Point, Shape, StandIn};
+use super::{Fault, INBOX, Latency, Matcher, OTHER_INBOX, Options, Point, StandIn};
 
 /// Everything a connection gave before it was closed, taken apart by hand: hyper would hide what is wrong with it.
 struct Answer {
