@@ -3,7 +3,7 @@
 //! > An answer is served only if its fetch began after the last change to everything it was made from.
 //!
 //! A fixed table of places, each the tick of the last change to any scope that hashes there. Sharing a place costs a
-//! needless fetch, never a stale answer. Nothing grows, nothing expires, and outdating everything is one store.
+//! needless fetch, never a stale answer. Nothing grows, nothing expires, and invalidating everything is one store.
 //!
 //! # Memory order
 //!
