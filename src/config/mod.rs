@@ -6,6 +6,7 @@
 mod listing;
 mod mistakes;
 mod settings;
+mod shown;
 mod sources;
 mod table;
 mod values;

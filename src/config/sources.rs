@@ -12,6 +12,7 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::{Mistake, Place};
+use super::shown::shown_text;
 use super::table::{self, Draft, PREFIX, Preset, Setting};
 use super::values::plain;
 
@@ -154,10 +155,11 @@ impl Reading {
             let line = line_of(text, key.span().start);
             let key = key.get_ref();
             let name = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
+            let told = shown_text(&name);
             let value = value.get_ref();
             if key.contains('.') {
                 // Else `"cache.ttl"` would pass for `cache.ttl`, and both could be there with different values.
-                self.mistake(Place::Line(line), format!("{name}: quotes make one name of it; leave them out"));
+                self.mistake(Place::Line(line), format!("{told}: quotes make one name of it; leave them out"));
                 continue;
             }
             if let Some(setting) = table::find(&name) {
@@ -181,7 +183,7 @@ impl Reading {
                 }
                 _ => {
                     let meant = table::nearest(&name).map(|setting| setting.name.to_owned());
-                    self.mistake(Place::Line(line), format!("{name}: there is no such setting; {}", advice(meant)));
+                    self.mistake(Place::Line(line), format!("{told}: there is no such setting; {}", advice(meant)));
                 }
             }
         }
@@ -291,7 +293,10 @@ impl Reading {
 
     fn read_secret_variable(&mut self, name: &str) -> Result<String, String> {
         self.named.insert(name.to_owned());
-        match self.environment.0.get(name) {
+        let value = self.environment.0.get(name);
+        // Somebody may have put the secret itself where its place should be.
+        let name = shown_text(name);
+        match value {
             Some(Some(text)) if !text.is_empty() => Ok(text.clone()),
             Some(Some(_)) => Err(format!("the variable {name} is empty; put the secret into it")),
             Some(None) => Err(format!("the variable {name} is not UTF-8; put the secret into it")),
@@ -301,7 +306,8 @@ impl Reading {
 }
 
 fn read_secret_file(path: &Path) -> Result<String, String> {
-    let shown = path.display();
+    let shown = path.display().to_string();
+    let shown = shown_text(&shown);
     let text = fs::read_to_string(path)
         .map_err(|error| format!("the file {shown} cannot be read ({error}); put the secret into it"))?;
     // Editors and `echo` end a file with a line break that nobody means.

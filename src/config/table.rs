@@ -191,7 +191,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("upstream.fetch_timeout", Is(r#""30s""#), TIME_LIMIT, fetch_timeout,
         "a whole shared fetch, from the first byte sent to the last one read"),
     setting!("upstream.stall_timeout", Is(r#""60s""#), TIME_LIMIT, stall_timeout,
-        "bodies passed through: no byte either way for that long ends them"),
+        "bodies passed through: no byte either way for that long ends them; so does a request's below 256 bytes a second"),
     setting!("upstream.pool_idle", Is(r#""10s""#), TIME_LIMIT, pool_idle,
         "how long an unused connection is kept; below the upstream's own keep-alive"),
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,

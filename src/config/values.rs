@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::settings::LogFormat;
+use super::shown::{shown, shown_text};
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
@@ -151,7 +152,7 @@ fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let known: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
-        format!("{value} is not known here; write {}", known.join(" or "))
+        format!("{} is not known here; write {}", shown(value), known.join(" or "))
     })
 }
 
@@ -164,8 +165,11 @@ fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
 fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>) -> Result<Vec<String>, String> {
     let list = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
     let list: Vec<String> =
-        list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
-    let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
+        list.ok_or_else(|| format!("{} is not a list of strings; write [\"...\", \"...\"]", shown(value)))?;
+    // What is not shown is told of as its mask would be.
+    let told =
+        |text: &String| take(text.clone()).err().map(|why| take(shown_text(text).to_owned()).err().unwrap_or(why));
+    let mistakes = list.iter().filter_map(told).flatten();
     let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
     if problems.is_empty() { Ok(list) } else { Err(problems.join("; and ")) }
 }
@@ -175,7 +179,8 @@ fn texts(list: &[String]) -> String {
 }
 
 fn read_codings(value: &Value) -> Result<Vec<Coding>, String> {
-    let wrong = || format!("{value} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once");
+    let wrong =
+        || format!("{} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once", shown(value));
     let mut codings = Vec::new();
     for name in value.as_array().ok_or_else(wrong)? {
         let coding = Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name()));
@@ -188,7 +193,7 @@ fn read_level(value: &Value, least: i32, most: i32) -> Result<i32, String> {
     let level = value.as_integer().and_then(|level| i32::try_from(level).ok());
     level
         .filter(|level| (least..=most).contains(level))
-        .ok_or_else(|| format!("{value} is not a level; write a number from {least} to {most}"))
+        .ok_or_else(|| format!("{} is not a level; write a number from {least} to {most}", shown(value)))
 }
 
 /// Units from small to large, and how many of the smallest each one is.
@@ -229,15 +234,15 @@ pub(super) fn size_text(bytes: u64) -> String {
 
 fn read_duration(value: &Value) -> Result<Duration, String> {
     let millis = value.as_str().and_then(|text| measure(text, TIME_UNITS));
-    match millis.ok_or_else(|| format!("{value} is not a duration; write 500ms, 15s, 10m or 1h"))? {
-        millis if millis > LONGEST_MS => Err(format!("{value} is more than a year; write 8760h or less")),
+    match millis.ok_or_else(|| format!("{} is not a duration; write 500ms, 15s, 10m or 1h", shown(value)))? {
+        millis if millis > LONGEST_MS => Err(format!("{} is more than a year; write 8760h or less", shown(value))),
         millis => Ok(Duration::from_millis(millis)),
     }
 }
 
 fn read_time_limit(value: &Value) -> Result<Duration, String> {
     match read_duration(value)? {
-        Duration::ZERO => Err(format!("{value} leaves no time at all; write 1ms or more")),
+        Duration::ZERO => Err(format!("{} leaves no time at all; write 1ms or more", shown(value))),
         duration => Ok(duration),
     }
 }
@@ -248,9 +253,11 @@ fn read_size(value: &Value) -> Result<u64, String> {
         Value::String(text) => measure(text, SIZE_UNITS),
         _ => None,
     };
-    match bytes.ok_or_else(|| format!("{value} is not a size; write 64KiB, 16MiB, 1GiB or a number of bytes"))? {
-        0 => Err(format!("{value} leaves no room at all; write 1B or more")),
-        bytes if bytes > LARGEST => Err(format!("{value} is more than a pebibyte; write 1048576GiB or less")),
+    match bytes
+        .ok_or_else(|| format!("{} is not a size; write 64KiB, 16MiB, 1GiB or a number of bytes", shown(value)))?
+    {
+        0 => Err(format!("{} leaves no room at all; write 1B or more", shown(value))),
+        bytes if bytes > LARGEST => Err(format!("{} is more than a pebibyte; write 1048576GiB or less", shown(value))),
         bytes => Ok(bytes),
     }
 }
@@ -259,7 +266,7 @@ fn read_count(value: &Value) -> Result<usize, String> {
     let count = value.as_integer().filter(|count| (1..=1_000_000).contains(count));
     count
         .and_then(|count| usize::try_from(count).ok())
-        .ok_or_else(|| format!("{value} is not a number from 1 to 1000000; write one, without quotes"))
+        .ok_or_else(|| format!("{} is not a number from 1 to 1000000; write one, without quotes", shown(value)))
 }
 
 fn read_share(value: &Value) -> Result<f64, String> {
@@ -273,28 +280,32 @@ fn read_share(value: &Value) -> Result<f64, String> {
         .filter(|share| (0.0..=1.0).contains(share))
         // Plus zero, or "-0.0" would be shown as it was written.
         .map(|share| share + 0.0)
-        .ok_or_else(|| format!("{value} is not a share; write a number from 0.0 to 1.0, without quotes"))
+        .ok_or_else(|| format!("{} is not a share; write a number from 0.0 to 1.0, without quotes", shown(value)))
 }
 
 fn read_switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false; write one of them, without quotes"))
+    value
+        .as_bool()
+        .ok_or_else(|| format!("{} is neither true nor false; write one of them, without quotes", shown(value)))
 }
 
 fn read_address(value: &Value) -> Result<SocketAddr, String> {
     let address = value.as_str().and_then(|text| text.parse().ok());
-    address.ok_or_else(|| format!("{value} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080"))
+    address
+        .ok_or_else(|| format!("{} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080", shown(value)))
 }
 
 fn read_path(value: &Value) -> Result<PathBuf, String> {
     match value.as_str() {
         Some(text) if !text.is_empty() && !text.contains('\0') => Ok(PathBuf::from(text)),
-        _ => Err(format!("{value} is not the path of a file; write \"/etc/anteroom/ca.pem\"")),
+        _ => Err(format!("{} is not the path of a file; write \"/etc/anteroom/ca.pem\"", shown(value))),
     }
 }
 
 fn read_log_filter(value: &Value) -> Result<String, String> {
-    let wrong =
-        || format!("{value} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug");
+    let wrong = || {
+        format!("{} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug", shown(value))
+    };
     let text = value.as_str().ok_or_else(wrong)?;
     // The filter's own parser takes any bare word for the name of a module, so `inof` would pass and silence the rest.
     // It also panics on some text that is not ASCII.
@@ -356,10 +367,10 @@ fn read_url_path(value: &Value) -> Result<String, String> {
         || !path.bytes().all(plain)
         || steps.into_iter().any(|step| matches!(step, "" | "." | ".."))
     {
-        return Err(format!("{value} is not a path; write \"/_anteroom/webhooks\""));
+        return Err(format!("{} is not a path; write \"/_anteroom/webhooks\"", shown(value)));
     }
     if ["/public/", "/api/", "/cable/", "/rails/"].iter().any(|api| format!("{path}/").starts_with(api)) {
-        return Err(format!("{value} is a path of the API; write another, such as \"/_anteroom/webhooks\""));
+        return Err(format!("{} is a path of the API; write another, such as \"/_anteroom/webhooks\"", shown(value)));
     }
     Ok(path.to_owned())
 }
@@ -371,13 +382,13 @@ fn base_url_text(url: &BaseUrl) -> String {
 /// The value is part of a message only where it cannot hold a password or a token.
 fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
     const EXAMPLE: &str = "write http:// or https://, a host, and a path only if the API lives below one";
-    let text = value.as_str().ok_or_else(|| format!("{value} is not a URL; {EXAMPLE}"))?;
+    let text = value.as_str().ok_or_else(|| format!("{} is not a URL; {EXAMPLE}", shown(value)))?;
     for (mark, name) in [('@', "a user name"), ('?', "a query"), ('#', "a fragment")] {
         if text.contains(mark) {
             return Err(format!("has {name} ({mark:?}), which would not be sent; {EXAMPLE}"));
         }
     }
-    let wrong = |what: &str| format!("{value} {what}; {EXAMPLE}");
+    let wrong = |what: &str| format!("{} {what}; {EXAMPLE}", shown(value));
     let parts = text.parse::<http::Uri>().map_err(|_| wrong("is not a URL"))?.into_parts();
     let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
         return Err(wrong("is not a whole URL"));
@@ -388,7 +399,7 @@ fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
     let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
     let prefix = if path == "/" { "" } else { path };
     if prefix.ends_with('/') {
-        return Err(format!("{value} ends in a slash; leave the slash out"));
+        return Err(format!("{} ends in a slash; leave the slash out", shown(value)));
     }
     if prefix.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
         return Err(wrong("has an empty or dotted step in its path"));

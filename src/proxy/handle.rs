@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::access_log::Record;
@@ -12,7 +11,9 @@ use crate::engine::body::Body;
 use crate::engine::metrics::Ending;
 use crate::policy::http::client::Side;
 use crate::policy::http::headers::{self, usable_request_id};
+use crate::policy::http::framing;
 use crate::policy::http::route::{Refusal, Route, Rules, classify};
+use crate::policy::http::target;
 use crate::state::State;
 
 /// Answers a request.
@@ -28,7 +29,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
     let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
-    let route = match refuse_host(&head) {
+    let route = match target::refuse(&head).or_else(|| framing::refuse(&head.headers)) {
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
@@ -56,25 +57,21 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     record.end(response, &outcome, logged)
 }
 
-/// RFC 9112 section 3.2: exactly one `Host`; before HTTP/1.1 it could be left out.
-fn refuse_host(head: &Parts) -> Option<Refusal> {
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    let wrong = if head.version < http::Version::HTTP_11 { hosts > 1 } else { hosts != 1 };
-    wrong.then_some(Refusal::Host)
-}
-
 impl ClientRequest {
     fn refuse(&self, refusal: Refusal) -> Answered {
         let (status, detail, word) = match refusal {
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
-            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field", "host"),
+            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field, which is a host", "host"),
+            Refusal::Target => (StatusCode::BAD_REQUEST, "the target does not have the form of its method", "target"),
+            Refusal::Coding => (StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked", "coding"),
+            Refusal::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "no body is that long", "length"),
             Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
         };
         let mut response = self.problem(status, detail);
         let allowed = match refusal {
             Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Refusal::NoWebhook => Some("POST"),
-            Refusal::Host => None,
+            Refusal::Host | Refusal::Target | Refusal::Coding | Refusal::TooLong => None,
         };
         if let Some(allowed) = allowed {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));

@@ -33,9 +33,6 @@ impl ClientRequest {
         let noted = self.state.invalidation.ledger.now();
         let exchange = self.active.upstream.exchange();
         let response = self.active.upstream.send(request).await?;
-        if response.status().is_informational() {
-            return Err(UpstreamError::Malformed);
-        }
         let response = response.map(|body| self.active.upstream.watch(body, exchange));
         match learn {
             Some(source) => self.learn(noted, &source, response).await,

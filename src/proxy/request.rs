@@ -13,10 +13,16 @@ use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::client::{Client, HostRule, Side};
 use crate::policy::http::headers::{append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::framing;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
+use crate::policy::http::target;
 use crate::state::State;
 use crate::state::upstream::Active;
+
+/// The least speed of a request's body, in bytes a second, once its sender has used up `upstream.stall_timeout` by being
+/// silent now and then. Far below what any connection in use gives.
+const SLOWEST_BODY: u32 = 256;
 
 /// An answer, and how the request ended.
 pub(crate) type Answered = (Response<Body>, Outcome);
@@ -54,7 +60,8 @@ impl ClientRequest {
             && let Some(body) = self.body.take()
         {
             let limit = self.active.upstream.settings().stall_timeout;
-            *request.body_mut() = Body::stream(Watched::new(body, limit, Counting(self.received.clone())));
+            let counting = Counting(self.received.clone());
+            *request.body_mut() = Body::stream(Watched::new(body, limit, counting).at_least(SLOWEST_BODY));
         }
         Some(request)
     }
@@ -65,6 +72,8 @@ impl ClientRequest {
         remove_hop_by_hop(response.headers_mut());
         append_via(response.headers_mut(), version);
         *response.version_mut() = http::Version::HTTP_11;
+        let (status, length) = (response.status(), http_body::Body::size_hint(response.body()).exact());
+        framing::frame_answer(&self.head.method, status, response.headers_mut(), length);
         if self.head.method == Method::HEAD {
             return response.map(|_| Body::empty());
         }
@@ -89,8 +98,7 @@ impl ClientRequest {
 
     /// Who the client is.
     pub(crate) fn client(&self) -> Client {
-        let host = self.head.headers.get(header::HOST).cloned();
-        Client::of(&self.head.headers, self.side, host, &self.active.config.forward)
+        Client::of(&self.head.headers, self.side, target::host(&self.head), &self.active.config.forward)
     }
 
     /// The key, for the host he asked if the upstream gets that.

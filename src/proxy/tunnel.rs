@@ -13,18 +13,18 @@ use crate::engine::tunnel;
 impl ClientRequest {
     /// A WebSocket: if the upstream agrees, both connections are tied together until one ends.
     pub(crate) async fn tunnel(mut self) -> Answered {
-        let Some(upgraded_client) = self.head.extensions.remove::<OnUpgrade>() else { return self.unsendable() };
+        // HTTP/1.0 has no way to switch.
+        let Some(upgraded_client) = self.head.extensions.remove::<OnUpgrade>() else { return self.pass(None).await };
         let Some(mut request) = self.forwarded() else { return self.unsendable() };
         request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
         request.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-        *request.body_mut() = Body::empty();
         let observes = self.active.config.observe_cable;
         if observes {
             // What is compressed cannot be read.
             request.headers_mut().remove(header::SEC_WEBSOCKET_EXTENSIONS);
         }
         let exchange = self.active.upstream.exchange();
-        let mut response = match self.active.upstream.send(request).await {
+        let mut response = match self.active.upstream.switch(request).await {
             Ok(response) => response,
             Err(error) => return self.failed(error),
         };

@@ -30,6 +30,7 @@ mod preflight;
 mod privacy;
 mod prometheus;
 mod sharing;
+mod smuggling;
 mod staleness;
 mod streaming;
 mod support;

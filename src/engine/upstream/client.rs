@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
@@ -21,6 +21,8 @@ use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Metrics, Raised, class_label};
+use crate::policy::http::framing::{Content, contradicts_itself, frame_request, is_plain};
+use crate::policy::http::route::switches_to_websocket;
 
 /// An error inside the stack: what it is, and whether the request may be sent once more.
 #[derive(Clone, Copy, Debug)]
@@ -30,9 +32,13 @@ struct Failed {
     met_closed_connection: bool,
 }
 
+type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>;
+
 /// The client.
 pub struct Upstream {
-    stack: BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>,
+    stack: Stack,
+    /// Over connections that carry one request each.
+    switching: Stack,
     settings: UpstreamSettings,
     metrics: Arc<Metrics>,
 }
@@ -52,18 +58,23 @@ impl Upstream {
     where
         C: Connect + Clone + std::marker::Send + Sync + 'static,
     {
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_idle_timeout(settings.pool_idle)
             // Without a timer the idle limit does nothing.
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
             // The only retry is ours, below.
-            .retry_canceled_requests(false)
-            .build(connector);
-        let stack = ServiceBuilder::new()
-            .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
-            .service(Send { client, head_timeout: settings.head_timeout });
-        Self { stack: BoxCloneSyncService::new(stack), settings, metrics }
+            .retry_canceled_requests(false);
+        let head_timeout = settings.head_timeout;
+        let stack = |client, switches| {
+            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
+            let send = Send { client, head_timeout, switches };
+            BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
+        };
+        let pooled = stack(builder.build(connector.clone()), false);
+        let switching = stack(builder.pool_max_idle_per_host(0).build(connector), true);
+        Self { stack: pooled, switching, settings, metrics }
     }
 
     /// Where it is.
@@ -76,10 +87,24 @@ impl Upstream {
         &self.settings
     }
 
-    /// Sends a request; gives the head and the body as it comes. The body is watched for stalls.
+    /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
+    /// error.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.count(self.stack.clone().oneshot(request)).await
+    }
+
+    /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
+    /// the switch cannot be known, so nobody else's request comes near it.
+    pub async fn switch(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.count(self.switching.clone().oneshot(request)).await
+    }
+
+    async fn count(
+        &self,
+        answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let began = clock::now();
-        let result = self.stack.clone().oneshot(request).await;
+        let result = answer.await;
         let label = match &result {
             Ok(response) => class_label(response.status()),
             Err(failed) => failed.error.label(),
@@ -120,6 +145,8 @@ impl Guard for Exchange {
 struct Send<C> {
     client: Client<C, Body>,
     head_timeout: Duration,
+    /// Its requests ask for a switch of protocols.
+    switches: bool,
 }
 
 impl<C> Service<Request<Body>> for Send<C>
@@ -135,9 +162,10 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, head_timeout) = (self.client.clone(), self.head_timeout);
+        let (client, head_timeout, switches) = (self.client.clone(), self.head_timeout, self.switches);
         Box::pin(async move {
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
+            frame_request(&parts.method, &mut parts.headers, content_of(&body));
             let (sent, body) = tell_when_sent(body);
             let mut request = Request::from_parts(parts, body);
             let connection = capture_connection(&mut request);
@@ -151,7 +179,7 @@ where
                     Err(_) => return Err(Failed { error: UpstreamError::Timeout, met_closed_connection: false }),
                 },
             };
-            result.map_err(|error| {
+            let result = result.map_err(|error| {
                 let mut extras = http::Extensions::new();
                 if let Some(connected) = connection.connection_metadata().as_ref() {
                     connected.get_extras(&mut extras);
@@ -160,9 +188,41 @@ where
                     .get::<Arc<Traffic>>()
                     .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
                 Failed { error: kind(&error), met_closed_connection: closed }
-            })
+            });
+            let response = result?;
+            if leaves_a_doubt(&response)
+                && let Some(connected) = connection.connection_metadata().as_ref()
+            {
+                connected.poison();
+            }
+            if is_answer(&response, switches) {
+                Ok(response)
+            } else {
+                Err(Failed { error: UpstreamError::Malformed, met_closed_connection: false })
+            }
         })
     }
+}
+
+fn content_of(body: &Body) -> Content {
+    match http_body::Body::size_hint(body).exact() {
+        _ if body.is_empty() => Content::Nothing,
+        Some(length) => Content::Sized(length),
+        None => Content::Unsized,
+    }
+}
+
+/// Whether the connection may not be used again, though the answer is whole: of HTTP/1.0 hyper would send no chunks, and
+/// lose the body; after an answer that contradicts itself nobody knows what comes.
+fn leaves_a_doubt<B>(response: &Response<B>) -> bool {
+    response.version() < Version::HTTP_11 || contradicts_itself(response.status(), response.headers())
+}
+
+/// Whether this is an answer to what was asked: in no coding that would stay in it, and a switch only if one was asked
+/// for, to what was asked for. What is none is dropped, and its connection with it.
+fn is_answer<B>(response: &Response<B>, switches: bool) -> bool {
+    let well_switched = || switches && switches_to_websocket(response.headers());
+    is_plain(response.headers()) && (response.status() != StatusCode::SWITCHING_PROTOCOLS || well_switched())
 }
 
 /// Whether the connection's end was noticed before the first byte of the request was written.

@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
 use super::encoding::coding_of;
+use super::framing::has_known_end;
 
 /// The name of a request in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -113,23 +114,26 @@ pub fn stock_cors(headers: &mut HeaderMap) {
 /// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
 /// does not vary by what a shared fetch leaves out.
 pub fn is_shareable(status: StatusCode, headers: &HeaderMap) -> bool {
-    let framed =
-        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
     let decodable = coding_of(headers).is_ok();
-    let known = ["origin", "accept-encoding", "cookie", "authorization"];
-    let varies = headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
+    let varies = varies_beyond(headers, &["origin", "accept-encoding", "cookie", "authorization"]);
+    (has_known_end(headers) || status == StatusCode::NO_CONTENT) && decodable && !varies
+}
+
+/// Whether an answer varies by another field than these, or by what cannot be read.
+pub fn varies_beyond(headers: &HeaderMap, known: &[&str]) -> bool {
+    headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
         Ok(vary) => {
             vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
         }
         Err(_) => true,
-    });
-    (framed || status == StatusCode::NO_CONTENT) && decodable && !varies
+    })
 }
 
-/// Whether `Cache-Control` has this directive (RFC 9111 section 5.2).
+/// Whether `Cache-Control` has this directive (RFC 9111 section 5.2), whatever its argument.
 pub fn has_directive(headers: &HeaderMap, name: &str) -> bool {
     let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
+    let directive = |part: &str| part.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(name);
+    values.flat_map(|value| value.split(',')).any(directive)
 }
 
 /// How old an answer was when it came (RFC 9111 section 5.1): of several ages the first counts, and one that cannot be read is none; section 1.2.2: more

@@ -3,7 +3,7 @@
 //! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
 //! is recognised in every spelling that some server on the way might take for it.
 
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::key::{Key, QueryRule, decode_segment};
@@ -37,11 +37,11 @@ pub enum Route {
     Bypass(Key, BypassReason),
     /// A request that may change lists; never empty.
     Write(Vec<Target>),
-    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard).
+    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard), and says no more than that.
     Preflight,
     /// The application tells of an event.
     Webhook,
-    /// A WebSocket handshake.
+    /// A WebSocket handshake, on a path that means nothing else.
     Tunnel,
     /// Anything else: passed on untouched. If its answer shows a contact of this source, its id is learned.
     Pass(Option<Source>),
@@ -85,8 +85,14 @@ impl BypassReason {
 pub enum Refusal {
     /// CONNECT and TRACE: 405.
     Method,
-    /// No `Host`, or more than one (RFC 9112 section 3.2): 400.
+    /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2): 400.
     Host,
+    /// A target whose form is not the method's: 400.
+    Target,
+    /// A body in a transfer coding other than chunks: 501.
+    Coding,
+    /// A body of senseless length: 413.
+    TooLong,
     /// Anything but a POST where webhooks come: 405.
     NoWebhook,
 }
@@ -141,9 +147,6 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     let overridden = headers.contains_key("x-http-method-override");
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
-    if *method == Method::GET && wants_websocket(headers) {
-        return Route::Tunnel;
-    }
     if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
         let key = Key::new(&inbox, &contact, uri.query().filter(|_| query == QueryRule::Key));
         return match credential(headers, uri.query()) {
@@ -151,8 +154,7 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
             _ => Route::List(key),
         };
     }
-    let preflight = headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if *method == Method::OPTIONS && preflight && safe && canonical_list(uri.path()).is_some() {
+    if *method == Method::OPTIONS && safe && is_preflight(headers, uri.query()) && canonical_list(uri.path()).is_some() {
         return Route::Preflight;
     }
     let mut targets = Vec::new();
@@ -176,7 +178,13 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
         }
     }
     targets.dedup();
-    if targets.is_empty() { Route::Pass(source) } else { Route::Write(targets) }
+    if !targets.is_empty() {
+        Route::Write(targets)
+    } else if *method == Method::GET && reads && source.is_none() && is_websocket_handshake(headers) {
+        Route::Tunnel
+    } else {
+        Route::Pass(source)
+    }
 }
 
 /// Inbox and contact, if the path is the list route exactly as published.
@@ -191,12 +199,38 @@ fn canonical_list(path: &str) -> Option<(String, String)> {
     Some((decode_segment(inbox)?, decode_segment(contact)?))
 }
 
-/// Whether the client asks for a WebSocket: the only upgrade that is tunnelled.
-pub fn wants_websocket(headers: &HeaderMap) -> bool {
+/// Whether a `GET` is the whole of a WebSocket handshake (RFC 6455 section 4.2.1), the only upgrade that is tunnelled: with
+/// a key and a version, and without a body. Anything less is what it would be without the field.
+fn is_websocket_handshake(headers: &HeaderMap) -> bool {
+    let only = |name| {
+        let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        values.next().filter(|_| values.next().is_none())
+    };
+    switches_to_websocket(headers)
+        && !has_body(headers)
+        && only(header::SEC_WEBSOCKET_VERSION) == Some(b"13")
+        // 16 bytes in base64.
+        && only(header::SEC_WEBSOCKET_KEY).is_some_and(|key| key.len() == 24)
+}
+
+/// Whether a request asks for a switch to WebSocket, or an answer agrees to it.
+pub fn switches_to_websocket(headers: &HeaderMap) -> bool {
     let has = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
+}
+
+/// Whether this is a preflight as browsers send it: one origin, one method, at most one list of fields, and neither
+/// credentials nor a body. Anything else is asked for its sender alone.
+fn is_preflight(headers: &HeaderMap, query: Option<&str>) -> bool {
+    let count = |name| headers.get_all(name).iter().count();
+    count(header::ORIGIN) == 1
+        && count(header::ACCESS_CONTROL_REQUEST_METHOD) == 1
+        && count(header::ACCESS_CONTROL_REQUEST_HEADERS) <= 1
+        && credential(headers, query).is_none()
+        && !has_body(headers)
 }
 
 fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> {

@@ -126,6 +126,47 @@ fn the_final_status_says_what_a_write_did() {
 }
 
 #[test]
+fn a_handshake_is_a_tunnel_only_where_it_means_nothing_else() {
+    let handshake = [
+        ("upgrade", "WebSocket"),
+        ("connection", "keep-alive, Upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    assert_eq!(route("GET", "/cable", &handshake), Route::Tunnel);
+    for without in 0..handshake.len() {
+        let mut less = handshake.to_vec();
+        less.remove(without);
+        assert_eq!(route("GET", "/cable", &less), Route::Pass(None), "{without}");
+    }
+    for (more, tunnel) in [
+        (("content-length", "0"), true),
+        (("content-length", "1"), false),
+        (("transfer-encoding", "chunked"), false),
+        (("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="), false),
+        (("sec-websocket-version", "13"), false),
+        (("x-http-method-override", "POST"), false),
+    ] {
+        let headers: Vec<_> = handshake.iter().copied().chain([more]).collect();
+        assert_eq!(route("GET", "/cable", &headers) == Route::Tunnel, tunnel, "{more:?}");
+    }
+    for (method, target) in [
+        ("GET", LIST),
+        ("HEAD", LIST),
+        ("GET", "/public/api/v1/inboxes/in/contacts/co/conversations.json"),
+        ("GET", "/public/api/v1/inboxes/in/contacts/co"),
+        ("GET", "/public/api/v1/inboxes/in/contacts/co?identifier_hash=h"),
+        ("GET", "/public/api/v1/inboxes/in/contacts/co/conversations/7/messages"),
+        ("GET", "/_anteroom/webhooks"),
+        ("POST", "/cable"),
+        ("HEAD", "/cable"),
+        ("OPTIONS", "/cable"),
+    ] {
+        assert_eq!(route(method, target, &handshake), route(method, target, &[]), "{method} {target}");
+    }
+}
+
+#[test]
 fn the_rest_passes() {
     for (method, path) in [
         ("GET", "/"),
@@ -139,11 +180,13 @@ fn the_rest_passes() {
     }
     let learning = Route::Pass(Some(Source { inbox: "in".into(), contact: "co".into() }));
     assert_eq!(route("GET", "/public/api/v1/inboxes/in/contacts/co/conversations/7/messages", &[]), learning);
-    assert_eq!(route("GET", "/cable", &[("upgrade", "WebSocket"), ("connection", "keep-alive, Upgrade")]), Route::Tunnel);
     assert_eq!(route("GET", "/", &[("upgrade", "h2c"), ("connection", "upgrade")]), Route::Pass(None));
     assert_eq!(route("TRACE", "/", &[]), Route::Refuse(Refusal::Method));
     let preflight = [("origin", "https://a.test"), ("access-control-request-method", "GET")];
     assert_eq!(route("OPTIONS", LIST, &preflight), Route::Preflight);
     assert_eq!(route("OPTIONS", LIST, &preflight[..1]), Route::Pass(None));
+    for more in [("cookie", "a=b"), ("origin", "https://b.test"), ("access-control-request-method", "PUT"), ("content-length", "1")] {
+        assert_eq!(route("OPTIONS", LIST, &[preflight[0], preflight[1], more]), Route::Pass(None), "{more:?}");
+    }
     assert_eq!(route("OPTIONS", "/cable", &preflight), Route::Pass(None));
 }
