@@ -42,6 +42,7 @@ pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
     pub mod clock;
     pub mod metrics;
+    pub mod log_lines;
     pub mod memory;
     pub mod body;
     pub mod problem;

@@ -1,6 +1,6 @@
 //! `anteroom check`: reads a list from a file, standard input or a URL, and prints the report on it.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -133,6 +133,10 @@ struct Progress {
 }
 
 impl Progress {
+    fn put(&self, text: &str) {
+        let _ = std::io::stderr().write_all(text.as_bytes());
+    }
+
     /// A bar if the length is known, else a count.
     fn show(&mut self, read: usize, total: Option<u64>) {
         const WIDTH: usize = 30;
@@ -147,9 +151,9 @@ impl Progress {
         match total {
             Some(total) => {
                 let done = (read.saturating_mul(WIDTH) / total).min(WIDTH);
-                eprint!("\r[{}{}] {kib} of {} KiB", "#".repeat(done), " ".repeat(WIDTH - done), total / 1024);
+                self.put(&format!("\r[{}{}] {kib} of {} KiB", "#".repeat(done), " ".repeat(WIDTH - done), total / 1024));
             }
-            None => eprint!("\r{kib} KiB"),
+            None => self.put(&format!("\r{kib} KiB")),
         }
     }
 }
@@ -157,7 +161,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            eprint!("\r\x1b[K");
+            self.put("\r\x1b[K");
         }
     }
 }

@@ -1,6 +1,5 @@
 //! The command line: what each command does, and its exit code. 0 well, 1 failed while running, 2 arguments or
 //! settings.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
 mod admin_client;
 mod check;

@@ -1,6 +1,5 @@
 //! `anteroom serve`: the proxy, from its settings to the end of its drain.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -9,8 +8,8 @@ use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::File;
-use super::log::log_to_standard_error;
-use super::terminal::{Done, complain, runtime};
+use super::log::{Log, log_to_standard_error};
+use super::terminal::{Done, announce, runtime};
 use crate::config::{Config, Flags};
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Drained, Server};
@@ -36,30 +35,35 @@ impl Serve {
         let flags = Flags { upstream: self.upstream, listen: self.listen, admin: self.admin };
         let reload = self.file.config.clone();
         let config = self.file.load(&flags)?.config;
-        log_to_standard_error(&config.log)?;
+        let metrics = Arc::new(Metrics::new());
+        let log = log_to_standard_error(&config.log, &metrics)?;
         let reread = move || File { config: reload.clone() }.load(&flags).map(|loaded| loaded.config);
-        runtime()?.block_on(serve(config, reread, |_, _| {}))
+        let serving = serve(config, metrics, log.clone(), reread, |_, _| {});
+        log.close(runtime().and_then(|runtime| runtime.block_on(serving)))
     }
 }
 
 /// Binds, says where, serves until SIGTERM or SIGINT, drains.
 pub(super) async fn serve(
     config: Config,
+    metrics: Arc<Metrics>,
+    log: Log,
     reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
     bound: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Done {
     let settings = config.server;
-    let state = State::new(config, Arc::new(Metrics::new()))?;
+    let state = State::new(config, metrics)?;
     let server = match Server::bind(state.clone(), settings).await {
         Ok(server) => server,
         Err(error) => {
-            complain(&format!("cannot listen on {error}"));
+            tracing::error!("cannot listen on {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
     // Whoever reads the announcement may signal at once.
-    let (stop, hangup) = listen_to_signals().map_err(|error| format!("signals cannot be heard: {error}"))?;
-    let (public, admin) = announce(&server)?;
+    let (stop, hangup) = listen_to_signals(log).map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
+    announce(&format!("listening on http://{public}\nadmin on http://{admin}\n"));
     bound(public, admin);
     let reloading = tokio::spawn(reload_on_hangup(hangup, state, reread));
     let drained = server.run(stop).await;
@@ -76,16 +80,8 @@ pub(super) async fn serve(
     })
 }
 
-fn announce(server: &Server) -> Result<(SocketAddr, SocketAddr), String> {
-    let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
-    println!("listening on http://{public}");
-    println!("admin on http://{admin}");
-    std::io::stdout().flush().map_err(|error| error.to_string())?;
-    Ok((public, admin))
-}
-
 /// What ends on SIGTERM or SIGINT, and what tells of each SIGHUP; both are heard from now on.
-fn listen_to_signals() -> std::io::Result<(impl Future<Output = ()>, Signal)> {
+fn listen_to_signals(log: Log) -> std::io::Result<(impl Future<Output = ()>, Signal)> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
         tokio::select! {
@@ -98,7 +94,8 @@ fn listen_to_signals() -> std::io::Result<(impl Future<Output = ()>, Signal)> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            complain("stopped before the drain was over");
+            tracing::warn!("stopped before the drain was over");
+            log.flush();
             std::process::exit(1);
         });
     };

@@ -105,6 +105,8 @@ pub struct Metrics {
     pub payload_violations: IntCounterVec,
     /// Keys that are not on the published page.
     pub payload_unknown_keys: IntCounter,
+    /// Lines of the log that never came out.
+    pub log_lines_dropped: IntCounter,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
     /// Bytes of lists, by stage.
@@ -290,6 +292,11 @@ impl Metrics {
             payload_unknown_keys: declare.counter(
                 "anteroom_payload_unknown_keys_total",
                 "Keys of lists that are not on the published page; they are no violation.",
+            ),
+            log_lines_dropped: declare.counter(
+                "anteroom_log_lines_dropped_total",
+                "Lines of the log that were lost: standard error cannot be written (its reader has gone, the disk is \
+                 full), or is read too slowly. No request waits for its line.",
             ),
             config_reloads: declare.counters(
                 "anteroom_config_reloads_total",
