@@ -8,6 +8,7 @@ pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod secret;
     pub mod payload;
+    pub mod upstream_health;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
@@ -51,7 +52,9 @@ pub mod engine {
     pub mod upstream {
         //! The client towards the upstream.
         pub mod settings;
+        pub mod connect_failure;
         pub mod error;
+        pub mod health;
         pub mod connector;
         pub mod client;
     }

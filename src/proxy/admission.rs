@@ -65,6 +65,7 @@ impl Admission<'_> {
     }
 
     pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),

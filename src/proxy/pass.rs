@@ -66,7 +66,7 @@ impl ClientRequest {
                 Body::from(read)
             }
             Ok(Read::Longer(body)) => body,
-            Err(_) => return Err(UpstreamError::Reset),
+            Err(_) => return Err(UpstreamError::Incomplete),
         };
         Ok(Response::from_parts(head, body))
     }

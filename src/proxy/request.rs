@@ -74,8 +74,19 @@ impl ClientRequest {
     }
 
     pub(crate) fn failed(&self, error: UpstreamError) -> Answered {
-        let outcome = Outcome::forwarded(Ending::Failed, "bypass").detail(error.label());
-        (self.problem(status_of(error), &error.to_string()), outcome)
+        (self.upstream_problem(error), Outcome::forwarded(Ending::Failed, "bypass").failed(error))
+    }
+
+    /// What a client is told of an error of the upstream: the cause in words, and for programs (RFC 9209).
+    pub(crate) fn upstream_problem(&self, error: UpstreamError) -> Response<Body> {
+        let told = error.told_of(self.active.upstream.base());
+        let mut response = self.problem(status_of(error), &told);
+        if let Some(class) = error.class()
+            && let Ok(field) = HeaderValue::try_from(format!("anteroom; error={}; details=\"{told}\"", class.label()))
+        {
+            response.headers_mut().insert(headers::PROXY_STATUS, field);
+        }
+        response
     }
 
     pub(crate) fn unsendable(&self) -> Answered {
@@ -104,7 +115,10 @@ impl ClientRequest {
 /// The one place where an error of the upstream becomes a status.
 pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
     match error {
-        UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
+        UpstreamError::Connect(_)
+        | UpstreamError::Reset
+        | UpstreamError::Incomplete
+        | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
         UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,

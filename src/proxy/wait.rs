@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 
 use super::outcome::Outcome;
-use super::request::{Answered, ClientRequest, status_of};
+use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult, Private};
@@ -179,7 +179,7 @@ impl ClientRequest {
         let outcome = Outcome::forwarded(Ending::Failed, reason);
         match failure {
             Failure::Upstream(error) => {
-                (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
+                (self.upstream_problem(*error), outcome.failed(*error))
             }
             Failure::Answered(answer) => {
                 let mut response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);

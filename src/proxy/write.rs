@@ -97,7 +97,7 @@ impl Write {
             Ok(response) => response,
             Err(error) => {
                 // Without a connection nothing was sent.
-                guard.armed &= error != UpstreamError::Connect;
+                guard.armed &= !matches!(error, UpstreamError::Connect(_));
                 if guard.armed {
                     self.attribute(&mut guard, noted, answer_ids::AnswerIds::default(), merges).await;
                 }
@@ -130,7 +130,7 @@ impl Write {
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
                         self.attribute(&mut guard, noted, ids, merges).await;
-                        return Err(UpstreamError::Reset);
+                        return Err(UpstreamError::Incomplete);
                     }
                 }
             }

@@ -15,7 +15,7 @@ use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, In
 use crate::policy::coherence::event::Event;
 use declared::Declaring;
 pub use declared::{Described, Label};
-pub use labels::{Audited, CableResult, Ending, InvalidationSource, Untold, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
     method_index,
@@ -57,6 +57,8 @@ pub struct Metrics {
     pub tunnels: IntGauge,
     /// Requests to the upstream, by result.
     pub upstream_requests: IntCounterVec,
+    /// Failures of the upstream, by class.
+    pub upstream_errors: IntCounterVec,
     /// Time from the request to the head, and to the end of the answer.
     pub upstream_duration: HistogramVec,
     /// Requests the upstream is answering.
@@ -180,6 +182,12 @@ impl Metrics {
                 "Requests sent to the upstream, by their result: a status class or what went wrong. `client`: the client's \
                  own body broke off.",
                 &[("result", UPSTREAM_RESULTS)],
+            ),
+            upstream_errors: declare.counters(
+                "anteroom_upstream_errors_total",
+                "Times the upstream gave no answer, or not the whole of it, by the class that RFC 9209 section 2.3 gives \
+                 such errors. Errors that it answers (5xx) are not among them.",
+                &[("class", ErrorClass::LABELS)],
             ),
             upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",

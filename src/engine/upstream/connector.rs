@@ -2,13 +2,14 @@
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use http::Uri;
 use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{self, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::CertificateDer;
@@ -19,12 +20,13 @@ use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 use tower_service::Service;
 
+use super::connect_failure::{ConnectFailure, Stage};
 use super::settings::UpstreamSettings;
 
 /// Makes connections to the upstream.
 #[derive(Clone)]
 pub struct Connector {
-    inner: HttpsConnector<HttpConnector>,
+    tls: Arc<ClientConfig>,
     connect_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -38,15 +40,7 @@ impl Connector {
             .map_err(|error| format!("TLS: {error}"))?
             .with_root_certificates(roots(settings)?)
             .with_no_client_auth();
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let inner = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        Ok(Self { inner, connect_timeout: settings.connect_timeout, stall_timeout: settings.stall_timeout })
+        Ok(Self { tls: Arc::new(tls), connect_timeout: settings.connect_timeout, stall_timeout: settings.stall_timeout })
     }
 }
 
@@ -73,22 +67,72 @@ fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
 
 impl Service<Uri> for Connector {
     type Response = TokioIo<Connected>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = ConnectFailure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let stall_timeout = self.stall_timeout;
-        let connecting = tokio::time::timeout(self.connect_timeout, self.inner.call(uri));
+        let reached = Reached::default();
+        let mut http = HttpConnector::new_with_resolver(Staged { inner: GaiResolver::new(), then: Stage::Address, reached: reached.clone() });
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let tcp = Staged { inner: http, then: Stage::Tls, reached: reached.clone() };
+        let mut connector = HttpsConnector::from((tcp, self.tls.clone()));
+        let connecting = tokio::time::timeout(self.connect_timeout, connector.call(uri));
         Box::pin(async move {
-            let stream = connecting.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            let stream = match connecting.await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return Err(ConnectFailure::of(&*error, reached.get())),
+                Err(_) => return Err(ConnectFailure::too_late(reached.get())),
+            };
             let mut timed = TimeoutStream::new(TokioIo::new(stream));
             // Reading has its limits elsewhere: an idle connection is silent by right.
             timed.set_write_timeout(Some(stall_timeout));
             Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::default() }))
+        })
+    }
+}
+
+/// How far one attempt has come.
+#[derive(Clone, Default)]
+struct Reached(Arc<Mutex<Stage>>);
+
+impl Reached {
+    fn get(&self) -> Stage {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A step of one attempt; when it is done, the next stage is reached.
+#[derive(Clone)]
+struct Staged<S> {
+    inner: S,
+    then: Stage,
+    reached: Reached,
+}
+
+impl<S, R> Service<R> for Staged<S>
+where
+    S: Service<R, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let (step, then, reached) = (self.inner.call(request), self.then, self.reached.clone());
+        Box::pin(async move {
+            let done = step.await?;
+            *reached.0.lock().unwrap_or_else(PoisonError::into_inner) = then;
+            Ok(done)
         })
     }
 }

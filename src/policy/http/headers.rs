@@ -14,6 +14,8 @@ use super::encoding::coding_of;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// `Proxy-Status` (RFC 9209): why there is no answer of the upstream.
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
