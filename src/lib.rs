@@ -31,6 +31,7 @@ pub mod policy {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
         pub mod key;
         pub mod route;
+        pub mod route_name;
         pub mod encoding;
         pub mod headers;
         pub mod freshness;

@@ -16,7 +16,7 @@ use std::path::Path;
 
 pub use listing::example;
 pub use mistakes::ConfigError;
-pub use settings::{AdminSettings, FetchSettings, LogFormat, LogSettings, ServerSettings, SettleSettings};
+pub use settings::{AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings};
 pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
@@ -288,6 +288,9 @@ fn build(draft: Draft) -> Config {
             format: given(draft.log_format),
             level: given(draft.log_level),
             hits: given(draft.log_hits),
+            only: given(draft.log_only),
+            slow: given(draft.log_slow),
+            client: given(draft.log_client),
         },
     }
 }

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use toml::Value;
 
-use super::settings::LogFormat;
+use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, PATH,
     QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
@@ -137,6 +137,9 @@ pub(super) struct Draft {
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,
     pub(super) log_hits: Option<f64>,
+    pub(super) log_only: Option<LogOnly>,
+    pub(super) log_slow: Option<Duration>,
+    pub(super) log_client: Option<LogClient>,
 }
 
 /// A row: name, what it is if not set, form, field of the draft, why.
@@ -269,4 +272,10 @@ pub(super) static TABLE: &[Setting] = &[
         "a level, or a filter such as \"info,anteroom=debug\""),
     setting!("log.hits", Is("0.0"), SHARE, log_hits,
         "share of hits that get an access line, 0.0 to 1.0; all other requests always do"),
+    setting!("log.only", Is(r#""all""#), LOG_ONLY, log_only,
+        "\"all\", or \"trouble\": access lines only of requests that failed or were slow"),
+    setting!("log.slow", Is(r#""0s""#), DURATION, log_slow,
+        "what takes so long is slow, and gets an access line whatever it is; 0s: nothing is"),
+    setting!("log.client", Is(r#""hash""#), LOG_CLIENT, log_client,
+        "clients' addresses in access lines: \"hash\" (another after each start), \"whole\", or \"off\""),
 ];

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::policy::coherence::ledger::Moment;
+
 /// Takes a fixed share of what it is asked about, evenly.
 #[derive(Debug, Default)]
 pub struct Sampler(AtomicU64);
@@ -18,9 +20,39 @@ impl Sampler {
     }
 }
 
+/// How many [`FewASecond`] takes of each second.
+const FEW: u64 = 10;
+/// Its count stands below its second.
+const COUNT_BITS: u32 = 8;
+
+/// Takes the first few of each second.
+#[derive(Debug, Default)]
+pub struct FewASecond(AtomicU64);
+
+impl FewASecond {
+    /// Whether this one is among them.
+    pub fn takes(&self, Moment(now): Moment) -> bool {
+        let second = (now / 1000) << COUNT_BITS;
+        let counted = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |before| {
+            let count = if before >> COUNT_BITS == second >> COUNT_BITS { before } else { second };
+            (count - second < FEW).then_some(count + 1)
+        });
+        counted.is_ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_each_second_the_first_few_are_taken() {
+        let few = FewASecond::default();
+        for second in [0, 1, 7] {
+            let taken = (0..100).filter(|at| few.takes(Moment(second * 1000 + at * 10))).count();
+            assert_eq!(taken as u64, FEW, "{second}");
+        }
+    }
 
     #[test]
     fn a_share_of_hits_is_logged_evenly() {

@@ -32,7 +32,7 @@ impl ClientRequest {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
         let noted = self.state.invalidation.ledger.now();
         let exchange = self.active.upstream.exchange();
-        let response = self.active.upstream.send(request).await?;
+        let response = self.tally.waiting(self.active.upstream.send(request)).await?;
         if response.status().is_informational() {
             return Err(UpstreamError::Malformed);
         }

@@ -2,11 +2,12 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
+use super::access_log::Tally;
 use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
@@ -31,8 +32,8 @@ pub(crate) struct ClientRequest {
     /// The client's address.
     pub(crate) peer: SocketAddr,
     pub(crate) request_id: HeaderValue,
-    /// Bytes of the request's body, counted as they come.
-    pub(crate) received: Arc<AtomicU64>,
+    /// What is counted of it on its way.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl ClientRequest {
@@ -56,7 +57,7 @@ impl ClientRequest {
             && let Some(body) = self.body.take()
         {
             let limit = self.active.upstream.settings().stall_timeout;
-            *request.body_mut() = Body::stream(Watched::new(body, limit, Counting(self.received.clone())));
+            *request.body_mut() = Body::stream(Watched::new(body, limit, Counting(self.tally.clone())));
         }
         Some(request)
     }
@@ -126,10 +127,10 @@ pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
 }
 
 /// Counts the bytes of a request's body.
-struct Counting(Arc<AtomicU64>);
+struct Counting(Arc<Tally>);
 
 impl Guard for Counting {
     fn passed(&mut self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

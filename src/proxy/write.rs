@@ -32,7 +32,8 @@ impl ClientRequest {
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
         let (state, active, peer) = (self.state.clone(), self.active.clone(), self.forwarded_for());
-        match (Write { state, active, targets, request, peer }).run().await {
+        let write = Write { state, active, targets, request, peer };
+        match self.tally.waiting(write.run()).await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
                 (self.as_passed(response), outcome)

@@ -1,6 +1,7 @@
 //! What is told in the log and measured aside: ids, hashes of contacts, samples, and what bounds the measuring.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,9 +10,8 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::engine::clock::Epoch;
-use crate::engine::sampler::Sampler;
+use crate::engine::sampler::{FewASecond, Sampler};
 use crate::policy::coherence::ledger::Moment;
-use crate::policy::http::key::Key;
 
 /// Time between two log lines that tell of violations.
 const TELL_EVERY: Duration = Duration::from_secs(10);
@@ -26,6 +26,7 @@ pub struct Observation {
     pub sampler: Sampler,
     /// What bounds the measuring of staleness.
     pub staleness: Measuring,
+    stand_ins: FewASecond,
     epoch: Epoch,
     hasher: RandomState,
     request_ids: AtomicU64,
@@ -56,12 +57,24 @@ impl Observation {
             rests_until: AtomicU64::new(0),
         };
         let (sampler, request_ids, told_of_violations) = (Sampler::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { sampler, staleness, epoch, hasher, request_ids, told_of_violations }
+        let stand_ins = FewASecond::default();
+        Self { sampler, staleness, stand_ins, epoch, hasher, request_ids, told_of_violations }
     }
 
     /// A keyed hash of a contact, for the log.
-    pub fn pseudonym(&self, key: &Key) -> u64 {
-        self.hasher.hash_one((key.inbox(), key.contact()))
+    pub fn pseudonym(&self, inbox: &str, contact: &str) -> u64 {
+        self.hasher.hash_one((inbox, contact))
+    }
+
+    /// A keyed hash of a client's address, for the log.
+    pub fn pseudonym_of_address(&self, address: IpAddr) -> u64 {
+        self.hasher.hash_one(address)
+    }
+
+    /// Whether a kept answer that stands in gets an access line: the first of each second, and of more the share of
+    /// hits that do.
+    pub fn may_tell_of_stand_in(&self, now: Instant, share: f64) -> bool {
+        self.stand_ins.takes(self.epoch.moment(now)) || self.sampler.takes(share)
     }
 
     /// A request id that no other request of this process has.
