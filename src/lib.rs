@@ -34,6 +34,7 @@ pub mod policy {
         pub mod route_name;
         pub mod encoding;
         pub mod headers;
+        pub mod no_list;
         pub mod freshness;
         pub mod representation;
     }
@@ -91,6 +92,7 @@ pub mod proxy {
     pub mod respond;
     pub mod fetch;
     mod admission;
+    mod no_list;
     mod collect;
     pub mod staleness;
     pub mod contact;

@@ -1,6 +1,7 @@
 //! A fixed share of things, evenly.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::policy::coherence::ledger::Moment;
 
@@ -17,6 +18,19 @@ impl Sampler {
         }
         let before = self.0.fetch_add(1, Ordering::Relaxed) as f64;
         ((before + 1.0) * share).floor() > (before * share).floor()
+    }
+}
+
+/// Takes one, and then none for a while.
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
+
+impl Seldom {
+    /// Whether this one is taken; the next is not before `every` has passed.
+    pub fn takes(&self, Moment(now): Moment, every: Duration) -> bool {
+        let last = self.0.load(Ordering::Relaxed);
+        let due = last == 0 || u128::from(now.saturating_sub(last)) >= every.as_millis();
+        due && self.0.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
     }
 }
 
@@ -44,6 +58,15 @@ impl FewASecond {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_one_there_is_none_for_a_while() {
+        let seldom = Seldom::default();
+        let every = Duration::from_secs(10);
+        for (at, taken) in [(0, true), (1, false), (9_000, false), (10_001, true), (10_002, false), (90_000, true)] {
+            assert_eq!(seldom.takes(Moment(at), every), taken, "{at}");
+        }
+    }
 
     #[test]
     fn of_each_second_the_first_few_are_taken() {

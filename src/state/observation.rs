@@ -10,11 +10,12 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::engine::clock::Epoch;
-use crate::engine::sampler::{FewASecond, Sampler};
-use crate::policy::coherence::ledger::Moment;
+use crate::engine::sampler::{FewASecond, Sampler, Seldom};
 
 /// Time between two log lines that tell of violations.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const VIOLATIONS_EVERY: Duration = Duration::from_secs(10);
+/// Time between two that tell of what is no list: nothing about it changes from one to the next.
+const NO_LISTS_EVERY: Duration = Duration::from_secs(60);
 /// Lists being compared at once; each holds two bodies.
 const COMPARED_AT_ONCE: usize = 4;
 /// Lists whose event may still come; each holds a few places of the ledger.
@@ -30,7 +31,8 @@ pub struct Observation {
     epoch: Epoch,
     hasher: RandomState,
     request_ids: AtomicU64,
-    told_of_violations: AtomicU64,
+    violations: Seldom,
+    no_lists: Seldom,
 }
 
 /// What bounds the measuring of staleness.
@@ -56,9 +58,10 @@ impl Observation {
             fetches,
             rests_until: AtomicU64::new(0),
         };
-        let (sampler, request_ids, told_of_violations) = (Sampler::default(), AtomicU64::new(0), AtomicU64::new(0));
+        let (sampler, request_ids) = (Sampler::default(), AtomicU64::new(0));
+        let (violations, no_lists) = (Seldom::default(), Seldom::default());
         let stand_ins = FewASecond::default();
-        Self { sampler, staleness, stand_ins, epoch, hasher, request_ids, told_of_violations }
+        Self { sampler, staleness, stand_ins, epoch, hasher, request_ids, violations, no_lists }
     }
 
     /// A keyed hash of a contact, for the log.
@@ -84,11 +87,13 @@ impl Observation {
         HeaderValue::try_from(id).expect("hex digits are a header value")
     }
 
+    /// Whether a log line may tell of what is no list at all.
+    pub fn may_tell_of_no_list(&self, now: Instant) -> bool {
+        self.no_lists.takes(self.epoch.moment(now), NO_LISTS_EVERY)
+    }
+
     /// Whether a log line may tell of violations: at most one in a while, the metric has them all.
     pub fn may_tell_of_violations(&self, now: Instant) -> bool {
-        let Moment(now) = self.epoch.moment(now);
-        let last = self.told_of_violations.load(Ordering::Relaxed);
-        let due = last == 0 || u128::from(now.saturating_sub(last)) >= TELL_EVERY.as_millis();
-        due && self.told_of_violations.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.violations.takes(self.epoch.moment(now), VIOLATIONS_EVERY)
     }
 }

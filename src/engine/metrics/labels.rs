@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 
 use crate::policy::coherence::event::Event;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
 
 /// Declares an enumeration whose values are labels.
@@ -186,6 +187,7 @@ macro_rules! labels_of {
 }
 
 pub(super) const EVENTS: &[&str] = labels_of!(Event);
+pub(super) const NO_LISTS: &[&str] = labels_of!(NoList);
 pub(super) const BYPASS_REASONS: &[&str] = labels_of!(BypassReason);
 pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];

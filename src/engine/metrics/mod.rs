@@ -17,7 +17,7 @@ use declared::Declaring;
 pub use declared::{Described, Label};
 pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
 use labels::{
-    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
+    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
     method_index,
 };
 
@@ -101,6 +101,8 @@ pub struct Metrics {
     pub audits: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
+    /// What came instead of lists, by what it likely is.
+    pub no_lists: IntCounterVec,
     /// Lists that were compared with the contract, by result.
     pub payload_lists: IntCounterVec,
     /// What differs from the contract, by field and kind.
@@ -284,6 +286,12 @@ impl Metrics {
             writes_unattributed: declare.counter(
                 "anteroom_writes_unattributed_total",
                 "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
+            ),
+            no_lists: declare.counters(
+                "anteroom_no_lists_total",
+                "Answers of the upstream in a list's place that are no list and no error, by what is likely: it forces TLS, \
+                 a login page, another redirect, a page for people, another API's JSON.",
+                &[("likely", NO_LISTS)],
             ),
             payload_lists: declare.counters(
                 "anteroom_payload_lists_total",
