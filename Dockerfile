@@ -18,7 +18,9 @@ RUN mkdir -p src benches fuzz \
     && echo 'fn main() {}' > src/main.rs \
     && rustc -vV | sed -n 's/^host: //p' > /target \
     && cargo build --release --locked --no-default-features --target "$(cat /target)"
+COPY build.rs ./
 COPY src src
+# There is no git here: the commit comes from outside.
 ARG COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \
     && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --no-default-features --target "$(cat /target)" \
@@ -26,7 +28,8 @@ RUN touch src/lib.rs src/main.rs \
 
 # With the stand-in for the API, for compose.yaml: docker build --target demo
 FROM build AS build-demo
-RUN cargo build --release --locked --target "$(cat /target)" \
+ARG COMMIT=unknown
+RUN ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --target "$(cat /target)" \
     && strip -o /anteroom "target/$(cat /target)/release/anteroom"
 
 FROM scratch AS demo

@@ -43,7 +43,9 @@ pub mod policy {
 #[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
+    pub mod build_info;
     pub mod clock;
+    pub mod descriptors;
     pub mod metrics;
     pub mod log_lines;
     pub mod memory;

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Config, Flags, SettingsFile};
+use crate::config::{self, Flags, Loaded, SettingsFile};
 use crate::engine::metrics::Metrics;
 use crate::policy::secret::Secret;
 use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
@@ -41,26 +41,27 @@ impl Demo {
             let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
             let flags = Flags { upstream: Some(stand_in.url()), listen: Some(self.listen), admin: Some(self.admin) };
             let known = Secret::new(secret.as_str());
-            let reread = move || -> Result<Config, String> {
+            let reread = move || -> Result<Loaded, String> {
                 let none = std::iter::empty::<(String, String)>();
                 let loaded = config::load(SettingsFile::None, &flags, none);
-                let mut config = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?.config;
+                let mut loaded = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?;
+                let config = &mut loaded.config;
                 // Nobody waits for a demonstration to end.
                 config.server.drain_notice = Duration::ZERO;
                 config.log.hits = 1.0;
                 config.webhook.secrets = known.iter().cloned().collect();
-                Ok(config)
+                Ok(loaded)
             };
-            let config = reread()?;
+            let loaded = reread()?;
             let metrics = Arc::new(Metrics::new());
-            let log = log_to_standard_error(&config.log, &metrics)?;
+            let log = log_to_standard_error(&loaded.config.log, &metrics)?;
             announce(&format!("stand-in for the API on {}\n", stand_in.url()));
             let stand_in = &stand_in;
             let bound = |public, admin| {
                 stand_in.send_webhooks_to(webhook(public, secret));
                 explain(public, admin, &stand_in.url());
             };
-            log.close(serve(config, metrics, log.clone(), reread, bound).await)
+            log.close(serve(loaded, metrics, log.clone(), reread, bound).await)
         })
     }
 }

@@ -12,12 +12,14 @@ mod purge;
 mod ready;
 pub mod report;
 mod serve;
+mod start;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::engine::build_info::VERSION_AND_COMMIT;
 use check::Check;
 use completions::KnownShell;
 use config::File;
@@ -39,7 +41,7 @@ pub fn main() -> ExitCode {
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
 #[derive(Parser)]
 #[command(
-    version,
+    version = VERSION_AND_COMMIT,
     about,
     arg_required_else_help = true,
     max_term_width = 100,

@@ -3,6 +3,7 @@
 //! Values come from flags, the environment, a file and the defaults, in this order of strength. One table names every
 //! setting; each room owns the struct that it obeys, and only this module knows the text.
 
+mod changes;
 mod listing;
 mod mistakes;
 mod settings;
@@ -14,6 +15,7 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use changes::Changes;
 pub use listing::example;
 pub use mistakes::ConfigError;
 pub use settings::{AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings};
@@ -81,6 +83,7 @@ pub struct Loaded {
     /// What the program obeys.
     pub config: Config,
     listing: String,
+    draft: Draft,
 }
 
 impl Loaded {
@@ -88,6 +91,12 @@ impl Loaded {
     /// secrets are `***` and commented out.
     pub fn listing(&self) -> &str {
         &self.listing
+    }
+
+    /// What reading the settings again has changed: this is what the program started with, `current` what was in force
+    /// until now.
+    pub fn changes_to(&self, current: &Self, new: &Self) -> Changes {
+        changes::changes(&self.draft, &current.draft, &new.draft)
     }
 }
 
@@ -115,7 +124,7 @@ pub fn load<K: Into<OsString>, V: Into<OsString>>(
     let Reading { draft, origins, mistakes, .. } = reading;
     if mistakes.is_empty() {
         let listing = listing::in_force(&draft, &origins);
-        Ok(Loaded { config: build(draft), listing })
+        Ok(Loaded { config: build(draft.clone()), listing, draft })
     } else {
         Err(ConfigError::new(file, mistakes))
     }

@@ -30,6 +30,8 @@ pub(super) struct Setting {
     pub(super) why: &'static str,
     pub(super) secret: bool,
     pub(super) set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// Whether two drafts have the same value.
+    pub(super) same: fn(&Draft, &Draft) -> bool,
     /// The value as TOML, if there is one.
     pub(super) show: fn(&Draft) -> Option<String>,
 }
@@ -86,7 +88,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 }
 
 /// Values on their way to a `Config`.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Draft {
     pub(super) listen: Option<SocketAddr>,
     pub(super) admin: Option<SocketAddr>,
@@ -154,10 +156,26 @@ macro_rules! setting {
                 draft.$field = Some(($form.read)(value)?);
                 Ok(())
             },
+            same: |one, other| one.$field == other.$field,
             show: |draft| draft.$field.as_ref().map(|value| ($form.show)(value)),
         }
     };
 }
+
+/// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
+/// log's form. A reload does not change them.
+pub(super) const FIXED: [&str; 10] = [
+    "listen.address",
+    "admin.address",
+    "upstream.max_in_flight",
+    "cache.memory",
+    "cache.fetch_memory",
+    "cache.max_waiters",
+    "drain.notice",
+    "drain.deadline",
+    "log.format",
+    "log.level",
+];
 
 use Preset::{Default as Is, Required, Unset};
 

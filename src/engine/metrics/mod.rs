@@ -12,6 +12,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
 use declared::Declaring;
 pub use declared::{Described, Label};
@@ -113,6 +114,10 @@ pub struct Metrics {
     pub log_lines_dropped: IntCounter,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
+    /// Whether the last reading of the settings succeeded.
+    pub config_last_reload_ok: IntGauge,
+    /// When one last did.
+    pub config_last_reload_time: IntGauge,
     /// Bytes of lists, by stage.
     pub payload_bytes: IntCounterVec,
     /// Those of the stage `sent`, resolved for the hit path.
@@ -129,7 +134,7 @@ impl Metrics {
             "Constant 1; the version and commit that run.",
             &[("version", &[]), ("commit", &[])],
         );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("ANTEROOM_COMMIT").unwrap_or("unknown")]).set(1);
+        build.with_label_values(&[VERSION, COMMIT]).set(1);
         let requests = declare.counters(
             "anteroom_requests_total",
             "Requests of clients that were answered, by how they ended. A client that left before its answer counts as \
@@ -318,6 +323,14 @@ impl Metrics {
                 "anteroom_config_reloads_total",
                 "Settings that were read again on SIGHUP, by result.",
                 &[("result", &["ok", "failed"])],
+            ),
+            config_last_reload_ok: declare.gauge(
+                "anteroom_config_last_reload_successful",
+                "1 if the settings could be used when they were last read, 0 if those from before stay in force.",
+            ),
+            config_last_reload_time: declare.gauge(
+                "anteroom_config_last_reload_success_timestamp_seconds",
+                "When the settings in force were read, in seconds since 1970.",
             ),
             payload_bytes_sent: payload_bytes.with_label_values(&["sent"]),
             payload_bytes,
