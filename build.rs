@@ -10,7 +10,8 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     let given = std::env::var("ANTEROOM_COMMIT").ok().map(|commit| commit.trim().to_owned());
     let commit = given.filter(|commit| !commit.is_empty()).or_else(commit_of_git);
-    println!("cargo::rustc-env=ANTEROOM_COMMIT={}", commit.unwrap_or_else(|| "unknown".into()));
+    // Of another name: what begins with ANTEROOM_ is a setting to the program, and cargo runs it with this variable.
+    println!("cargo::rustc-env=BUILD_COMMIT={}", commit.unwrap_or_else(|| "unknown".into()));
 }
 
 /// The short name of the commit, if this is a working tree of its own and git is there.

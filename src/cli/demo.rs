@@ -61,7 +61,7 @@ impl Demo {
                 stand_in.send_webhooks_to(webhook(public, secret));
                 explain(public, admin, &stand_in.url());
             };
-            log.close(serve(loaded, metrics, log.clone(), reread, bound).await)
+            Ok(log.close(serve(loaded, metrics, log.clone(), reread, bound).await))
         })
     }
 }

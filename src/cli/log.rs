@@ -28,13 +28,13 @@ impl Log {
     }
 
     /// The end of a command that logs: its mistake is a line like all others.
-    pub(super) fn close(&self, done: Done) -> Done {
+    pub(super) fn close(&self, done: Done) -> ExitCode {
         let code = done.unwrap_or_else(|message| {
             tracing::error!("{message}");
             ExitCode::from(2)
         });
         self.flush();
-        Ok(code)
+        code
     }
 }
 

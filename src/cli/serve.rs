@@ -42,7 +42,7 @@ impl Serve {
         let log = log_to_standard_error(&loaded.config.log, &metrics)?;
         let reread = move || File { config: reload.clone() }.load(&flags);
         let serving = serve(loaded, metrics, log.clone(), reread, |_, _| {});
-        log.close(runtime().and_then(|runtime| runtime.block_on(serving)))
+        Ok(log.close(runtime().and_then(|runtime| runtime.block_on(serving))))
     }
 }
 

@@ -50,7 +50,8 @@ mod tests {
     #[test]
     fn what_changes_is_named_with_both_values_and_secrets_are_masked() {
         let old = read("cache.ttl = '20s'\nadmin.token = 'open sesame'\nupstream.ca_file = '/a.pem'");
-        let new = read("cache.ttl = '7s'\nadmin.token = 'other words'\nlog.hits = 0.5\ncache.ttl_without_events = '5s'");
+        let new =
+            read("cache.ttl = '7s'\nadmin.token = 'other words'\nlog.hits = 0.5\ncache.ttl_without_events = '5s'");
         let changes = old.changes_to(&old, &new);
         let expected = [
             "admin.token *** -> ***",

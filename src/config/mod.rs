@@ -18,7 +18,9 @@ use std::path::Path;
 pub use changes::Changes;
 pub use listing::example;
 pub use mistakes::ConfigError;
-pub use settings::{AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings};
+pub use settings::{
+    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings,
+};
 pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;

@@ -195,7 +195,9 @@ mod tests {
         }
     }
 
-    fn scripted() -> (LogLines, IntCounter, Sender<Result<(), ErrorKind>>, Receiver<Vec<u8>>) {
+    type Script = Sender<Result<(), ErrorKind>>;
+
+    fn scripted() -> (LogLines, IntCounter, Script, Receiver<Vec<u8>>) {
         let ((say, script), (came, comes)) = (channel(), channel());
         let lost = counter();
         (LogLines::to(Scripted { script, came }, lost.clone()).unwrap(), lost, say, comes)

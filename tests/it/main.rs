@@ -32,5 +32,6 @@ mod sharing;
 mod staleness;
 mod streaming;
 mod support;
+mod trouble;
 mod tunnels;
 mod webhooks;

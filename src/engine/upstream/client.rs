@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
@@ -97,7 +97,8 @@ impl Upstream {
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
         match &result {
-            Ok(response) if response.status().is_server_error() => {}
+            // Neither: for a list that is a failure, and told of as such; for anything else it is the application's word.
+            Ok(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {}
             Ok(_) => self.health.answered(),
             Err(failed) => self.health.failed(failed.error),
         }

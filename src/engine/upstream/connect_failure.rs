@@ -9,10 +9,9 @@ use rustls::{CertificateError, Error as TlsError};
 use crate::engine::metrics::ErrorClass;
 
 /// How far an attempt to connect had come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The name is being looked up, if it is one.
-    #[default]
+    /// The name is being looked up.
     Name,
     /// The address is being connected to.
     Address,

@@ -1,6 +1,7 @@
 //! Connections to the upstream: TCP and TLS within one limit, and what has passed over them.
 
 use std::io::{self, IoSlice};
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -76,7 +77,7 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let stall_timeout = self.stall_timeout;
-        let reached = Reached::default();
+        let reached = Reached::from_the_start(&uri);
         let mut http = HttpConnector::new_with_resolver(Staged { inner: GaiResolver::new(), then: Stage::Address, reached: reached.clone() });
         http.enforce_http(false);
         http.set_nodelay(true);
@@ -98,10 +99,17 @@ impl Service<Uri> for Connector {
 }
 
 /// How far one attempt has come.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Reached(Arc<Mutex<Stage>>);
 
 impl Reached {
+    /// A name is looked up first; an address is not.
+    fn from_the_start(uri: &Uri) -> Self {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_address = host.parse::<IpAddr>().is_ok();
+        Self(Arc::new(Mutex::new(if is_address { Stage::Address } else { Stage::Name })))
+    }
+
     fn get(&self) -> Stage {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

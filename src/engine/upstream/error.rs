@@ -53,15 +53,16 @@ impl UpstreamError {
 
     /// The cause in words, for whoever asked this upstream; with its address, never with a path.
     pub fn told_of(self, base: &BaseUrl) -> String {
-        let hint = if self == Self::Malformed && base.scheme == Scheme::HTTP {
-            "; is it to be asked with https?"
-        } else {
-            ""
-        };
         match self {
             Self::ClientStalled | Self::ClientBroke => self.to_string(),
-            _ => format!("the upstream {}: {self}{hint}", base.authority),
+            _ => format!("the upstream {}: {}", base.authority, self.words(&base.scheme)),
         }
+    }
+
+    /// The cause in words, without the address; `scheme` is how it was asked.
+    pub fn words(self, scheme: &Scheme) -> String {
+        let hint = if self == Self::Malformed && *scheme == Scheme::HTTP { "; is it to be asked with https?" } else { "" };
+        format!("{self}{hint}")
     }
 }
 
