@@ -19,7 +19,9 @@ RUN mkdir -p src benches fuzz stand-in/src \
     && echo 'fn main() {}' > src/main.rs \
     && rustc -vV | sed -n 's/^host: //p' > /target \
     && cargo build --release --locked --no-default-features --target "$(cat /target)"
+COPY build.rs ./
 COPY src src
+# There is no git here: the commit comes from outside.
 ARG COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \
     && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --no-default-features --target "$(cat /target)" \
@@ -28,8 +30,9 @@ RUN touch src/lib.rs src/main.rs \
 # With the stand-in for the API, for compose.yaml: docker build --target demo
 FROM build AS build-demo
 COPY stand-in stand-in
+ARG COMMIT=unknown
 RUN touch stand-in/src/lib.rs \
-    && cargo build --release --locked --target "$(cat /target)" \
+    && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --target "$(cat /target)" \
     && strip -o /anteroom "target/$(cat /target)/release/anteroom"
 
 FROM scratch AS demo

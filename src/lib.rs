@@ -8,6 +8,7 @@ pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod secret;
     pub mod payload;
+    pub mod upstream_health;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
@@ -30,11 +31,13 @@ pub mod policy {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
         pub mod key;
         pub mod route;
+        pub mod route_name;
         pub mod target;
         pub mod framing;
         pub mod encoding;
         pub mod headers;
         pub mod client;
+        pub mod no_list;
         pub mod freshness;
         pub mod representation;
     }
@@ -43,8 +46,11 @@ pub mod policy {
 #[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
+    pub mod build_info;
     pub mod clock;
+    pub mod descriptors;
     pub mod metrics;
+    pub mod log_lines;
     pub mod memory;
     pub mod body;
     pub mod problem;
@@ -53,7 +59,9 @@ pub mod engine {
     pub mod upstream {
         //! The client towards the upstream.
         pub mod settings;
+        pub mod connect_failure;
         pub mod error;
+        pub mod health;
         pub mod connector;
         pub mod client;
     }
@@ -89,6 +97,7 @@ pub mod proxy {
     pub mod respond;
     pub mod fetch;
     mod admission;
+    mod no_list;
     mod collect;
     pub mod staleness;
     pub mod contact;

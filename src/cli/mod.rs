@@ -1,6 +1,5 @@
 //! The command line: what each command does, and its exit code. 0 well, 1 failed while running, 2 arguments or
 //! settings.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
 mod admin_client;
 mod check;
@@ -13,12 +12,14 @@ mod purge;
 mod ready;
 pub mod report;
 mod serve;
+mod start;
 mod terminal;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::engine::build_info::VERSION_AND_COMMIT;
 use check::Check;
 use completions::KnownShell;
 use config::File;
@@ -40,7 +41,7 @@ pub fn main() -> ExitCode {
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
 #[derive(Parser)]
 #[command(
-    version,
+    version = VERSION_AND_COMMIT,
     about,
     arg_required_else_help = true,
     max_term_width = 100,

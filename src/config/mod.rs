@@ -3,6 +3,7 @@
 //! Values come from flags, the environment, a file and the defaults, in this order of strength. One table names every
 //! setting; each room owns the struct that it obeys, and only this module knows the text.
 
+mod changes;
 mod listing;
 mod mistakes;
 mod settings;
@@ -15,9 +16,12 @@ use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::Path;
 
+pub use changes::Changes;
 pub use listing::example;
 pub use mistakes::ConfigError;
-pub use settings::{AdminSettings, FetchSettings, LogFormat, LogSettings, ServerSettings, SettleSettings};
+pub use settings::{
+    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings,
+};
 pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
@@ -85,6 +89,7 @@ pub struct Loaded {
     /// What the program obeys.
     pub config: Config,
     listing: String,
+    draft: Draft,
 }
 
 impl Loaded {
@@ -92,6 +97,12 @@ impl Loaded {
     /// secrets are `***` and commented out.
     pub fn listing(&self) -> &str {
         &self.listing
+    }
+
+    /// What reading the settings again has changed: this is what the program started with, `current` what was in force
+    /// until now.
+    pub fn changes_to(&self, current: &Self, new: &Self) -> Changes {
+        changes::changes(&self.draft, &current.draft, &new.draft)
     }
 }
 
@@ -119,7 +130,7 @@ pub fn load<K: Into<OsString>, V: Into<OsString>>(
     let Reading { draft, origins, mistakes, .. } = reading;
     if mistakes.is_empty() {
         let listing = listing::in_force(&draft, &origins);
-        Ok(Loaded { config: build(draft), listing })
+        Ok(Loaded { config: build(draft.clone()), listing, draft })
     } else {
         Err(ConfigError::new(file, mistakes))
     }
@@ -301,6 +312,9 @@ fn build(draft: Draft) -> Config {
             format: given(draft.log_format),
             level: given(draft.log_level),
             hits: given(draft.log_hits),
+            only: given(draft.log_only),
+            slow: given(draft.log_slow),
+            client: given(draft.log_client),
         },
     }
 }

@@ -10,11 +10,11 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::settings::LogFormat;
+use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_FILTER,
-    LOG_FORMAT, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT,
-    URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
+    LOG_FILTER, LOG_FORMAT, LOG_ONLY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES,
+    SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
@@ -33,6 +33,8 @@ pub(super) struct Setting {
     pub(super) why: &'static str,
     pub(super) secret: bool,
     pub(super) set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// Whether two drafts have the same value.
+    pub(super) same: fn(&Draft, &Draft) -> bool,
     /// The value as TOML, if there is one.
     pub(super) show: fn(&Draft) -> Option<String>,
 }
@@ -89,7 +91,7 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 }
 
 /// Values on their way to a `Config`.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Draft {
     pub(super) listen: Option<SocketAddr>,
     pub(super) trusted_proxies: Option<Vec<IpNet>>,
@@ -143,6 +145,9 @@ pub(super) struct Draft {
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,
     pub(super) log_hits: Option<f64>,
+    pub(super) log_only: Option<LogOnly>,
+    pub(super) log_slow: Option<Duration>,
+    pub(super) log_client: Option<LogClient>,
 }
 
 /// A row: name, what it is if not set, form, field of the draft, why.
@@ -157,10 +162,26 @@ macro_rules! setting {
                 draft.$field = Some(($form.read)(value)?);
                 Ok(())
             },
+            same: |one, other| one.$field == other.$field,
             show: |draft| draft.$field.as_ref().map(|value| ($form.show)(value)),
         }
     };
 }
+
+/// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
+/// log's form. A reload does not change them.
+pub(super) const FIXED: [&str; 10] = [
+    "listen.address",
+    "admin.address",
+    "upstream.max_in_flight",
+    "cache.memory",
+    "cache.fetch_memory",
+    "cache.max_waiters",
+    "drain.notice",
+    "drain.deadline",
+    "log.format",
+    "log.level",
+];
 
 use Preset::{Default as Is, Required, Unset};
 
@@ -282,4 +303,10 @@ pub(super) static TABLE: &[Setting] = &[
         "a level, or a filter such as \"info,anteroom=debug\""),
     setting!("log.hits", Is("0.0"), SHARE, log_hits,
         "share of hits that get an access line, 0.0 to 1.0; all other requests always do"),
+    setting!("log.only", Is(r#""all""#), LOG_ONLY, log_only,
+        "\"all\", or \"trouble\": access lines only of requests that failed or were slow"),
+    setting!("log.slow", Is(r#""0s""#), DURATION, log_slow,
+        "what takes so long is slow, and gets an access line whatever it is; 0s: nothing is"),
+    setting!("log.client", Is(r#""hash""#), LOG_CLIENT, log_client,
+        "clients' addresses in access lines: \"hash\" (another after each start), \"whole\", or \"off\""),
 ];

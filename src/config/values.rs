@@ -11,7 +11,7 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::settings::LogFormat;
+use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
@@ -79,6 +79,12 @@ pub(super) const CREDENTIALS: Form<CredentialsRule> =
 /// `log.format`.
 pub(super) const LOG_FORMAT: Form<LogFormat> =
     Form::open(|value| read_word(value, &LOG_FORMAT_WORDS), |value| word(value, &LOG_FORMAT_WORDS));
+/// `log.only`.
+pub(super) const LOG_ONLY: Form<LogOnly> =
+    Form::open(|value| read_word(value, &LOG_ONLY_WORDS), |value| word(value, &LOG_ONLY_WORDS));
+/// `log.client`.
+pub(super) const LOG_CLIENT: Form<LogClient> =
+    Form::open(|value| read_word(value, &LOG_CLIENT_WORDS), |value| word(value, &LOG_CLIENT_WORDS));
 /// `payload.validate`.
 pub(super) const VALIDATE: Form<Validate> =
     Form::open(|value| read_word(value, &VALIDATE_WORDS), |value| word(value, &VALIDATE_WORDS));
@@ -121,6 +127,10 @@ static PROTOCOL_WORDS: [(&str, ProtocolRule); 3] = [
 ];
 static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+
+static LOG_ONLY_WORDS: [(&str, LogOnly); 2] = [("all", LogOnly::All), ("trouble", LogOnly::Trouble)];
+static LOG_CLIENT_WORDS: [(&str, LogClient); 3] =
+    [("hash", LogClient::Hash), ("whole", LogClient::Whole), ("off", LogClient::Off)];
 
 /// A value without its place in the text. `None`: a number in it is too large.
 pub(super) fn plain(value: &DeValue<'_>) -> Option<Value> {

@@ -6,6 +6,7 @@ use http::response::Parts;
 use http::{Response, StatusCode};
 
 use crate::engine::body::Body;
+use crate::engine::metrics::ErrorClass;
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::representation::Prepared;
@@ -60,6 +61,16 @@ pub enum Failure {
     Answered(Arc<Prepared>),
     /// Its list breaks the contract, which is enforced; the first violations by path, never a value.
     BreaksContract(Arc<str>),
+}
+
+impl Failure {
+    /// The class of the upstream's error, if it gave no answer (RFC 9209).
+    pub fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::Upstream(error) => error.class().map(ErrorClass::label),
+            Self::Answered(_) | Self::BreaksContract(_) => None,
+        }
+    }
 }
 
 impl FetchResult {

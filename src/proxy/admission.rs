@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::collect::{Collected, body_error, collect};
 use super::contact::contact_of;
+use super::no_list;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult, Private};
@@ -20,6 +21,7 @@ use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
 use crate::policy::http::key::Key;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::representation::{Prepared, Received, own_etag};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
 use crate::state::State;
@@ -66,6 +68,7 @@ impl Admission<'_> {
     }
 
     pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
@@ -76,6 +79,13 @@ impl Admission<'_> {
 
     /// An answer that is not an error of the upstream: stored if it may be, and who may have it.
     pub(super) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        if let Some(what) = self.no_list(&head) {
+            no_list::tell(self.state, head.status, what, None);
+            if head.status.is_redirection() {
+                // Where it leads may depend on how this one reader asked; and it says nothing of what is kept.
+                return Ok(self.for_one(head, body, "not_storable"));
+            }
+        }
         if !is_shareable(head.status, &head.headers) {
             return Ok(self.private(head, body, "not_storable"));
         }
@@ -106,8 +116,8 @@ impl Admission<'_> {
             }
             Ok(checked) => self.good_list(head, body, checked).await,
             Err(why) => {
-                if self.state.observation.may_tell_of_violations(clock::now()) {
-                    tracing::warn!(%why, "a 200 of the upstream is not a list");
+                if self.no_list(&head).is_none() {
+                    no_list::tell(self.state, StatusCode::OK, NoList::OtherBody, Some(&why));
                 }
                 if enforces {
                     return FetchResult::Failed(Failure::BreaksContract(why.to_string().into()));
@@ -156,6 +166,12 @@ impl Admission<'_> {
 
     fn path_places(&self) -> Vec<Place> {
         self.state.invalidation.path_places(self.key).to_vec()
+    }
+
+    /// What the head tells to be no list.
+    fn no_list(&self, head: &Parts) -> Option<NoList> {
+        let asked = self.active.upstream.base().join(&self.key.path_and_query()).ok()?;
+        NoList::of_head(head.status, &head.headers, &asked)
     }
 
     fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
@@ -268,6 +284,10 @@ impl Admission<'_> {
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.store.forget(self.key, self.noted);
+        self.for_one(head, body, why)
+    }
+
+    fn for_one(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.unshareable.insert(self.key.clone(), why);
         FetchResult::Private(Private::new(head, body, why))
     }

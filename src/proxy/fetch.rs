@@ -51,6 +51,10 @@ impl Guard for UnderWay {
     fn whole(&mut self) {
         self.exchange.whole();
     }
+
+    fn broken(&mut self) {
+        self.exchange.broken();
+    }
 }
 
 impl Fetch {
@@ -60,7 +64,10 @@ impl Fetch {
         match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(permit)).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => FetchResult::Failed(Failure::Upstream(error)),
-            Err(_) => FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout)),
+            Err(_) => {
+                self.active.upstream.health().failed(UpstreamError::Timeout);
+                FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout))
+            }
         }
     }
 

@@ -8,13 +8,16 @@ use super::access_log::Record;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
+use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::policy::http::client::Side;
 use crate::policy::http::headers::{self, usable_request_id};
 use crate::policy::http::framing;
-use crate::policy::http::route::{Refusal, Route, Rules, classify};
+use crate::policy::http::route::{Refusal, Route, Rules, Target, classify};
+use crate::policy::http::route_name;
 use crate::policy::http::target;
 use crate::state::State;
+use crate::state::observation::Observation;
 
 /// Answers a request.
 pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<Body>) -> Response<Body> {
@@ -22,7 +25,9 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let active = state.active();
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| state.observation.request_id());
-    let mut record = Record::begin(state.metrics.clone(), head.method.clone(), request_id.clone());
+    let log = &active.config.log;
+    let mut record = Record::begin(state.metrics.clone(), log, head.method.clone(), request_id.clone());
+    record.came_from(log.client, side.peer, &state.observation);
     if let Some(trace_id) = headers::trace_id(&head.headers) {
         record.belongs_to(trace_id);
     }
@@ -33,12 +38,10 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
-    if let Route::List(key) | Route::Bypass(key, _) = &route {
-        record.about(state.observation.pseudonym(key));
-    }
-    let received = record.received();
+    record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation));
+    let tally = record.tally();
     let mut request =
-        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, received };
+        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
     let (response, outcome) = match route {
         Route::List(key) => {
             let key = request.key_of_host(key);
@@ -48,13 +51,41 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
         Route::Write(targets) => request.write(targets).await,
         Route::Webhook => request.webhook().await,
         Route::Preflight => request.preflight().await,
-        Route::Tunnel => request.tunnel().await,
+        Route::Tunnel => request.tunnel(record.about()).await,
         Route::Pass(source) => request.pass(source).await,
         Route::Refuse(refusal) => request.refuse(refusal),
     };
-    let is_hit = matches!(outcome.ending, Ending::Hit | Ending::Stale);
-    let logged = !is_hit || state.observation.sampler.takes(active.config.log.hits);
-    record.end(response, &outcome, logged)
+    let hits = active.config.log.hits;
+    let sampled = match outcome.ending {
+        // That the upstream is in trouble shall be seen, but not fill the log.
+        Ending::Stale if outcome.detail.is_some() => state.observation.may_tell_of_stand_in(clock::now(), hits),
+        Ending::Hit | Ending::Stale => state.observation.sampler.takes(hits),
+        _ => true,
+    };
+    record.end(response, &outcome, sampled)
+}
+
+/// What is asked for, as the log has it.
+fn name_of(route: &Route, path: &str) -> &'static str {
+    match route {
+        Route::List(_) | Route::Bypass(..) => route_name::LIST,
+        Route::Webhook | Route::Refuse(Refusal::NoWebhook) => route_name::WEBHOOK,
+        _ => route_name::route_name(path),
+    }
+}
+
+/// Whom a request is about, as a hash for the log.
+fn contact_of(route: &Route, observation: &Observation) -> Option<u64> {
+    let source = match route {
+        Route::List(key) | Route::Bypass(key, _) => return Some(observation.pseudonym(key.inbox(), key.contact())),
+        Route::Write(targets) => targets.iter().find_map(|target| match target {
+            Target::Contact(source) => Some(source),
+            _ => None,
+        }),
+        Route::Pass(source) => source.as_ref(),
+        _ => None,
+    }?;
+    Some(observation.pseudonym(&source.inbox, &source.contact))
 }
 
 impl ClientRequest {

@@ -32,7 +32,7 @@ impl ClientRequest {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
         let noted = self.state.invalidation.ledger.now();
         let exchange = self.active.upstream.exchange();
-        let response = self.active.upstream.send(request).await?;
+        let response = self.tally.waiting(self.active.upstream.send(request)).await?;
         let response = response.map(|body| self.active.upstream.watch(body, exchange));
         match learn {
             Some(source) => self.learn(noted, &source, response).await,
@@ -63,7 +63,7 @@ impl ClientRequest {
                 Body::from(read)
             }
             Ok(Read::Longer(body)) => body,
-            Err(_) => return Err(UpstreamError::Reset),
+            Err(_) => return Err(UpstreamError::Incomplete),
         };
         Ok(Response::from_parts(head, body))
     }

@@ -100,7 +100,7 @@ impl ClientRequest {
         let body = match read_at_most(body, LONGEST_BODY).await {
             Ok(Read::Whole(body)) => body,
             Ok(Read::Longer(body)) => return Ok(Response::from_parts(head, body)),
-            Err(_) => return Err(UpstreamError::Reset),
+            Err(_) => return Err(UpstreamError::Incomplete),
         };
         let answer = Prepared::new(Received {
             status: head.status,

@@ -1,18 +1,19 @@
 //! What is known of one request of a client, and how it and its answer cross the proxy.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
+use super::access_log::Tally;
 use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::client::{Client, HostRule, Side};
-use crate::policy::http::headers::{append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::headers::{PROXY_STATUS, append_via, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
@@ -37,8 +38,8 @@ pub(crate) struct ClientRequest {
     /// The connection it came on.
     pub(crate) side: Side,
     pub(crate) request_id: HeaderValue,
-    /// Bytes of the request's body, counted as they come.
-    pub(crate) received: Arc<AtomicU64>,
+    /// What is counted of it on its way.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl ClientRequest {
@@ -60,7 +61,7 @@ impl ClientRequest {
             && let Some(body) = self.body.take()
         {
             let limit = self.active.upstream.settings().stall_timeout;
-            let counting = Counting(self.received.clone());
+            let counting = Counting(self.tally.clone());
             *request.body_mut() = Body::stream(Watched::new(body, limit, counting).at_least(SLOWEST_BODY));
         }
         Some(request)
@@ -81,8 +82,19 @@ impl ClientRequest {
     }
 
     pub(crate) fn failed(&self, error: UpstreamError) -> Answered {
-        let outcome = Outcome::forwarded(Ending::Failed, "bypass").detail(error.label());
-        (self.problem(status_of(error), &error.to_string()), outcome)
+        (self.upstream_problem(error), Outcome::forwarded(Ending::Failed, "bypass").failed(error))
+    }
+
+    /// What a client is told of an error of the upstream: the cause in words, and for programs (RFC 9209).
+    pub(crate) fn upstream_problem(&self, error: UpstreamError) -> Response<Body> {
+        let told = error.told_of(self.active.upstream.base());
+        let mut response = self.problem(status_of(error), &told);
+        if let Some(class) = error.class()
+            && let Ok(field) = HeaderValue::try_from(format!("anteroom; error={}; details=\"{told}\"", class.label()))
+        {
+            response.headers_mut().insert(PROXY_STATUS, field);
+        }
+        response
     }
 
     pub(crate) fn unsendable(&self) -> Answered {
@@ -120,7 +132,10 @@ impl ClientRequest {
 /// The one place where an error of the upstream becomes a status.
 pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
     match error {
-        UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
+        UpstreamError::Connect(_)
+        | UpstreamError::Reset
+        | UpstreamError::Incomplete
+        | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
         UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,
@@ -128,10 +143,10 @@ pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
 }
 
 /// Counts the bytes of a request's body.
-struct Counting(Arc<AtomicU64>);
+struct Counting(Arc<Tally>);
 
 impl Guard for Counting {
     fn passed(&mut self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

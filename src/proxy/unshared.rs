@@ -2,11 +2,13 @@
 
 use http::{Response, StatusCode, header};
 
+use super::no_list;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Watched};
 use crate::engine::metrics::{Ending, InvalidationSource};
 use crate::policy::http::key::Key;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
 
 impl ClientRequest {
@@ -47,6 +49,12 @@ impl ClientRequest {
     /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
     /// be about to land, that is out of date.
     fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
+        let (base, path) = (self.active.upstream.base(), self.head.uri.path_and_query().map_or("/", |path| path.as_str()));
+        if let Ok(asked) = base.join(path)
+            && let Some(what) = NoList::of_head(response.status(), response.headers(), &asked)
+        {
+            no_list::tell(&self.state, response.status(), what, None);
+        }
         // A 404 is an answer, too.
         if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;

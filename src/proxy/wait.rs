@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::{StatusCode, header};
 
 use super::outcome::Outcome;
-use super::request::{Answered, ClientRequest, status_of};
+use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult, Private};
@@ -81,7 +81,7 @@ impl ClientRequest {
 
     async fn await_flight(&mut self, waiting: &mut Waiting, mut ticket: Ticket<FetchResult>, collapsed: bool) -> Next {
         let is_waiting = Raised::new(&self.state.metrics.waiters);
-        let result = ticket.wait(self.active.config.flights.wait).await;
+        let result = self.tally.waiting(ticket.wait(self.active.config.flights.wait)).await;
         drop(is_waiting);
         let ending = if collapsed { Ending::Joined } else { Ending::Miss };
         let outcome = Outcome::forwarded(ending, waiting.reason);
@@ -174,12 +174,14 @@ impl ClientRequest {
         if let Some(entry) =
             self.state.stale_if_error(&self.active, key, now).filter(|entry| entry.answer.serves(&self.head.headers))
         {
-            return self.serve_stale_if_error(key, &entry, now).await;
+            let (response, mut outcome) = self.serve_stale_if_error(key, &entry, now).await;
+            outcome.error = failure.class();
+            return (response, outcome);
         }
         let outcome = Outcome::forwarded(Ending::Failed, reason);
         match failure {
             Failure::Upstream(error) => {
-                (self.problem(status_of(*error), &error.to_string()), outcome.detail(error.label()))
+                (self.upstream_problem(*error), outcome.failed(*error))
             }
             Failure::Answered(answer) => {
                 let mut response = answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);

@@ -33,7 +33,8 @@ impl ClientRequest {
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
         let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
-        match (Write { state, active, targets, request, peer }).run().await {
+        let write = Write { state, active, targets, request, peer };
+        match self.tally.waiting(write.run()).await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
                 (self.as_passed(response), outcome)
@@ -98,7 +99,7 @@ impl Write {
             Ok(response) => response,
             Err(error) => {
                 // Without a connection nothing was sent.
-                guard.armed &= error != UpstreamError::Connect;
+                guard.armed &= !matches!(error, UpstreamError::Connect(_));
                 if guard.armed {
                     self.attribute(&mut guard, noted, answer_ids::AnswerIds::default(), merges).await;
                 }
@@ -131,7 +132,7 @@ impl Write {
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
                         self.attribute(&mut guard, noted, ids, merges).await;
-                        return Err(UpstreamError::Reset);
+                        return Err(UpstreamError::Incomplete);
                     }
                 }
             }

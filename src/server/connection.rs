@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use http::Request;
+use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,6 +20,7 @@ use crate::admin;
 use crate::engine::body::Body;
 use crate::engine::metrics::Raised;
 use crate::proxy;
+use crate::proxy::access_log::log_unread;
 use crate::state::State;
 
 /// How long a client may take to send a head, counted from when the connection is idle.
@@ -41,7 +42,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static st
         on_read.fetch_or(!read.is_empty(), Ordering::Relaxed);
     });
     let public = name == "public";
-    let metrics = state.metrics.clone();
+    let (metrics, logging) = (state.metrics.clone(), state.clone());
     let asked = Arc::new(AtomicBool::new(false));
     let on_request = asked.clone();
     let service = service_fn(move |request: Request<Incoming>| {
@@ -79,7 +80,23 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static st
         && (unanswered.load(Ordering::Relaxed) || !error.is_timeout())
     {
         metrics.connection_errors.with_label_values(&[kind(&error)]).inc();
+        if public && let Some(status) = status_unread(&error) {
+            log_unread(&logging.active().config.log, &logging.observation, peer.ip(), status, kind(&error));
+        }
         tracing::debug!(%error, listener = name, "a connection ended by an error");
+    }
+}
+
+/// The status of what could not be read as a request: hyper has sent it, but for 408, which says why nothing was.
+fn status_unread(error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_timeout() {
+        Some(StatusCode::REQUEST_TIMEOUT)
+    } else if error.is_parse_too_large() {
+        // Both are too large to hyper; only its words tell which.
+        let of_target = error.to_string().contains("URI");
+        Some(if of_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE })
+    } else {
+        error.is_parse().then_some(StatusCode::BAD_REQUEST)
     }
 }
 

@@ -136,6 +136,7 @@ async fn settings_are_read_again_on_hangup_if_they_are_good() {
     };
     assert_eq!(get(&list(&program, "visitor-a")).await.status, StatusCode::OK);
     reload("cache.ttl = \"soon\"\nnonsense = 1\n", "failed").await;
+    program.wait_for_stderr("the settings stay as they were").await;
     assert!(program.stderr().contains("cache.ttl") && program.stderr().contains("nonsense"), "{}", program.stderr());
     assert!(get_with(&list(&program, "visitor-a"), &[]).await.is_hit(), "bad settings change nothing");
     // The command line is stronger than the file, so the flag's upstream stays; another setting shows the reload.

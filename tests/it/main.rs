@@ -34,5 +34,6 @@ mod smuggling;
 mod staleness;
 mod streaming;
 mod support;
+mod trouble;
 mod tunnels;
 mod webhooks;

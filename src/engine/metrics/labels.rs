@@ -3,6 +3,7 @@
 use http::{Method, StatusCode};
 
 use crate::policy::coherence::event::Event;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
 
 /// Declares an enumeration whose values are labels.
@@ -125,6 +126,40 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why the upstream gave no answer: the error types of RFC 9209 section 2.3.
+    pub enum ErrorClass {
+        /// Its name was not resolved in time.
+        DnsTimeout => "dns_timeout",
+        /// Its name cannot be resolved.
+        DnsError => "dns_error",
+        /// It cannot be connected to, for another reason than those below.
+        DestinationUnavailable => "destination_unavailable",
+        /// There is no way to its address.
+        DestinationIpUnroutable => "destination_ip_unroutable",
+        /// Nobody listens there.
+        ConnectionRefused => "connection_refused",
+        /// It closed the connection before it answered.
+        ConnectionTerminated => "connection_terminated",
+        /// There was no connection in time.
+        ConnectionTimeout => "connection_timeout",
+        /// The TLS handshake failed; most often it does not speak TLS.
+        TlsProtocolError => "tls_protocol_error",
+        /// Its certificate is not good.
+        TlsCertificateError => "tls_certificate_error",
+        /// It refused the TLS handshake.
+        TlsAlertReceived => "tls_alert_received",
+        /// Its answer broke off.
+        HttpResponseIncomplete => "http_response_incomplete",
+        /// It did not answer in time.
+        HttpResponseTimeout => "http_response_timeout",
+        /// Its answer is not HTTP.
+        HttpProtocolError => "http_protocol_error",
+        /// Something is missing on this side, such as file descriptors.
+        ProxyInternalError => "proxy_internal_error",
+    }
+}
+
+closed_set! {
     /// What came of a message that passed through a WebSocket.
     pub enum CableResult {
         /// Lists are out of date.
@@ -152,6 +187,7 @@ macro_rules! labels_of {
 }
 
 pub(super) const EVENTS: &[&str] = labels_of!(Event);
+pub(super) const NO_LISTS: &[&str] = labels_of!(NoList);
 pub(super) const BYPASS_REASONS: &[&str] = labels_of!(BypassReason);
 pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];

@@ -16,7 +16,9 @@ use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
 use super::connector::{Connector, Traffic};
+use super::connect_failure::ConnectFailure;
 use super::error::UpstreamError;
+use super::health::Health;
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
@@ -40,6 +42,7 @@ pub struct Upstream {
     /// Over connections that carry one request each.
     switching: Stack,
     settings: UpstreamSettings,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
@@ -74,12 +77,18 @@ impl Upstream {
         };
         let pooled = stack(builder.build(connector.clone()), false);
         let switching = stack(builder.pool_max_idle_per_host(0).build(connector), true);
-        Self { stack: pooled, switching, settings, metrics }
+        let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
+        Self { stack: pooled, switching, settings, health, metrics }
     }
 
     /// Where it is.
     pub fn base(&self) -> &BaseUrl {
         &self.settings.base
+    }
+
+    /// Who is told of answers and failures that are not known here.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// What it obeys.
@@ -112,12 +121,18 @@ impl Upstream {
         self.metrics.upstream_requests.with_label_values(&[label]).inc();
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
+        match &result {
+            // Neither: for a list that is a failure, and told of as such; for anything else it is the application's word.
+            Ok(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {}
+            Ok(_) => self.health.answered(),
+            Err(failed) => self.health.failed(failed.error),
+        }
         result.map_err(|failed| failed.error)
     }
 
     /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
     pub fn exchange(&self) -> Exchange {
-        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), metrics: self.metrics.clone() }
+        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), health: self.health.clone(), metrics: self.metrics.clone() }
     }
 
     /// A body of the upstream, watched for stalls.
@@ -130,6 +145,7 @@ impl Upstream {
 pub struct Exchange {
     _in_flight: Raised,
     began: Instant,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
@@ -137,6 +153,10 @@ impl Guard for Exchange {
     fn whole(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
+    }
+
+    fn broken(&mut self) {
+        self.health.failed(UpstreamError::Incomplete);
     }
 }
 
@@ -233,11 +253,11 @@ fn was_never_sent(error: &legacy::Error) -> bool {
 
 /// What went wrong, by the causes of hyper's error.
 fn kind(error: &legacy::Error) -> UpstreamError {
-    if error.is_connect() {
-        return UpstreamError::Connect;
-    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
+        if let Some(failure) = error.downcast_ref::<ConnectFailure>() {
+            return UpstreamError::Connect(*failure);
+        }
         match error.downcast_ref::<BodyError>() {
             Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
             Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,

@@ -12,6 +12,8 @@ use super::framing::has_known_end;
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// `Proxy-Status` (RFC 9209): why there is no answer of the upstream.
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 
 /// Fields that mean one connection only (RFC 9110 section 7.6.1, and those for proxies of section 11.7).
