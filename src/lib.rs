@@ -12,6 +12,7 @@ pub mod policy {
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
         pub mod ledger;
+        pub mod purges;
         pub mod answer_ids;
         pub mod webhook;
         pub mod event;
@@ -31,6 +32,7 @@ pub mod policy {
         pub mod key;
         pub mod route;
         pub mod encoding;
+        pub mod via;
         pub mod headers;
         pub mod freshness;
         pub mod representation;
@@ -102,6 +104,7 @@ pub mod admin {
     pub mod handle;
     pub mod health;
     pub mod purge;
+    mod purging;
 }
 
 #[rustfmt::skip]

@@ -32,6 +32,8 @@ pub struct Fetch {
     pub captured: Option<Arc<Entry>>,
     /// The address of the reader who led; the upstream may limit rates by it.
     pub peer: HeaderValue,
+    /// The Anterooms that the leader's request has passed.
+    pub chain: Option<HeaderValue>,
     /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -101,6 +103,11 @@ impl Fetch {
         let fields = request.headers_mut();
         fields.insert(header::ORIGIN, HeaderValue::try_from(origin).ok()?);
         fields.insert("x-forwarded-for", self.peer.clone());
+        if let Some(chain) = &self.chain
+            && let Some(own) = fields.insert(header::VIA, chain.clone())
+        {
+            fields.append(header::VIA, own);
+        }
         if let Some(etag) = asked_if {
             fields.insert(header::IF_NONE_MATCH, etag.clone());
         }

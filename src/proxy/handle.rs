@@ -27,7 +27,8 @@ pub async fn handle(state: Arc<State>, peer: SocketAddr, request: Request<Body>)
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
     let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
-    let route = match refuse_host(&head) {
+    let goes_round = || active.instance.has_passed(&head.headers).then_some(Refusal::Loop);
+    let route = match refuse_host(&head).or_else(goes_round) {
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
@@ -65,12 +66,13 @@ impl ClientRequest {
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
             Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field", "host"),
             Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
+            Refusal::Loop => (StatusCode::LOOP_DETECTED, "upstream.url leads back to this proxy", "loop"),
         };
         let mut response = self.problem(status, detail);
         let allowed = match refusal {
             Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Refusal::NoWebhook => Some("POST"),
-            Refusal::Host => None,
+            Refusal::Host | Refusal::Loop => None,
         };
         if let Some(allowed) = allowed {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));

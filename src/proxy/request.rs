@@ -12,7 +12,7 @@ use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
-use crate::policy::http::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::headers::{self, ClientSide, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
 use crate::state::State;
@@ -49,8 +49,13 @@ impl ClientRequest {
         // This side has answered it already, when the body was first asked for.
         fields.remove(header::EXPECT);
         let host = self.head.headers.get(header::HOST).cloned();
-        let client =
-            ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
+        let client = ClientSide {
+            peer: self.peer.ip(),
+            host,
+            version: self.head.version,
+            request_id: &self.request_id,
+            instance: self.active.instance,
+        };
         headers::forward(fields, &base.authority, &client);
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
@@ -66,6 +71,7 @@ impl ClientRequest {
         let version = response.version();
         remove_hop_by_hop(response.headers_mut());
         append_via(response.headers_mut(), version);
+        expose(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         if self.head.method == Method::HEAD {
             return response.map(|_| Body::empty());

@@ -9,6 +9,7 @@ use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Version};
 
 use super::encoding::coding_of;
+use super::via::Instance;
 
 /// The name of a request in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -73,6 +74,8 @@ pub struct ClientSide<'a> {
     pub version: Version,
     /// The request's id.
     pub request_id: &'a HeaderValue,
+    /// Which Anteroom passes it on.
+    pub instance: Instance,
 }
 
 /// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`
@@ -97,11 +100,11 @@ pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSid
     }
     forwarded.push_str(";proto=http");
     headers.insert(header::FORWARDED, appended(headers, &header::FORWARDED, &forwarded));
-    append_via(headers, client.version);
+    client.instance.append_to(headers, client.version);
     headers.insert(X_REQUEST_ID, client.request_id.clone());
 }
 
-/// Adds this proxy to `Via`, with the version in which the message was received.
+/// Adds this proxy to `Via` of an answer, with the version in which it was received.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
     let via = if version == Version::HTTP_10 { "1.0 anteroom" } else { "1.1 anteroom" };
     headers.append(header::VIA, HeaderValue::from_static(via));
@@ -162,8 +165,20 @@ pub fn stock_cors(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(""));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    expose(headers);
+}
+
+/// Lets a page of another origin read the fields that this proxy adds, if it may read the answer at all (Fetch standard,
+/// "CORS-safelisted response-header name"). What the upstream exposes itself stays as it is; that the stock one exposes
+/// nothing is no wish of its own (`api.md` 6.6).
+pub fn expose(headers: &mut HeaderMap) {
+    let is_open = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    let mut exposed = headers.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
+    if is_open && exposed.all(|names| names.as_bytes().trim_ascii().is_empty()) {
+        let ours = HeaderValue::from_static("Age, Cache-Status, X-Request-Id");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ours);
+    }
 }
 
 /// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
@@ -245,6 +260,7 @@ mod tests {
             host: headers.get("host").cloned(),
             version: Version::HTTP_11,
             request_id: &id,
+            instance: Instance::new(7),
         };
         forward(&mut headers, &Authority::from_static("up.test:3000"), &client);
         let expected = map(&[
@@ -253,10 +269,27 @@ mod tests {
             ("x-forwarded-proto", "http"),
             ("x-forwarded-host", "front.test"),
             ("forwarded", "for=\"[2001:db8::1]\";host=\"front.test\";proto=http"),
-            ("via", "1.1 anteroom"),
+            ("via", "1.1 anteroom (0000000000000007)"),
             ("x-request-id", "abc"),
         ]);
         assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn what_is_open_to_pages_exposes_our_fields_unless_it_exposes_others() {
+        const OURS: (&str, &str) = ("access-control-expose-headers", "Age, Cache-Status, X-Request-Id");
+        let open = ("access-control-allow-origin", "https://a.test");
+        for (given, expected) in [
+            (&[][..], &[][..]),
+            (&[open], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", " ")], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", "*")], &[open, ("access-control-expose-headers", "*")]),
+            (&[("access-control-expose-headers", "")], &[("access-control-expose-headers", "")]),
+        ] {
+            let mut headers = map(given);
+            expose(&mut headers);
+            assert_eq!(headers, map(expected), "{given:?}");
+        }
     }
 
     #[test]
