@@ -155,6 +155,8 @@ async fn a_purged_list_never_stands_in_for_an_error() {
         purged(&proxy, &contact(named)).await;
         gate.release_all();
         assert_eq!(early.await.unwrap().status, StatusCode::OK, "who had come before it gets it");
+        let kept = proxy.metric(ENTRIES).await;
+        assert!((kept - 1.0).abs() < f64::EPSILON, "{kept} lists are kept, and only visitor-b's may be");
         gone(source).await;
         // A later one is kept again.
         proxy.list(source).await;
