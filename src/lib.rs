@@ -13,6 +13,7 @@ pub mod policy {
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
         pub mod ledger;
+        pub mod purges;
         pub mod answer_ids;
         pub mod webhook;
         pub mod event;
@@ -35,6 +36,7 @@ pub mod policy {
         pub mod target;
         pub mod framing;
         pub mod encoding;
+        pub mod via;
         pub mod headers;
         pub mod client;
         pub mod no_list;
@@ -114,6 +116,7 @@ pub mod admin {
     pub mod handle;
     pub mod health;
     pub mod purge;
+    mod purging;
 }
 
 #[rustfmt::skip]

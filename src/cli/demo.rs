@@ -11,10 +11,12 @@ use crate::engine::metrics::Metrics;
 use crate::policy::secret::Secret;
 use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
 use clap::Args;
+use http::Uri;
 
 use super::log::log_to_standard_error;
 use super::serve::serve;
 use super::terminal::{Done, announce, runtime};
+use super::visitors::visit;
 
 #[derive(Args)]
 pub(super) struct Demo {
@@ -22,11 +24,14 @@ pub(super) struct Demo {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: String,
     /// Where metrics and health are.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9180")]
+    #[arg(long, value_name = "ADDR|URL", default_value = "127.0.0.1:9180")]
     admin: String,
     /// Where the stand-in listens, for other programs to ask it too; port 0 lets the system choose.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     stand_in: SocketAddr,
+    /// A proxy in front of the stand-in, where visitors are to read and write, so that there is something to see.
+    #[arg(long, value_name = "URL")]
+    visit: Option<Uri>,
     /// What the stand-in does wrong with lists, such as slow, error, hang or truncate; may be given more than once.
     #[arg(long, value_name = "KIND")]
     fault: Vec<Fault>,
@@ -57,6 +62,9 @@ impl Demo {
             let log = log_to_standard_error(&loaded.config.log, &metrics)?;
             announce(&format!("stand-in for the API on {}\n", stand_in.url()));
             let stand_in = &stand_in;
+            if let Some(proxy) = self.visit {
+                tokio::spawn(visit(proxy));
+            }
             let bound = |public, admin| {
                 stand_in.send_webhooks_to(webhook(public, secret));
                 explain(public, admin, &stand_in.url());

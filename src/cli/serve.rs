@@ -29,7 +29,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Where metrics and health are (setting admin.address).
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR|URL")]
     admin: Option<String>,
 }
 

@@ -13,8 +13,8 @@ use toml::Value;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
-    LOG_FILTER, LOG_FORMAT, LOG_ONLY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES,
-    SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
+    STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
@@ -32,6 +32,8 @@ pub(super) struct Setting {
     /// One line: what it is for, or why the default is what it is.
     pub(super) why: &'static str,
     pub(super) secret: bool,
+    /// The path of a file.
+    pub(super) path: bool,
     pub(super) set: fn(&mut Draft, &Value) -> Result<(), String>,
     /// Whether two drafts have the same value.
     pub(super) same: fn(&Draft, &Draft) -> bool,
@@ -158,6 +160,7 @@ macro_rules! setting {
             preset: $preset,
             why: $why,
             secret: $form.secret,
+            path: $form.path,
             set: |draft, value| {
                 draft.$field = Some(($form.read)(value)?);
                 Ok(())
@@ -195,7 +198,7 @@ pub(super) static TABLE: &[Setting] = &[
         "networks of proxies whose X-Forwarded-* and Forwarded are believed, such as [\"10.0.0.0/8\"]; [] is none"),
 
     setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
-        "the private listener: metrics, health, status, purge; not 9090, which is Prometheus"),
+        "the private listener: metrics, health, purge; not 9090, which is Prometheus"),
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
         "bearer token for purge; without it purge is off"),
 
@@ -218,13 +221,13 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
         "shared fetches at once; more wait, within their limits"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
-        "PEM certificates trusted besides the system's"),
+        "PEM certificates trusted besides the system's; a relative path in this file goes by its folder"),
 
-    setting!("cache.memory", Is(r#""256MiB""#), SIZE, memory,
+    setting!("cache.memory", Is(r#""256MiB""#), MEMORY, memory,
         "all stored answers, with bookkeeping"),
     setting!("cache.max_body", Is(r#""16MiB""#), SIZE, max_body,
         "larger lists pass through, unkept"),
-    setting!("cache.fetch_memory", Is(r#""128MiB""#), SIZE, fetch_memory,
+    setting!("cache.fetch_memory", Is(r#""128MiB""#), MEMORY, fetch_memory,
         "bodies being collected, all together"),
     setting!("cache.ttl", Is(r#""15s""#), DURATION, ttl,
         "how long an answer is served without asking, from the moment its fetch began"),
@@ -235,7 +238,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("cache.stale_while_revalidate", Is(r#""15s""#), DURATION, stale_while_revalidate,
         "after the TTL: served for that long while a refresh runs behind"),
     setting!("cache.stale_if_error", Is(r#""10m""#), DURATION, stale_if_error,
-        "the age up to which an answer may stand in for a failed fetch; 0s: never"),
+        "the age up to which an answer may stand in for a failed fetch, 0s: never; if not set, no less than the TTLs"),
     setting!("cache.negative_ttl", Is(r#""0s""#), DURATION, negative_ttl,
         "the TTL of a 404; none, because clients wipe their storage on a 404"),
     setting!("cache.settle", Is(r#""5s""#), DURATION, settle,
@@ -286,8 +289,8 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("webhook.silent_after", Is(r#""1m""#), TIME_LIMIT, webhook_silent_after,
         "webhooks are silent if none came for so long after a message, which must cause one"),
 
-    setting!("cable.observe", Is("false"), SWITCH, observe_cable,
-        "events that pass through WebSockets outdate lists too, before the client has them"),
+    setting!("cable.observe", Is("true"), SWITCH, observe_cable,
+        "events that pass through WebSockets outdate lists too, before the client has them; they pass uncompressed then"),
 
     setting!("audit.share", Is("0.0"), SHARE, audit_share,
         "share of hits that are fetched again behind, to measure how stale they were, 0.0 to 1.0"),

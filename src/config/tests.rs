@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use super::*;
 
+mod together;
+
 type Pairs = &'static [(&'static str, &'static str)];
 
 fn text(text: &str) -> SettingsFile {
@@ -318,8 +320,11 @@ fn contradictions() {
     // With what was not set: nothing has a default.
     for (file, first) in [
         ("cache.ttl_with_events = '5m'", "cache.ttl_with_events"),
-        ("cache.ttl_with_events = '11m'\nwebhook.secrets = ['s']", "cache.stale_if_error"),
-        ("cache.ttl_without_events = '11m'", "cache.stale_if_error"),
+        (
+            "cache.stale_if_error = '10m'\ncache.ttl_with_events = '11m'\nwebhook.secrets = ['s']",
+            "cache.stale_if_error",
+        ),
+        ("cache.stale_if_error = '10m'\ncache.ttl_without_events = '11m'", "cache.stale_if_error"),
         (
             "cache.ttl_with_events = '5s'\ncache.ttl_without_events = '6s'\nwebhook.unsigned_token = 't'",
             "cache.ttl_without_events",

@@ -4,15 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
 use ipnet::IpNet;
 use toml::Value;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
+use super::base_url::{base_url_text, read_base_url};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
+use crate::engine::memory::FIRST;
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
@@ -27,11 +28,13 @@ pub(super) struct Form<T> {
     pub(super) show: fn(&T) -> String,
     /// May also be given as `{ file = ... }` or `{ env = ... }`, and is never printed.
     pub(super) secret: bool,
+    /// Is the path of a file: in a file of settings it goes by that file's folder.
+    pub(super) path: bool,
 }
 
 impl<T> Form<T> {
     const fn open(read: fn(&Value) -> Result<T, String>, show: fn(&T) -> String) -> Self {
-        Self { read, show, secret: false }
+        Self { read, show, secret: false, path: false }
     }
 }
 
@@ -39,6 +42,8 @@ impl<T> Form<T> {
 pub(super) const DURATION: Form<Duration> = Form::open(read_duration, |value| quoted(&duration_text(*value)));
 /// A duration that may not be zero: a wait that must end, yet not before it began.
 pub(super) const TIME_LIMIT: Form<Duration> = Form::open(read_time_limit, |value| quoted(&duration_text(*value)));
+/// Bytes in which a list of unknown length can at least begin.
+pub(super) const MEMORY: Form<u64> = Form::open(read_memory, |value| quoted(&size_text(*value)));
 /// Bytes, more than none.
 pub(super) const SIZE: Form<u64> = Form::open(read_size, |value| quoted(&size_text(*value)));
 /// A number of things, more than none.
@@ -52,7 +57,8 @@ pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| qu
 /// Where the upstream is.
 pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
 /// The path of a file.
-pub(super) const PATH: Form<PathBuf> = Form::open(read_path, |value| quoted(&value.display().to_string()));
+pub(super) const PATH: Form<PathBuf> =
+    Form { read: read_path, show: |value| quoted(&value.display().to_string()), secret: false, path: true };
 /// Networks, or single addresses.
 pub(super) const NETWORKS: Form<Vec<IpNet>> = Form::open(read_networks, |networks| {
     Value::from(networks.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string()
@@ -105,12 +111,13 @@ pub(super) const BR_LEVEL: Form<i32> = Form::open(|value| read_level(value, 0, 1
 /// `encoding.gzip_level`.
 pub(super) const GZIP_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 9), ToString::to_string);
 /// A secret, already fetched from its file or variable.
-pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
+pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true, path: false };
 /// Several secrets.
 pub(super) const SECRETS: Form<Vec<Secret>> = Form {
     read: read_secrets,
     show: |secrets| Value::from(secrets.iter().map(|_| MASK).collect::<Vec<_>>()).to_string(),
     secret: true,
+    path: false,
 };
 /// A path on the public listener.
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
@@ -189,14 +196,17 @@ fn texts(list: &[String]) -> String {
 }
 
 fn read_codings(value: &Value) -> Result<Vec<Coding>, String> {
-    let wrong =
-        || format!("{} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once", shown(value));
-    let mut codings = Vec::new();
-    for name in value.as_array().ok_or_else(wrong)? {
-        let coding = Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name()));
-        codings.push(coding.filter(|coding| !codings.contains(coding)).ok_or_else(wrong)?);
+    const WRITE: &str = "write some of [\"zstd\", \"br\", \"gzip\"], each once";
+    let list = value.as_array().ok_or_else(|| format!("{} is not a list of codings; {WRITE}", shown(value)))?;
+    let (mut codings, mut problems) = (Vec::new(), Vec::new());
+    for name in list {
+        match Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name())) {
+            None => problems.push(format!("{} is not a coding", shown(name))),
+            Some(coding) if codings.contains(&coding) => problems.push(format!("{} is there twice", shown(name))),
+            Some(coding) => codings.push(coding),
+        }
     }
-    Ok(codings)
+    if problems.is_empty() { Ok(codings) } else { Err(format!("{}; {WRITE}", problems.join(", and "))) }
 }
 
 fn read_level(value: &Value, least: i32, most: i32) -> Result<i32, String> {
@@ -272,6 +282,16 @@ fn read_size(value: &Value) -> Result<u64, String> {
     }
 }
 
+fn read_memory(value: &Value) -> Result<u64, String> {
+    match read_size(value)? {
+        bytes if bytes < FIRST as u64 => {
+            let least = size_text(FIRST as u64);
+            Err(format!("{value} is too little for a list of unknown length to begin; write {least} or more"))
+        }
+        bytes => Ok(bytes),
+    }
+}
+
 fn read_count(value: &Value) -> Result<usize, String> {
     let count = value.as_integer().filter(|count| (1..=1_000_000).contains(count));
     count
@@ -300,7 +320,9 @@ fn read_switch(value: &Value) -> Result<bool, String> {
 }
 
 fn read_address(value: &Value) -> Result<SocketAddr, String> {
-    let address = value.as_str().and_then(|text| text.parse().ok());
+    // As a URL, too: so it is printed at the start, and so other commands ask for it.
+    let bare = |text: &str| text.strip_prefix("http://").map_or(text, |text| text.trim_end_matches('/')).parse().ok();
+    let address = value.as_str().and_then(bare);
     address
         .ok_or_else(|| format!("{} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080", shown(value)))
 }
@@ -342,17 +364,27 @@ fn read_secret(value: &Value) -> Result<Secret, String> {
 
 fn read_secrets(value: &Value) -> Result<Vec<Secret>, String> {
     let list = value.as_array().ok_or_else(|| "is not a list of secrets; write [{ file = \"...\" }]".to_owned())?;
-    list.iter().map(read_secret).collect()
+    let read: Vec<_> = list.iter().map(read_secret).collect();
+    each_or_all_mistakes(read)
+}
+
+/// All of a list, or every mistake in it by its number, counted from one.
+pub(super) fn each_or_all_mistakes<T>(read: Vec<Result<T, String>>) -> Result<Vec<T>, String> {
+    let told = |(index, result): (usize, &Result<T, String>)| {
+        result.as_ref().err().map(|mistake| format!("number {} {mistake}", index + 1))
+    };
+    let mistakes: Vec<_> = read.iter().enumerate().filter_map(told).collect();
+    if mistakes.is_empty() { read.into_iter().collect() } else { Err(mistakes.join("; and ")) }
 }
 
 /// Networks, each with its length; an address alone is the network of one.
 fn read_networks(value: &Value) -> Result<Vec<IpNet>, String> {
     const EXAMPLE: &str = "write networks such as [\"10.0.0.0/8\", \"fd00::/8\", \"127.0.0.1\"]";
-    let list = value.as_array().ok_or_else(|| format!("{value} is not a list; {EXAMPLE}"))?;
+    let list = value.as_array().ok_or_else(|| format!("{} is not a list; {EXAMPLE}", shown(value)))?;
     let read = |value: &Value| {
         let text = value.as_str().unwrap_or_default();
         let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
-        network.map(|network| network.trunc()).ok_or_else(|| format!("{value} is not a network; {EXAMPLE}"))
+        network.map(|network| network.trunc()).ok_or_else(|| format!("{} is not a network; {EXAMPLE}", shown(value)))
     };
     list.iter().map(read).collect()
 }
@@ -361,9 +393,12 @@ fn read_host_rule(value: &Value) -> Result<HostRule, String> {
     match value.as_str() {
         Some("upstream") => Ok(HostRule::Upstream),
         Some("client") => Ok(HostRule::Client),
-        Some(name) if is_host(name) => Ok(HostRule::Name(name.parse().map_err(|_| format!("{value} is not a host"))?)),
+        Some(name) if is_host(name) => {
+            Ok(HostRule::Name(name.parse().map_err(|_| format!("{} is not a host", shown(value)))?))
+        }
         _ => Err(format!(
-            "{value} is not a host; write \"upstream\", \"client\", or a name such as \"chat.example.com\""
+            "{} is not a host; write \"upstream\", \"client\", or a name such as \"chat.example.com\"",
+            shown(value)
         )),
     }
 }
@@ -383,53 +418,6 @@ fn read_url_path(value: &Value) -> Result<String, String> {
         return Err(format!("{} is a path of the API; write another, such as \"/_anteroom/webhooks\"", shown(value)));
     }
     Ok(path.to_owned())
-}
-
-fn base_url_text(url: &BaseUrl) -> String {
-    format!("{}://{}{}", url.scheme, url.authority, url.prefix)
-}
-
-/// The value is part of a message only where it cannot hold a password or a token.
-fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
-    const EXAMPLE: &str = "write http:// or https://, a host, and a path only if the API lives below one";
-    let text = value.as_str().ok_or_else(|| format!("{} is not a URL; {EXAMPLE}", shown(value)))?;
-    for (mark, name) in [('@', "a user name"), ('?', "a query"), ('#', "a fragment")] {
-        if text.contains(mark) {
-            return Err(format!("has {name} ({mark:?}), which would not be sent; {EXAMPLE}"));
-        }
-    }
-    let wrong = |what: &str| format!("{} {what}; {EXAMPLE}", shown(value));
-    let parts = text.parse::<http::Uri>().map_err(|_| wrong("is not a URL"))?.into_parts();
-    let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-        return Err(wrong("is not a whole URL"));
-    };
-    if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-        return Err(wrong("is neither http nor https"));
-    }
-    let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
-    let prefix = if path == "/" { "" } else { path };
-    if prefix.ends_with('/') {
-        return Err(format!("{} ends in a slash; leave the slash out", shown(value)));
-    }
-    if prefix.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err(wrong("has an empty or dotted step in its path"));
-    }
-    let authority = plain_authority(&scheme, &authority).ok_or_else(|| wrong("has no proper host and port"))?;
-    Ok(BaseUrl { scheme, authority, prefix: prefix.to_owned() })
-}
-
-/// Host, and port if it is not the scheme's. `None` if the host is empty or the port no port.
-fn plain_authority(scheme: &Scheme, authority: &Authority) -> Option<Authority> {
-    let host = authority.host();
-    if host.is_empty() {
-        return None;
-    }
-    if authority.as_str() == host {
-        return Some(authority.clone());
-    }
-    let port = authority.port_u16().filter(|port| *port > 0)?;
-    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-    if port == usual { host.parse().ok() } else { Some(authority.clone()) }
 }
 
 #[cfg(test)]

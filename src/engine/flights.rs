@@ -146,6 +146,11 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         self.lock().under_way.contains_key(key)
     }
 
+    /// The keys of the flights under way.
+    pub fn keys_under_way(&self) -> Vec<Key> {
+        self.lock().under_way.keys().cloned().collect()
+    }
+
     /// Flights under way, superseded ones too.
     pub fn under_way(&self) -> usize {
         self.tasks.len()

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::StatusCode;
 use moka::notification::RemovalCause;
-use moka::ops::compute::Op;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
@@ -146,12 +146,18 @@ impl Store {
         self.cache.run_pending_tasks();
     }
 
-    /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.
-    pub fn forget(&self, key: &Key, noted: Tick) {
-        self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
+    /// Forgets what is kept for a key, unless it is from a later fetch than the one noted; says whether there was any.
+    pub fn forget(&self, key: &Key, noted: Tick) -> bool {
+        let done = self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
             Some(stored) if stored.value().noted <= noted => Op::Remove,
             _ => Op::Nop,
         });
+        matches!(done, CompResult::Removed(_))
+    }
+
+    /// Everything that is kept.
+    pub fn all(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> {
+        self.cache.iter()
     }
 
     /// How many answers are kept, and their weight in bytes.

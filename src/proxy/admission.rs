@@ -276,10 +276,13 @@ impl Admission<'_> {
             let bytes = entry.answer.body.len() as u64;
             self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);
             self.state.cache.store.put(self.key.clone(), entry.clone());
-        } else {
+        }
+        // In this order: a purge looks through the store after it has been noted.
+        let stored = keep && !self.state.invalidation.is_purged(&entry);
+        if !stored {
             self.state.cache.store.forget(self.key, self.noted);
         }
-        FetchResult::Answer { entry, status, stored: keep, only_early }
+        FetchResult::Answer { entry, status, stored, only_early }
     }
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {

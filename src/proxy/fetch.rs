@@ -33,6 +33,8 @@ pub struct Fetch {
     pub captured: Option<Arc<Entry>>,
     /// The reader who led; the upstream may limit rates by his address.
     pub peer: Client,
+    /// The Anterooms that the leader's request has passed.
+    pub chain: Option<HeaderValue>,
     /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
     pub permit: Option<OwnedSemaphorePermit>,
 }
@@ -108,6 +110,11 @@ impl Fetch {
         let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
         let fields = request.headers_mut();
         fields.insert(header::ORIGIN, HeaderValue::try_from(origin).ok()?);
+        if let Some(chain) = &self.chain
+            && let Some(own) = fields.insert(header::VIA, chain.clone())
+        {
+            fields.append(header::VIA, own);
+        }
         if let Some(etag) = asked_if {
             fields.insert(header::IF_NONE_MATCH, etag.clone());
         }

@@ -17,6 +17,7 @@ use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::freshness::{Freshness, judge};
 use crate::policy::http::key::Key;
+use crate::policy::http::via::chain;
 use crate::state::State;
 
 /// A failing upstream is asked at most this often for one key that has an answer to stand in.
@@ -93,6 +94,7 @@ impl ClientRequest {
             noted,
             captured,
             peer: self.client(),
+            chain: chain(&self.head.headers),
             permit,
         };
         let on_end = move |on_end: FlightEnd, result: Option<&FetchResult>| {

@@ -34,7 +34,9 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
     let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
-    let route = match target::refuse(&head).or_else(|| framing::refuse(&head.headers)) {
+    let goes_round = || active.instance.has_passed(&head.headers).then_some(Refusal::Loop);
+    let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers)).or_else(goes_round);
+    let route = match refused {
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
@@ -97,12 +99,13 @@ impl ClientRequest {
             Refusal::Coding => (StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked", "coding"),
             Refusal::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "no body is that long", "length"),
             Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
+            Refusal::Loop => (StatusCode::LOOP_DETECTED, "upstream.url leads back to this proxy", "loop"),
         };
         let mut response = self.problem(status, detail);
         let allowed = match refusal {
             Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Refusal::NoWebhook => Some("POST"),
-            Refusal::Host | Refusal::Target | Refusal::Coding | Refusal::TooLong => None,
+            Refusal::Host | Refusal::Target | Refusal::Coding | Refusal::TooLong | Refusal::Loop => None,
         };
         if let Some(allowed) = allowed {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));

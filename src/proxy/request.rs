@@ -13,7 +13,7 @@ use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::client::{Client, HostRule, Side};
-use crate::policy::http::headers::{PROXY_STATUS, append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
@@ -56,7 +56,8 @@ impl ClientRequest {
         // This side has answered it already, when the body was first asked for.
         fields.remove(header::EXPECT);
         let rule = &self.active.config.forward.host;
-        self.client().tell(fields, &base.authority, rule, self.head.version, &self.request_id);
+        self.client().tell(fields, &base.authority, rule, &self.request_id);
+        self.active.instance.append_to(fields, self.head.version);
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
         {
@@ -72,6 +73,7 @@ impl ClientRequest {
         let version = response.version();
         remove_hop_by_hop(response.headers_mut());
         append_via(response.headers_mut(), version);
+        expose(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
         let (status, length) = (response.status(), http_body::Body::size_hint(response.body()).exact());
         framing::frame_answer(&self.head.method, status, response.headers_mut(), length);

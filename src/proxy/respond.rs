@@ -36,6 +36,7 @@ impl ClientRequest {
     }
 
     pub(crate) async fn serve_stale_if_error(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Answered {
+        self.state.metrics.stale_if_error.inc();
         let lifetimes = self.state.lifetimes(&self.active, now);
         let (response, outcome) = self.serve_stored(key, Ending::Stale, entry, &lifetimes, now).await;
         (response, outcome.detail(STANDS_IN))

@@ -53,7 +53,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static st
                 proxy::handle::handle(state, peer, request.map(Body::from)).await
             } else {
                 let (head, body) = request.into_parts();
-                admin::handle::handle(&state, &head, body.boxed_unsync()).await
+                admin::handle::handle(&state, peer, &head, body.boxed_unsync()).await
             };
             asked.store(false, Ordering::Relaxed);
             Ok::<_, std::convert::Infallible>(response)

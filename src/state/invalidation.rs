@@ -1,8 +1,8 @@
 //! Which answers are out of date: the ledger, what is known of contacts, and the application's events.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::clock::{self, Epoch};
@@ -13,6 +13,7 @@ use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
 use crate::policy::coherence::event::{self, Event, Touched};
 use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
+use crate::policy::coherence::purges::Purges;
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
 
@@ -31,6 +32,8 @@ pub struct Invalidation {
     pub identities: Identities,
     /// Whether the application's events arrive.
     pub watermark: Watermark,
+    /// What is not only out of date, but gone.
+    purges: Mutex<Purges>,
     /// Webhooks while they are read.
     pub webhook_bodies: WebhookBodies,
     /// Whether the log has been told that events do not arrive.
@@ -45,6 +48,7 @@ impl Invalidation {
             epoch,
             identities: Identities::new(hasher.clone()),
             watermark: Watermark::default(),
+            purges: Mutex::default(),
             webhook_bodies: WebhookBodies::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
             told_of_silence: AtomicBool::new(false),
             metrics,
@@ -66,6 +70,25 @@ impl Invalidation {
     pub fn invalidate_list(&self, key: &Key, source: InvalidationSource) {
         self.ledger.invalidate(self.ledger.place(&Scope::List(key.text_of_list())));
         self.metrics.invalidated(source);
+    }
+
+    /// What is made from these places is gone, and none of it that was asked for before will be kept.
+    pub fn purge(&self, places: &[Place]) {
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = places.iter().map(|place| self.ledger.invalidate(*place)).max() {
+            purges.purge(places, last);
+        }
+    }
+
+    /// Everything is gone, and nothing that was asked for before will be kept.
+    pub fn purge_all(&self) {
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        purges.purge_all(self.ledger.invalidate_all());
+    }
+
+    /// Whether a purge has been since this was asked for: it may not be kept, nor stand in for anything.
+    pub fn is_purged(&self, entry: &Entry) -> bool {
+        self.purges.lock().unwrap_or_else(PoisonError::into_inner).has_purged(entry.noted, &entry.places)
     }
 
     /// An event says that these lists have changed: they are out of date from here on.

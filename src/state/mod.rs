@@ -5,7 +5,7 @@ pub mod invalidation;
 pub mod observation;
 pub mod upstream;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ use crate::engine::upstream::client::Upstream;
 use crate::policy::coherence::watermark::Events;
 use crate::policy::http::freshness::{Freshness, Lifetimes, judge};
 use crate::policy::http::key::Key;
+use crate::policy::http::via::Instance;
 use cache::Cache;
 use invalidation::Invalidation;
 use observation::Observation;
@@ -68,6 +69,7 @@ impl State {
     pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
         let hasher = RandomState::new();
         let epoch = Epoch::begin();
+        let instance = Instance::new(hasher.hash_one("via"));
         tell_limits(&config, &metrics);
         let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
         Arc::new(Self {
@@ -76,7 +78,7 @@ impl State {
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
-            active: ArcSwap::from_pointee(Active::new(config, upstream)),
+            active: ArcSwap::from_pointee(Active::new(config, upstream, instance)),
             metrics,
         })
     }
@@ -92,7 +94,7 @@ impl State {
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
-        let active = Active::new(config, upstream);
+        let active = Active::new(config, upstream, self.active().instance);
         let reshaped = active.fingerprint != self.active().fingerprint;
         self.active.store(Arc::new(active));
         if reshaped {
@@ -123,7 +125,8 @@ impl State {
     pub fn stale_if_error(&self, active: &Active, key: &Key, now: Instant) -> Option<Arc<Entry>> {
         let entry = self.cache.stored(key, active.fingerprint)?;
         let current = active.config.serve_outdated_on_error || self.invalidation.is_current(&entry);
-        (current && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
+        let kept = current && !self.invalidation.is_purged(&entry);
+        (kept && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
     }
 }
 

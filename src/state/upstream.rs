@@ -12,7 +12,8 @@ use crate::engine::body::Body;
 use crate::engine::upstream::client::Upstream;
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::http::client::Client;
-use crate::policy::http::headers::{X_REQUEST_ID, append_via};
+use crate::policy::http::headers::X_REQUEST_ID;
+use crate::policy::http::via::Instance;
 
 /// Retries: a fifth of what succeeded within the window, and always so many a second.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
@@ -27,6 +28,8 @@ pub struct Active {
     pub upstream: Upstream,
     /// What shapes an answer: one made under other settings is unusable.
     pub fingerprint: u64,
+    /// Which of all Anterooms this is: the same after a reload.
+    pub instance: Instance,
 }
 
 /// What keeps requests of our own from being too many for the upstream.
@@ -47,14 +50,14 @@ impl Protection {
 }
 
 impl Active {
-    pub(super) fn new(config: Config, upstream: Upstream) -> Self {
+    pub(super) fn new(config: Config, upstream: Upstream, instance: Instance) -> Self {
         let Config { upstream: UpstreamSettings { base, .. }, forward, credentials, query, payload, encoding, .. } =
             &config;
         let has_codings = !encoding.offer.is_empty();
         let host = &forward.host;
         let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
-        Self { config, upstream, fingerprint }
+        Self { config, upstream, fingerprint, instance }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.
@@ -73,7 +76,7 @@ impl Active {
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(X_REQUEST_ID, request_id.clone());
-        append_via(headers, http::Version::HTTP_11);
+        self.instance.append_to(headers, http::Version::HTTP_11);
         Some(request)
     }
 }

@@ -281,7 +281,7 @@ impl Client {
         match self.dice.below(4) {
             0 => drop(state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Source(&name)))),
             1 => drop(state.invalidation.ledger.invalidate_all()),
-            _ => state.cache.store.forget(&Key::new(INBOX, &name, None), state.invalidation.ledger.now()),
+            _ => drop(state.cache.store.forget(&Key::new(INBOX, &name, None), state.invalidation.ledger.now())),
         }
         self.schedule.tell(&format!("s{source} is purged or evicted"));
     }

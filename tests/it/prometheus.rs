@@ -33,7 +33,7 @@ const ONLY_BY_A_FAULT: [(&str, &str); 26] = [
     ("AnteroomCrowded", "an upstream that never answers, and few places to wait"),
     ("AnteroomReadersGiveUp", "an upstream that never answers, and little patience"),
     ("AnteroomFetchDropped", "counted by hand: no fault from outside makes a fetch panic"),
-    ("AnteroomOldAnswers", "an upstream whose answers are two minutes old"),
+    ("AnteroomOldAnswers", "an upstream that answers once and then closes every connection"),
     ("AnteroomContractBroken", "an upstream whose lists lack nearly everything"),
     ("AnteroomNoLists", "an upstream that redirects every list"),
     ("AnteroomBypassed", "readers who send a cookie"),
@@ -302,9 +302,13 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         known.len()
     ))
     .await;
-    let old = Proxy::in_front_of(&aged.url(), "").await;
+    // Answers once.
+    let once = StandIn::start(Options::default()).await.unwrap();
+    let old = Proxy::start(&once, "cache.ttl = \"0s\"\ncache.stale_while_revalidate = \"0s\"").await;
+    assert!(old.list("visitor-a").await.status.is_success());
+    once.fault_on(Fault::Reset, Matcher::any());
     busy.with(persist(old.list_url("visitor-a"), &[]));
-    let small = "cache.memory = \"8KiB\"\ncache.max_body = \"4KiB\"\ncache.fetch_memory = \"8KiB\"";
+    let small = "cache.memory = \"64KiB\"\ncache.max_body = \"4KiB\"\ncache.fetch_memory = \"64KiB\"";
     let useless = Proxy::in_front_of(&aged.url(), small).await;
     busy.with(never_twice(useless.list_url("visitor-a")));
     let unattributed = Proxy::in_front_of(&odd.url(), "").await;
@@ -448,6 +452,8 @@ fn every_alert_has_a_paragraph_in_the_operating_manual() {
         assert!(manual.lines().any(|line| line == format!("### {name}")), "docs/operating.md lacks ### {name}");
         let pointer = format!("What to do: docs/operating.md#{}", name.to_lowercase());
         assert!(rules.lines().any(|line| line.trim() == pointer), "{name} does not point to {pointer}");
+        let runbook = format!("runbook_url: docs/operating.md#{}", name.to_lowercase());
+        assert!(rules.lines().any(|line| line.trim() == runbook), "{name} lacks {runbook}");
     }
 }
 

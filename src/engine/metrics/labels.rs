@@ -5,6 +5,7 @@ use http::{Method, StatusCode};
 use crate::policy::coherence::event::Event;
 use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
+use crate::policy::payload::{ViolationKind, schema};
 
 /// Declares an enumeration whose values are labels.
 macro_rules! closed_set {
@@ -227,4 +228,29 @@ pub(super) fn class_index(status: StatusCode) -> usize {
 /// The label of a status class.
 pub fn class_label(status: StatusCode) -> &'static str {
     CLASSES[class_index(status)]
+}
+
+/// The ways in which a list can differ from the contract: by field and by kind.
+pub(super) fn violations() -> impl Iterator<Item = [&'static str; 2]> {
+    schema::Label::all().flat_map(|label| {
+        let kinds = ViolationKind::ALL.into_iter().filter(move |kind| kind.can_be(label));
+        kinds.map(move |kind| [label.path(), kind.as_str()])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::metrics::Metrics;
+
+    /// A rate needs a value to begin from: the first list that differs is seen, too.
+    #[test]
+    fn what_differs_from_the_contract_is_counted_from_zero() {
+        let text = String::from_utf8(Metrics::new().render()).unwrap();
+        let series = |labels: &str| text.contains(&format!("anteroom_payload_violations_total{{{labels}}} 0\n"));
+        for kind in ["missing", "wrong_type", "null"] {
+            assert!(series(&format!("field=\"id\",kind=\"{kind}\"")), "{kind}");
+        }
+        assert!(series("field=\"status\",kind=\"unknown_enum_value\"") && series("field=\"[]\",kind=\"null\""));
+        assert!(!text.contains("field=\"id\",kind=\"unknown_enum_value\""), "an integer is of no enum");
+    }
 }

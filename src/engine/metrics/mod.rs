@@ -19,7 +19,7 @@ pub use declared::{Described, Label};
 pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
-    method_index,
+    method_index, violations,
 };
 
 /// Seconds: from what nobody notices to the longest a list may be kept.
@@ -80,6 +80,8 @@ pub struct Metrics {
     pub bypass: IntCounterVec,
     /// Age of answers served from memory.
     pub answer_age: Histogram,
+    /// Answers that stood in for a failed fetch.
+    pub stale_if_error: IntCounter,
     /// Fetches under way.
     pub flights: IntGauge,
     /// Readers waiting for a fetch.
@@ -236,6 +238,10 @@ impl Metrics {
                 "Age of answers served from memory, from the moment their fetch began.",
                 &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0],
             ),
+            stale_if_error: declare.counter(
+                "anteroom_stale_if_error_total",
+                "Answers from memory that stood in for a fetch that failed, or was not tried since the last one had failed.",
+            ),
             flights: declare.gauge("anteroom_flights", "Shared fetches under way."),
             waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
             flight_ends: declare.counters(
@@ -339,6 +345,9 @@ impl Metrics {
         };
         for (ending, method, class) in FIRST_REQUESTS {
             this.requests_of(ending, method, class);
+        }
+        for labels in violations() {
+            this.payload_violations.with_label_values(&labels);
         }
         this
     }

@@ -2,6 +2,7 @@
 
 use std::io::{self, IoSlice};
 use std::net::IpAddr;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,18 +58,34 @@ fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(file) = &settings.ca_file {
-        let mistake = |what: &dyn std::fmt::Display| format!("upstream.ca_file: {}: {what}", file.display());
-        let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect)
-            .map_err(|error| mistake(&error))?;
-        if certificates.is_empty() {
-            return Err(mistake(&"holds no certificate; it must be PEM"));
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| mistake(&error))?;
-        }
+        add_certificates(&mut roots, file).map_err(|what| format!("upstream.ca_file: {what}"))?;
     }
     Ok(roots)
+}
+
+/// Whether a file can be `upstream.ca_file`.
+///
+/// # Errors
+/// In words, and what to do.
+pub fn check_certificates(file: &Path) -> Result<(), String> {
+    add_certificates(&mut RootCertStore::empty(), file)
+}
+
+fn add_certificates(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
+    let shown = file.display();
+    let text = std::fs::read(file)
+        .map_err(|error| format!("{shown} cannot be read ({error}); see that it is there and may be read"))?;
+    let unfit = |what: &dyn std::fmt::Display| format!("{shown} {what}; write certificates in PEM into it");
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unfit(&format!("is not PEM ({error})")))?;
+    if certificates.is_empty() {
+        return Err(unfit(&"holds no certificate"));
+    }
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| unfit(&format!("holds a certificate that cannot be used ({error})")))?;
+    }
+    Ok(())
 }
 
 impl Service<Uri> for Connector {

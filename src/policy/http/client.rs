@@ -8,10 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
-use http::{HeaderMap, Version};
+use http::HeaderMap;
 use ipnet::IpNet;
 
-use super::headers::{X_REQUEST_ID, append_via};
+use super::headers::X_REQUEST_ID;
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -153,14 +153,13 @@ impl Client {
         Self { address, protocol, host, forwarded_for: list, forwarded, is_told_by_a_proxy }
     }
 
-    /// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded`, `Via` (RFC 9110
-    /// section 7.6.3) and the request's id. What a stranger claims goes.
+    /// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` and the
+    /// request's id. What a stranger claims goes.
     pub fn tell(
         &self,
         headers: &mut HeaderMap,
         base: &Authority,
         rule: &HostRule,
-        version: Version,
         request_id: &HeaderValue,
     ) {
         remove_claims(headers, self.is_told_by_a_proxy);
@@ -172,7 +171,6 @@ impl Client {
             None => drop(headers.remove(X_FORWARDED_HOST)),
         }
         headers.insert(header::FORWARDED, self.forwarded.clone());
-        append_via(headers, version);
         headers.insert(X_REQUEST_ID, request_id.clone());
     }
 

@@ -59,7 +59,7 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Adds this proxy to `Via`, with the version in which the message was received.
+/// Adds this proxy to `Via` of an answer, with the version in which it was received.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
     let via = if version == Version::HTTP_10 { "1.0 anteroom" } else { "1.1 anteroom" };
     headers.append(header::VIA, HeaderValue::from_static(via));
@@ -109,8 +109,20 @@ pub fn stock_cors(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(""));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    expose(headers);
+}
+
+/// Lets a page of another origin read the fields that this proxy adds, if it may read the answer at all (Fetch standard,
+/// "CORS-safelisted response-header name"). What the upstream exposes itself stays as it is; that the stock one exposes
+/// nothing is no wish of its own (`api.md` 6.6).
+pub fn expose(headers: &mut HeaderMap) {
+    let is_open = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    let mut exposed = headers.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
+    if is_open && exposed.all(|names| names.as_bytes().trim_ascii().is_empty()) {
+        let ours = HeaderValue::from_static("Age, Cache-Status, X-Request-Id");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ours);
+    }
 }
 
 /// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
@@ -184,6 +196,23 @@ mod tests {
         let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
         remove_hop_by_hop(&mut headers);
         assert_eq!(headers, map(&[]));
+    }
+
+    #[test]
+    fn what_is_open_to_pages_exposes_our_fields_unless_it_exposes_others() {
+        const OURS: (&str, &str) = ("access-control-expose-headers", "Age, Cache-Status, X-Request-Id");
+        let open = ("access-control-allow-origin", "https://a.test");
+        for (given, expected) in [
+            (&[][..], &[][..]),
+            (&[open], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", " ")], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", "*")], &[open, ("access-control-expose-headers", "*")]),
+            (&[("access-control-expose-headers", "")], &[("access-control-expose-headers", "")]),
+        ] {
+            let mut headers = map(given);
+            expose(&mut headers);
+            assert_eq!(headers, map(expected), "{given:?}");
+        }
     }
 
     #[test]

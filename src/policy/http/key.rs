@@ -124,6 +124,14 @@ impl fmt::Debug for Key {
     }
 }
 
+/// Whether a text can be an inbox's or a contact's identifier: what [`decode_segment`] can give, of a sane length, and no
+/// line of something else.
+pub fn is_identifier(text: &str) -> bool {
+    const LONGEST: usize = 1024;
+    let is_step = !text.trim().is_empty() && text != "." && text != "..";
+    is_step && text.len() <= LONGEST && !text.contains(|char: char| char == '/' || char.is_control())
+}
+
 /// A path segment as the upstream reads it, or nothing if two parties might read it differently: empty, invalid
 /// percent sequences, invalid UTF-8, NUL, an encoded slash, a raw dot, decoded `.` and `..` (`api.md` 6.8).
 pub fn decode_segment(raw: &str) -> Option<String> {
@@ -210,6 +218,16 @@ mod tests {
             let segments: Vec<_> = path.split(['/', '?']).collect();
             assert_eq!(decode_segment(segments[7]).as_deref(), Some(contact), "{path}");
             assert!(path.ends_with("/conversations?q=%20"), "{path}");
+        }
+    }
+
+    #[test]
+    fn not_every_text_is_an_identifier() {
+        for good in ["a", "+1 555", "a.b@c", "phone:+15550100003", "café"] {
+            assert!(is_identifier(good), "{good:?}");
+        }
+        for bad in ["", " ", ".", "..", "a/b", "https://h/contacts/a", "a\nb", "a\0", &"a".repeat(1025)] {
+            assert!(!is_identifier(bad), "{bad:?}");
         }
     }
 

@@ -95,6 +95,8 @@ pub enum Refusal {
     TooLong,
     /// Anything but a POST where webhooks come: 405.
     NoWebhook,
+    /// It has passed this very instance before (RFC 9110 section 7.6.3): 508.
+    Loop,
 }
 
 /// A contact as one inbox knows it. `Debug` is for tests; nothing logs it.

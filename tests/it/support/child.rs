@@ -92,8 +92,14 @@ impl Program {
 
     /// `anteroom demo`.
     pub async fn demo() -> Self {
+        Self::demo_with(&[]).await
+    }
+
+    /// The same, with more arguments.
+    pub async fn demo_with(more: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
-        Self::start(folder, &["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], Stdio::piped()).await
+        let arguments = [&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
+        Self::start(folder, &arguments, Stdio::piped()).await
     }
 
     async fn start(folder: tempfile::TempDir, arguments: &[&str], stderr: Stdio) -> Self {

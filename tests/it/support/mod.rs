@@ -3,6 +3,7 @@
 
 pub mod child;
 pub mod raw;
+pub mod relay;
 pub mod script;
 pub mod tls;
 

@@ -25,7 +25,7 @@ fn client(peer: &str, fields: &[(&'static str, &'static str)], settings: &Forwar
 fn told(peer: &str, fields: &[(&'static str, &'static str)], settings: &ForwardSettings) -> HeaderMap {
     let (client, mut headers) = client(peer, fields, settings);
     let base = Authority::from_static("up.test:3000");
-    client.tell(&mut headers, &base, &settings.host, Version::HTTP_11, &HeaderValue::from_static("abc"));
+    client.tell(&mut headers, &base, &settings.host, &HeaderValue::from_static("abc"));
     headers
 }
 
@@ -57,7 +57,6 @@ fn what_a_stranger_claims_is_replaced() {
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "front.test"),
         ("forwarded", "for=\"[2001:db8::1]\";host=\"front.test\";proto=http"),
-        ("via", "1.1 anteroom"),
         ("x-request-id", "abc"),
     ]);
     assert_eq!(headers, expected);
@@ -84,7 +83,6 @@ fn what_a_trusted_proxy_says_is_believed_and_added_to() {
         ("x-forwarded-proto", "https"),
         ("x-forwarded-host", "chat.example"),
         ("forwarded", "for=203.0.113.9, for=192.0.2.8, for=192.0.2.7;host=\"chat.example\";proto=https"),
-        ("via", "1.1 anteroom"),
         ("x-request-id", "abc"),
     ]);
     assert_eq!(headers, expected);
