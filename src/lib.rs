@@ -33,6 +33,7 @@ pub mod policy {
         pub mod encoding;
         pub mod headers;
         pub mod freshness;
+        pub mod attempts;
         pub mod representation;
     }
 }
@@ -56,8 +57,10 @@ pub mod engine {
     }
 
     pub mod tunnel;
+    pub mod places;
     pub mod store;
     pub mod fetch_result;
+    pub mod refusals;
     pub mod flights;
     pub mod identities;
     pub mod preflights;

@@ -1,6 +1,6 @@
 //! What is known of one request of a client, and how it and its answer cross the proxy.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -87,6 +87,18 @@ impl ClientRequest {
 
     pub(crate) fn problem(&self, status: StatusCode, detail: &str) -> Response<Body> {
         problem(status, detail, has_origin(&self.head.headers))
+    }
+
+    /// It is not the upstream's trouble but ours, and soon over.
+    pub(crate) fn busy(&self, detail: &str) -> Response<Body> {
+        let mut response = self.problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
+    /// Who this is where clients take turns.
+    pub(crate) fn client(&self) -> IpAddr {
+        headers::client_of(&self.head.headers, self.peer.ip())
     }
 
     /// For whom: the addresses that the client's side named, and the client's own.

@@ -24,6 +24,7 @@ mod list;
 mod logs;
 mod memory;
 mod model;
+mod outage;
 mod passing;
 mod preflight;
 mod privacy;

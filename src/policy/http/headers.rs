@@ -1,7 +1,7 @@
 //! What may cross the proxy, and what it adds.
 
 use std::fmt::Write;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
@@ -110,6 +110,28 @@ pub fn append_via(headers: &mut HeaderMap, version: Version) {
 /// The list of addresses of `X-Forwarded-For`, with the peer's added.
 pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
     appended(headers, &X_FORWARDED_FOR, &peer.to_string())
+}
+
+/// Who counts as one client where clients take turns: whoever connected. Behind a proxy of one's own, which connects from
+/// a private address, whoever that proxy says it was: the last address, since all before it are what the client wrote.
+/// Of IPv6 the network counts (RFC 6177): one customer has all of its addresses.
+pub fn client_of(headers: &HeaderMap, peer: IpAddr) -> IpAddr {
+    let last = headers.get_all(&X_FORWARDED_FOR).iter().next_back();
+    let named = last.and_then(|list| list.to_str().ok()?.rsplit(',').next()?.trim().parse().ok());
+    let client = named.filter(|_: &IpAddr| is_private(peer)).unwrap_or(peer);
+    match client.to_canonical() {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+fn is_private(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.is_private() || address.is_loopback() || address.is_link_local(),
+        IpAddr::V6(address) => {
+            address.is_loopback() || address.is_unique_local() || address.is_unicast_link_local()
+        }
+    }
 }
 
 fn appended(headers: &HeaderMap, name: &HeaderName, value: &str) -> HeaderValue {
@@ -257,6 +279,23 @@ mod tests {
             ("x-request-id", "abc"),
         ]);
         assert_eq!(headers, expected);
+    }
+
+    #[test]
+    fn a_client_is_who_connected_or_who_ones_own_proxy_names() {
+        for (peer, fields, client) in [
+            ("203.0.113.9", &[][..], "203.0.113.9"),
+            ("203.0.113.9", &[("x-forwarded-for", "198.51.100.1")], "203.0.113.9"),
+            ("10.0.0.2", &[("x-forwarded-for", "6.6.6.6, 198.51.100.1")], "198.51.100.1"),
+            ("127.0.0.1", &[("x-forwarded-for", "6.6.6.6"), ("x-forwarded-for", "198.51.100.2")], "198.51.100.2"),
+            ("127.0.0.1", &[("x-forwarded-for", "198.51.100.2, unknown")], "127.0.0.1"),
+            ("fd00::2", &[("x-forwarded-for", "2001:db8:1:2:3:4:5:6")], "2001:db8:1:2::"),
+            ("::ffff:10.0.0.2", &[("x-forwarded-for", "::ffff:198.51.100.1")], "198.51.100.1"),
+            ("2001:db8:1:2:9::", &[], "2001:db8:1:2::"),
+        ] {
+            let client: IpAddr = client.parse().unwrap();
+            assert_eq!(client_of(&map(fields), peer.parse().unwrap()), client, "{peer} {fields:?}");
+        }
     }
 
     #[test]
