@@ -1,7 +1,7 @@
 //! What becomes of a fetched answer: checked, made ready, stored or not, and for whom it is.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -71,7 +71,7 @@ impl Admission<'_> {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
         };
-        let retry_after = retry_after(&head.headers, clock::wall());
+        let retry_after = retry_after(&head.headers, clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default());
         let asker = is_about_the_asker(head.status).then(|| self.peer.clone());
         let answer = Arc::new(self.prepared(head, body));
         Ok(FetchResult::Failed(Failure::Answered(ErrorAnswer { answer, retry_after, asker })))
