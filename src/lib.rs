@@ -41,6 +41,7 @@ pub mod policy {
         pub mod client;
         pub mod no_list;
         pub mod freshness;
+        pub mod attempts;
         pub mod representation;
     }
 }
@@ -69,8 +70,10 @@ pub mod engine {
     }
 
     pub mod tunnel;
+    pub mod places;
     pub mod store;
     pub mod fetch_result;
+    pub mod refusals;
     pub mod flights;
     pub mod identities;
     pub mod preflights;

@@ -252,7 +252,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("cache.serve_outdated_on_error", Is("false"), SWITCH, serve_outdated_on_error,
         "whether an answer known to be older than a write may stand in for a failed fetch"),
     setting!("cache.wait", Is(r#""25s""#), TIME_LIMIT, wait,
-        "how long one reader waits for a fetch that others share"),
+        "how long one reader waits in all: for a place, for a fetch that others share, and for a second one"),
     setting!("cache.max_waiters", Is("20000"), COUNT, max_waiters,
         "readers waiting at once, for all fetches together"),
 

@@ -166,9 +166,6 @@ pub trait Guard: Send + Sync + Unpin + 'static {
     fn broken(&mut self) {}
 }
 
-/// A place among so many at once, given back with the body.
-impl Guard for tokio::sync::OwnedSemaphorePermit {}
-
 impl<B, G: Guard> Watched<B, G> {
     /// Watches over a body, whose sender may be silent for so long.
     pub fn new(inner: B, limit: Duration, guard: G) -> Self {

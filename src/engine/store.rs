@@ -1,7 +1,6 @@
 //! Answers in memory, bounded by bytes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,10 +11,11 @@ use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::metrics::Metrics;
+use crate::policy::http::attempts::Failed;
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Aging;
 use crate::policy::http::key::Key;
-use crate::policy::coherence::ledger::{Moment, Place, Tick};
+use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::representation::Prepared;
 
 /// What the store obeys.
@@ -44,14 +44,13 @@ pub struct Entry {
     pub fingerprint: u64,
     /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
     codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
-    /// Zero, or until when its refetch is not tried again.
-    failed_until: AtomicU64,
+    /// The last fetch that was to bring a newer one and failed.
+    failure: Mutex<Option<Failed>>,
 }
 
 impl Entry {
     /// An entry whose refetch has not failed.
     pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
-        let failed_until = AtomicU64::new(0);
         Self {
             answer,
             initial_age: Duration::ZERO,
@@ -61,7 +60,7 @@ impl Entry {
             unsettled_expiry: None,
             fingerprint,
             codings: Default::default(),
-            failed_until,
+            failure: Mutex::default(),
         }
     }
 
@@ -79,15 +78,15 @@ impl Entry {
         &self.codings[coding as usize]
     }
 
-    /// Its refetch has failed: not again before then.
-    pub fn failed(&self, until: Moment) {
-        self.failed_until.fetch_max(until.0, Ordering::Relaxed);
+    /// Its refetch has failed: `judge` is told how it failed before, and says what follows.
+    pub fn failed(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(judge(*failure));
     }
 
-    /// Until when its refetch is not tried again, if it has failed.
-    pub fn failed_until(&self) -> Option<Moment> {
-        let until = self.failed_until.load(Ordering::Relaxed);
-        (until > 0).then_some(Moment(until))
+    /// How its last refetch failed, if it did.
+    pub fn failure(&self) -> Option<Failed> {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.

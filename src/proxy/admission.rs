@@ -1,7 +1,7 @@
 //! What becomes of a fetched answer: checked, made ready, stored or not, and for whom it is.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::response::Parts;
@@ -12,11 +12,12 @@ use super::contact::contact_of;
 use super::no_list;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
-use crate::engine::fetch_result::{Failure, FetchResult, Private};
+use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
 use crate::policy::http::client::Client;
+use crate::policy::http::attempts::{is_about_the_asker, retry_after};
 use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
@@ -67,14 +68,17 @@ impl Admission<'_> {
         self.store_or_forget(entry, head.status, !wants_no_store, false)
     }
 
+    /// An error of the upstream, or a refusal: nothing that is kept changes by it.
     pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
         self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
         };
-        let prepared = self.prepared(head, body);
-        Ok(FetchResult::Failed(Failure::Answered(Arc::new(prepared))))
+        let retry_after = retry_after(&head.headers, clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let asker = is_about_the_asker(head.status).then(|| self.peer.forwarded_for.clone());
+        let answer = Arc::new(self.prepared(head, body));
+        Ok(FetchResult::Failed(Failure::Answered(ErrorAnswer { answer, retry_after, asker })))
     }
 
     /// An answer that is not an error of the upstream: stored if it may be, and who may have it.

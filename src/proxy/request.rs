@@ -1,5 +1,6 @@
 //! What is known of one request of a client, and how it and its answer cross the proxy.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +13,7 @@ use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
-use crate::policy::http::client::{Client, HostRule, Side};
+use crate::policy::http::client::{Client, HostRule, Side, network_of};
 use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
 use crate::policy::http::key::Key;
@@ -122,6 +123,23 @@ impl ClientRequest {
         }
         let host = self.client().host;
         host.and_then(|host| host.to_str().map(|host| key.for_host(host)).ok()).unwrap_or(key)
+    }
+
+    /// It is not the upstream's trouble but ours, and soon over.
+    pub(crate) fn busy(&self, detail: &str) -> Response<Body> {
+        let mut response = self.problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
+    /// Who this is where clients take turns.
+    pub(crate) fn client_network(&self) -> IpAddr {
+        network_of(self.client().address)
+    }
+
+    /// For whom: the addresses that the client's side named, and the client's own.
+    pub(crate) fn forwarded_for(&self) -> HeaderValue {
+        self.client().forwarded_for
     }
 
     /// The key of this reader's origin; none if it is not one that can be compared.

@@ -1,16 +1,19 @@
 //! Towards the upstream: the settings in force with the client made from them, and what bounds requests of our own.
 
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request};
-use tokio::sync::Semaphore;
-use tower::retry::budget::TpsBudget;
+use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
+use crate::engine::places::Places;
+use crate::engine::refusals::Refusals;
 use crate::engine::upstream::client::Upstream;
 use crate::engine::upstream::settings::UpstreamSettings;
+use crate::policy::coherence::ledger::Moment;
+use crate::policy::http::attempts::{Attempt, Failed, Health};
 use crate::policy::http::client::Client;
 use crate::policy::http::headers::X_REQUEST_ID;
 use crate::policy::http::via::Instance;
@@ -35,17 +38,54 @@ pub struct Active {
 /// What keeps requests of our own from being too many for the upstream.
 pub struct Protection {
     /// Bounds the fetches at once.
-    pub in_flight: Arc<Semaphore>,
+    pub in_flight: Places,
+    /// What the upstream said when it asked to be left alone.
+    pub refusals: Refusals,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
-    pub retries: TpsBudget,
+    retries: TpsBudget,
+    health: Mutex<Health>,
 }
 
 impl Protection {
     pub(super) fn new(settings: FetchSettings) -> Self {
         Self {
-            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
+            in_flight: Places::new(settings.max_in_flight),
+            refusals: Refusals::default(),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
+            health: Mutex::default(),
         }
+    }
+
+    /// A shared fetch brought an answer.
+    pub fn succeeded(&self) {
+        self.health().succeeded();
+        self.retries.deposit();
+    }
+
+    /// A shared fetch failed; `earlier` is how that of the same list failed before, if it did.
+    pub fn failed(&self, earlier: Option<Failed>, now: Moment, until: Moment) -> Failed {
+        self.health().failed(earlier, now, until)
+    }
+
+    /// Whether the upstream may be asked for a list whose last fetch failed like this.
+    pub fn attempt(&self, last: Option<Failed>, now: Moment) -> Attempt {
+        // Nearly all have not failed: no lock for them.
+        if last.is_none() { Attempt::AsUsual } else { self.health().attempt(last, now) }
+    }
+
+    /// Takes one of the attempts that a failing upstream is asked with, if one is left.
+    pub fn may_probe(&self) -> bool {
+        self.retries.withdraw()
+    }
+
+    /// Whether nothing has come from the upstream for a while but failures.
+    pub fn is_down(&self, now: Moment) -> bool {
+        self.health().is_down(now)
+    }
+
+    /// Held briefly, never across an await; a panic while it is held leaves it whole.
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -422,7 +422,7 @@ async fn i22_readers_who_give_up_on_a_flight_begin_one_new_flight_together() {
     let readers: Vec<_> = (0..20).map(|_| reading(&proxy, A)).collect();
     gate.arrived(1).await;
     proxy.wait_for_metric(WAITERS, 20.0).await;
-    jump(Duration::from_secs(6)).await;
+    jump(Duration::from_secs(4)).await;
     for reader in readers {
         assert!(reader.await.unwrap().body == stand_in.list_body(A));
     }

@@ -26,6 +26,7 @@ mod logs;
 mod loops;
 mod memory;
 mod model;
+mod outage;
 mod passing;
 mod preflight;
 mod privacy;

@@ -241,7 +241,7 @@ async fn an_answer_over_the_limit_passes_whole_and_unkept() {
     assert_eq!(proxy.state.cache.store.size().0, 0);
     proxy.wait_for_metric("anteroom_upstream_in_flight", 0.0).await;
     // Nobody who left in the middle keeps a place.
-    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 32);
+    assert_eq!(proxy.state.upstream.in_flight.free(), 32);
 }
 
 /// An answer for one reader whose reader has left must not hold its connection or its place among the fetches.

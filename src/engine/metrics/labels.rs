@@ -205,6 +205,8 @@ pub(super) const FLIGHT_ENDS: &[&str] = &[
     "upstream_error",
     "deadline",
     "breaks_contract",
+    "refused",
+    "not_sent",
     "superseded",
     "dropped",
     "waiter_deadline",

@@ -246,8 +246,9 @@ impl Metrics {
             waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
             flight_ends: declare.counters(
                 "anteroom_flight_ends_total",
-                "Shared fetches that ended, by how. `waiter_deadline` counts readers who gave up waiting, while the fetch \
-                 went on.",
+                "Shared fetches that ended, by how. `refused`: the one for whom they asked; the others ask on. `not_sent`: \
+                 everybody left before there was a place. `waiter_deadline` counts readers who gave up waiting, while the \
+                 fetch went on.",
                 &[("end", FLIGHT_ENDS)],
             ),
             invalidations: array::from_fn(|index| invalidations.with_label_values(&[InvalidationSource::LABELS[index]])),

@@ -4,7 +4,7 @@
 //! element of `Forwarded` before it looks at `X-Forwarded-*`, so ours always says what the others say.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
@@ -236,6 +236,15 @@ impl Told {
 pub fn is_host(text: &str) -> bool {
     let authority = text.parse::<Authority>();
     !text.contains(['@', ' ', '"', '\\']) && authority.is_ok_and(|authority| !authority.host().is_empty())
+}
+
+/// Who counts as one client where clients take turns: of IPv6 the network (RFC 6177), since one customer has all of its
+/// addresses.
+pub fn network_of(address: IpAddr) -> IpAddr {
+    match address {
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V4(_) => address,
+    }
 }
 
 /// The last address of the list that is no trusted proxy's, from the peer on; the farthest that can be read, if all are.

@@ -148,3 +148,10 @@ fn a_client_of_ipv4_is_told_as_one() {
     let side = Side::from("[::ffff:203.0.113.5]:7".parse::<SocketAddr>().unwrap());
     assert_eq!(side.peer.to_string(), "203.0.113.5");
 }
+
+#[test]
+fn of_ipv6_the_network_is_one_client() {
+    for (address, network) in [("203.0.113.9", "203.0.113.9"), ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::")] {
+        assert_eq!(network_of(address.parse().unwrap()), network.parse::<IpAddr>().unwrap());
+    }
+}
