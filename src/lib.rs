@@ -88,6 +88,7 @@ pub mod proxy {
     mod admission;
     mod collect;
     pub mod staleness;
+    mod guard;
     pub mod contact;
     pub mod cable;
 

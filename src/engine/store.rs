@@ -38,6 +38,8 @@ pub struct Entry {
     pub noted: Tick,
     /// Where the last changes of what it is made from are written.
     pub places: Box<[Place]>,
+    /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
+    pub nameless: bool,
     /// The age at which it expires because it was fetched while its scopes were unsettled.
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
@@ -58,6 +60,7 @@ impl Entry {
             began,
             noted,
             places,
+            nameless: false,
             unsettled_expiry: None,
             fingerprint,
             codings: Default::default(),

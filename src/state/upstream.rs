@@ -9,6 +9,7 @@ use tower::retry::budget::TpsBudget;
 
 use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
+use crate::engine::identities::Whose;
 use crate::engine::upstream::client::Upstream;
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::http::headers::{X_REQUEST_ID, append_via};
@@ -52,6 +53,11 @@ impl Active {
         let shape = format!("{base:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint }
+    }
+
+    /// A source as the upstream of these settings knows it.
+    pub fn whose<'a>(&self, inbox: &'a str, source: &'a str) -> Whose<'a> {
+        Whose { fingerprint: self.fingerprint, inbox, source }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.

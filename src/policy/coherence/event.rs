@@ -92,7 +92,6 @@ impl Event {
                 | Self::ConversationTypingOff
                 | Self::InboxCreated
                 | Self::InboxUpdated
-                | Self::Other
         )
     }
 }
@@ -120,9 +119,36 @@ impl Touched {
         source.into_iter().chain(contacts).chain(conversation).chain(any)
     }
 
+    /// What another part of the event names, too; of a message, the conversation is that of its own part.
+    fn add(&mut self, more: Self) {
+        self.source = more.source.or(self.source.take());
+        self.conversation = more.conversation.or(self.conversation);
+        self.contacts.extend(more.contacts);
+        self.contacts.sort_unstable();
+        self.contacts.dedup();
+    }
+
     /// Whether it names nobody.
     pub fn is_empty(&self) -> bool {
         self.source.is_none() && self.contacts.is_empty() && self.conversation.is_none()
+    }
+}
+
+impl Heard {
+    /// What is out of date: what it touches, and, if it may tell of a merge, who is behind which source.
+    pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
+        let moves = match self.event {
+            Event::ContactCreated | Event::ContactUpdated => true,
+            Event::Other => self.touched.conversation.is_none(),
+            _ => false,
+        };
+        let contacts = self.touched.contacts.iter().filter(move |_| moves).map(|id| Scope::Identity(*id));
+        self.touched.scopes().chain(contacts)
+    }
+
+    /// Whether it could have told of a message: only such an event proves that such events arrive.
+    pub fn tells_of_messages(&self) -> bool {
+        self.event == Event::MessageCreated && !self.touched.is_empty()
     }
 }
 
@@ -199,6 +225,16 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
             let contacts = Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id));
             Heard { event, changes_lists: true, touched: Touched { source, contacts, conversation: None }, happened: None }
         }
+        Event::Other => {
+            let mut touched = of_conversation(payload, payload.at(&["account", "id"]));
+            let of_message = of_conversation(found.below(CONVERSATION), payload.at(&["account", "id"]));
+            touched.add(of_message);
+            touched.add(Touched {
+                contacts: Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id)),
+                ..Touched::default()
+            });
+            of_unknown_event(touched)
+        }
         _ => of_conversation_event(event, payload, &["account", "id"]),
     })
 }
@@ -236,6 +272,7 @@ pub fn of_cable(text: &str) -> Option<Overheard> {
             let touched = Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
             Heard { event, changes_lists: true, touched, happened: None }
         }
+        Event::Other => of_unknown_event(of_conversation(data, data.at(&["account_id"]))),
         _ => of_conversation_event(event, data, &["account_id"]),
     };
     Some(Overheard { heard, subscriber: found.below(&[]).at(&["identifier"]).and_then(token) })
@@ -251,6 +288,14 @@ fn token(identifier: Json<'_>) -> Option<String> {
         return None;
     }
     channel.at(&["pubsub_token"])?.text()
+}
+
+/// An event whose name nobody knows, such as those of automation rules and macros (`api.md` section 7.1): what it names
+/// may have changed. An `id` alone may be that of anything.
+fn of_unknown_event(touched: Touched) -> Heard {
+    let names_anybody = touched.source.is_some() || !touched.contacts.is_empty();
+    let touched = if names_anybody { touched } else { Touched::default() };
+    Heard { event: Event::Other, changes_lists: names_anybody, touched, happened: None }
 }
 
 fn of_conversation_event(event: Event, payload: Below<'_, '_>, account: &[&str]) -> Heard {
