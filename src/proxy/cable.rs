@@ -36,7 +36,8 @@ fn overheard(state: &State, text: &str) -> CableResult {
         // Its keys are not where they are known to be.
         return CableResult::NotUnderstood;
     }
-    state.invalidation.changed(&heard, InvalidationSource::Cable);
+    state.invalidation.moved(&heard);
+    state.invalidation.changed(touched, InvalidationSource::Cable);
     if let Some(token) = subscriber {
         match touched.contacts[..] {
             [contact] => state.invalidation.identities.learn_token(&token, contact),

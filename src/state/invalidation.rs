@@ -11,7 +11,7 @@ use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::store::Entry;
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
-use crate::policy::coherence::event::{self, Event, Heard};
+use crate::policy::coherence::event::{self, Event, Heard, Touched};
 use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
@@ -80,11 +80,18 @@ impl Invalidation {
     }
 
     /// An event says that these lists have changed: they are out of date from here on.
-    pub fn changed(&self, heard: &Heard, source: InvalidationSource) {
-        for scope in heard.scopes() {
+    pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
+        for scope in touched.scopes() {
             self.ledger.invalidate(self.ledger.place(&scope));
         }
         self.metrics.invalidated(source);
+    }
+
+    /// An event may tell of a merge: who is behind which source is not believed any more.
+    pub fn moved(&self, heard: &Heard) {
+        for scope in heard.identities() {
+            self.ledger.invalidate(self.ledger.place(&scope));
+        }
     }
 
     /// Hears a genuine webhook: what it touches is out of date. `now` is the wall clock since 1970. A second one, or a
@@ -100,7 +107,8 @@ impl Invalidation {
         if heard.touched.is_empty() {
             return (heard.event, WebhookResult::Unattributed);
         }
-        self.changed(&heard, InvalidationSource::Webhook);
+        self.moved(&heard);
+        self.changed(&heard.touched, InvalidationSource::Webhook);
         if let Some(happened) = heard.happened {
             let delay = now.saturating_sub(Duration::from_millis(happened));
             self.metrics.webhook_delay.observe(delay.as_secs_f64());
