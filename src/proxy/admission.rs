@@ -283,6 +283,12 @@ impl Admission<'_> {
 
     /// An authoritative answer that is not kept removes the older one.
     fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
+        // What readers of one origin see puts older answers for those of others out of date.
+        let varies = self.key.origin().is_some() || !entry.answer.is_for_all_origins();
+        if varies && self.state.cache.shows_something_new(self.key, &entry) {
+            let ledger = &self.state.invalidation.ledger;
+            ledger.supersede(ledger.place(&Scope::Variants(self.key.text_of_list())), entry.noted);
+        }
         if keep {
             let bytes = entry.answer.body.len() as u64;
             self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);

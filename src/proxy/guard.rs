@@ -139,6 +139,9 @@ impl InvalidationGuard {
         self.contacts.extend(ids.contact);
         if let Some(source) = &ids.source {
             self.places.push(ledger.place(&Scope::Source(source)));
+        }
+        let creates = |target: &Target| matches!(target, Target::Creation { .. } | Target::Account { .. });
+        if let Some(source) = ids.source.as_ref().filter(|_| targets.iter().any(creates)) {
             self.identities.push(ledger.place(&Scope::IdentityOfSource(source)));
         }
         if let Some(uuid) = &ids.uuid {

@@ -68,8 +68,9 @@ impl Invalidation {
     }
 
     /// The places every list of this key has from its path.
-    pub fn path_places(&self, key: &Key) -> [Place; 3] {
-        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
+    pub fn path_places(&self, key: &Key) -> [Place; 4] {
+        let list = key.text_of_list();
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(list), Scope::Variants(list)]
             .map(|scope| self.ledger.place(&scope))
     }
 

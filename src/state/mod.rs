@@ -92,6 +92,12 @@ impl State {
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
+        self.reload_with(config, upstream);
+        Ok(())
+    }
+
+    /// The same with a client towards the upstream that is there already.
+    pub fn reload_with(&self, config: Config, upstream: Upstream) {
         let active = Active::new(config, upstream);
         let reshaped = active.fingerprint != self.active().fingerprint;
         self.active.store(Arc::new(active));
@@ -99,7 +105,6 @@ impl State {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
             self.invalidation.ledger.invalidate_all();
         }
-        Ok(())
     }
 
     /// The contact behind a source, as far as it may be believed. Merges past the proxy are told by nobody, so what is

@@ -17,6 +17,7 @@ mod flights;
 mod floors;
 mod forms;
 mod help;
+mod identities;
 mod interleavings;
 mod ledger;
 mod lifecycle;

@@ -64,7 +64,7 @@ impl Json<'_> {
 
     /// Milliseconds since 1970.
     pub(super) fn time(self) -> Option<u64> {
-        super::super::times::from_json(self.0)
+        crate::policy::coherence::times::from_json(self.0)
     }
 }
 
