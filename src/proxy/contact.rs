@@ -33,16 +33,6 @@ pub(crate) enum Who {
     Unknown,
 }
 
-impl Who {
-    /// The contact, if it is known.
-    pub(crate) fn contact(self) -> Option<u64> {
-        match self {
-            Self::Contact(contact) => Some(contact),
-            Self::Nobody | Self::Unknown => None,
-        }
-    }
-}
-
 /// A question about one source.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::contact::Asked;
+use super::contact::{Asked, Who};
 use crate::engine::clock;
 use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
@@ -41,6 +41,8 @@ pub(super) struct InvalidationGuard {
     pub(super) armed: bool,
     answered: bool,
     everything: bool,
+    /// Whether it may have merged a contact of whom nobody knew who it was.
+    pub(super) merges_unknown: bool,
 }
 
 impl InvalidationGuard {
@@ -50,18 +52,19 @@ impl InvalidationGuard {
         let Asking { state, active, .. } = asking;
         let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
         let deadline = tokio::time::Instant::now() + TURN;
-        let (write, moving, contacts) = loop {
+        let (write, Moving { places: moving, contacts, unknown }) = loop {
             let noted = ledger.now();
-            let (places, contacts) = asking.what_may_move(targets, named).await;
+            let moving = asking.what_may_move(targets, named).await;
+            let places = &moving.places;
             if places.is_empty() {
-                break (identities.write_begins(), places, contacts);
+                break (identities.write_begins(), moving);
             }
             let in_turn = tokio::time::Instant::now() < deadline;
-            match identities.move_begins(&places, &contacts, in_turn) {
+            match identities.move_begins(places, &moving.contacts, in_turn) {
                 // Somebody may have come and gone since the contacts were asked for.
-                Some(write) if in_turn && !ledger.is_current(noted, &places) => identities.write_ends(write, &[]),
-                Some(write) => break (write, places, contacts),
-                None => drop(tokio::time::timeout_at(deadline, identities.come_to_rest(&places)).await),
+                Some(write) if in_turn && !ledger.is_current(noted, places) => identities.write_ends(write, &[]),
+                Some(write) => break (write, moving),
+                None => drop(tokio::time::timeout_at(deadline, identities.come_to_rest(places)).await),
             }
         };
         let mut guard = Self {
@@ -78,6 +81,7 @@ impl InvalidationGuard {
             armed: false,
             answered: false,
             everything: false,
+            merges_unknown: unknown,
         };
         for place in &guard.identities {
             ledger.invalidate(*place);
@@ -235,6 +239,15 @@ impl Drop for InvalidationGuard {
     }
 }
 
+/// What a write may change of who is behind which source.
+struct Moving {
+    places: Vec<Place>,
+    /// The contacts behind them before.
+    contacts: Vec<u64>,
+    /// Whether there are others whom nobody knows.
+    unknown: bool,
+}
+
 /// Who asks, and under which settings.
 #[derive(Clone, Copy)]
 pub(super) struct Asking<'a> {
@@ -250,13 +263,17 @@ impl<'a> Asking<'a> {
     }
 
     /// The identities that a write may change, and the contacts behind them: afterwards nobody could say who they were.
-    async fn what_may_move(self, targets: &[Target], named: &Named) -> (Vec<Place>, Vec<u64>) {
-        let (mut sources, mut contacts) = (Vec::new(), Vec::new());
+    async fn what_may_move(self, targets: &[Target], named: &Named) -> Moving {
+        let (mut sources, mut contacts, mut unknown) = (Vec::new(), Vec::new(), false);
         for target in targets {
             match target {
                 Target::Identity(Source { inbox, contact }) => {
                     sources.push(contact.as_str());
-                    contacts.extend(self.about(inbox, contact).contact().await.contact());
+                    match self.about(inbox, contact).contact().await {
+                        Who::Contact(contact) => contacts.push(contact),
+                        Who::Nobody => {}
+                        Who::Unknown => unknown = true,
+                    }
                 }
                 Target::Creation { .. } => sources.extend(named.source.as_deref()),
                 Target::Account { .. } => {
@@ -273,6 +290,6 @@ impl<'a> Asking<'a> {
         let ledger = &self.state.invalidation.ledger;
         let of_sources = sources.iter().map(|source| ledger.place(&Scope::IdentityOfSource(source)));
         let of_contacts = contacts.iter().map(|contact| ledger.place(&Scope::Identity(*contact)));
-        (of_sources.chain(of_contacts).collect(), contacts)
+        Moving { places: of_sources.chain(of_contacts).collect(), contacts, unknown }
     }
 }

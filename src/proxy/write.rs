@@ -189,7 +189,7 @@ impl Write {
         named: &Named,
     ) {
         guard.shown(&ids, &self.targets);
-        let mut unknown = false;
+        let mut unknown = guard.merges_unknown;
         let mut sources = Vec::new();
         for target in &self.targets {
             match target {

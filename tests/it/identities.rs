@@ -99,7 +99,8 @@ async fn a_write_that_is_acknowledged_while_a_merge_is_under_way_teaches_nothing
     }
     let gate = stand_in.hold(Point::Acknowledging, first(Matcher::writes()));
     let url = proxy.contact_url(A);
-    let merging = spawn(async move { send(request("PATCH", &url, &[("content-type", "application/json")], SHARED)).await });
+    let merging =
+        spawn(async move { send(request("PATCH", &url, &[("content-type", "application/json")], SHARED)).await });
     gate.arrived(1).await;
     lost_write(&stand_in, &proxy, "a2").await;
     is_up_to_date(&stand_in, &proxy, B).await;
@@ -136,7 +137,10 @@ async fn of_two_merges_through_one_source_the_second_knows_the_contact_between_t
     proxy.list(A).await;
     let sent = Arc::new(AtomicUsize::new(0));
     let patches = |seen: &Seen| seen.method == Method::PATCH;
-    let (one, two) = (first(Matcher::when(patches)), Matcher::when(move |seen| patches(seen) && sent.fetch_add(1, Ordering::SeqCst) == 1));
+    let (one, two) = (
+        first(Matcher::when(patches)),
+        Matcher::when(move |seen| patches(seen) && sent.fetch_add(1, Ordering::SeqCst) == 1),
+    );
     let (answering, sending) = (stand_in.hold(Point::Acknowledging, one), stand_in.hold(Point::BeforeReading, two));
     let merging = |body: &'static str| {
         let url = proxy.contact_url(A);
@@ -163,6 +167,9 @@ async fn a_merge_through_a_source_whose_contact_is_not_shown_is_known_by_its_lis
     assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::OK);
     is_up_to_date(&stand_in, &proxy, "a2").await;
     assert!(proxy.metric(UNATTRIBUTED).await < 0.5);
+    // One whose list is empty is known to nobody: that is counted, and so is what it may have been about.
+    assert_eq!(patch(&proxy, "visitor-c", SHARED).await.status, StatusCode::OK);
+    assert!(proxy.metric(UNATTRIBUTED).await > 0.5);
 }
 
 #[tokio::test]
@@ -387,7 +394,12 @@ async fn a_write_in_whatever_form_the_upstream_takes_it_outdates_the_list() {
         ("POST", "/api/v1/accounts/1/bulk_actions", "application/json", r#"{"type":"Contact","ids":["7"]}"#),
         ("POST", "/api/v1/accounts/1/bulk_actions", parts, "--b\r\n\r\n"),
         ("POST", "/api/v1/accounts/1/macros/3/execute", "application/json", r#"{"conversation_ids":[12]}"#),
-        ("POST", "/api/v1/accounts/1/actions/contact_merge", "application/json", r#"{"base_contact_id":9,"mergee_contact_id":7}"#),
+        (
+            "POST",
+            "/api/v1/accounts/1/actions/contact_merge",
+            "application/json",
+            r#"{"base_contact_id":9,"mergee_contact_id":7}"#,
+        ),
         ("POST", "/api/v1/accounts/1/actions/contact_merge/", form, "base_contact_id=7&mergee_contact_id=9"),
         ("GET", &format!("{contact}?[identifier_hash]=h"), "application/json", ""),
         ("GET", &format!("{contact}.json?identifier_hash=h2"), "application/json", ""),

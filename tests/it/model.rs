@@ -285,9 +285,13 @@ impl Client {
     async fn change(&self, what: &str, request: Request<Body>, op: u64) {
         let what = format!("client {} {what} (op {op}, {})", self.name, request.headers()["x-want"].to_str().unwrap());
         self.schedule.tell(&what);
+        let unattributed = &self.schedule.state.metrics.writes_unattributed;
+        let before = unattributed.get();
         let answer = self.schedule.send(request).await;
         let status = answer.map_or(0, |(status, ..)| status);
-        let needed = self.schedule.register().acknowledge(op);
+        // Of these only the bound on age is promised, but for the source itself.
+        let attributed = unattributed.get() == before;
+        let needed = self.schedule.register().acknowledge(op, attributed);
         self.schedule.tell(&format!("{what}: {status}, acknowledged {needed:?}"));
     }
 

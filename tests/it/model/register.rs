@@ -147,8 +147,19 @@ impl Register {
     }
 
     /// A write was answered: whatever it did before, every later reader of what it touched sees.
-    pub fn acknowledge(&mut self, op: u64) -> Option<u64> {
+    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<u64> {
         let Done { contact, version, source, created, merged } = self.done.remove(&op)?;
+        if !attributed {
+            if merged {
+                // Whose the others' lists are is not promised to be known.
+                for owner in self.known_owner.iter_mut().filter(|owner| **owner == Some(1)) {
+                    *owner = None;
+                }
+            }
+            self.known_owner[source] = None;
+            self.need(source, version);
+            return Some(version);
+        }
         if created || merged {
             self.known_owner[source] = Some(contact);
         }
@@ -205,11 +216,8 @@ impl Register {
         }
         let contact = self.owner[source]?;
         let stays_empty = merged && self.versions == [1, 1];
-        let version = if created || stays_empty {
-            self.versions[contact]
-        } else {
-            self.raise(if merged { 0 } else { contact })
-        };
+        let version =
+            if created || stays_empty { self.versions[contact] } else { self.raise(if merged { 0 } else { contact }) };
         if merged && contact == 1 {
             for owner in self.owner.iter_mut().filter(|owner| **owner == Some(1)) {
                 *owner = Some(0);
