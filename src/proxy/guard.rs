@@ -36,10 +36,10 @@ pub(super) struct InvalidationGuard {
     began: Tick,
     /// The source whose contact the answer shows.
     shown: Option<(Source, u64)>,
-    effect: Effect,
+    /// What the upstream said of what was done, if it has answered.
+    effect: Option<Effect>,
     /// Whether a byte may have reached the upstream.
     pub(super) armed: bool,
-    answered: bool,
     everything: bool,
     /// Whether it may have merged a contact of whom nobody knew who it was.
     pub(super) merges_unknown: bool,
@@ -77,9 +77,8 @@ impl InvalidationGuard {
             write,
             began: ledger.now(),
             shown: None,
-            effect: Effect::Unclear,
+            effect: None,
             armed: false,
-            answered: false,
             everything: false,
             merges_unknown: unknown,
         };
@@ -87,7 +86,9 @@ impl InvalidationGuard {
             ledger.invalidate(*place);
         }
         guard.began = ledger.now();
-        targets.iter().for_each(|target| guard.touch(target, named));
+        for target in targets {
+            guard.touch(target, named);
+        }
         guard
     }
 
@@ -130,8 +131,7 @@ impl InvalidationGuard {
 
     /// The upstream has answered, and this is what it says of what was done.
     pub(super) fn answered(&mut self, effect: Effect) {
-        self.answered = true;
-        self.effect = effect;
+        self.effect = Some(effect);
         if effect == Effect::Nothing {
             self.armed = false;
         }
@@ -177,7 +177,7 @@ impl InvalidationGuard {
 
     /// Neither the request nor the answer says what was changed: everything, if it was done.
     pub(super) fn everything(&mut self) {
-        self.everything = self.effect == Effect::Committed;
+        self.everything = self.effect == Some(Effect::Committed);
     }
 
     fn finish(&mut self) -> Vec<u64> {
@@ -191,7 +191,8 @@ impl InvalidationGuard {
         self.contacts.sort_unstable();
         self.contacts.dedup();
         self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));
-        if self.answered {
+        let committed = self.effect == Some(Effect::Committed);
+        if self.effect.is_some() {
             self.places.append(&mut self.shared);
         }
         if moves {
@@ -199,16 +200,12 @@ impl InvalidationGuard {
         }
         let undisturbed = self.shown.take().filter(|(source, contact)| {
             let places = state.invalidation.identity_places(&source.contact, *contact);
-            self.effect == Effect::Committed && ledger.is_current(self.began, &places)
+            committed && ledger.is_current(self.began, &places)
         });
-        let settle = match self.effect {
-            Effect::Committed => active.config.settle.settle,
-            Effect::Nothing | Effect::Unclear => active.config.settle.settle_unknown,
-        };
+        let settle = if committed { active.config.settle.settle } else { active.config.settle.settle_unknown };
         let until = state.invalidation.epoch.moment_after(clock::now(), settle);
         // Who is behind a source does not go on changing after a clear answer.
-        let identities_settle = self.effect == Effect::Committed;
-        for (places, unsettled) in [(&mut self.places, true), (&mut self.identities, !identities_settle)] {
+        for (places, unsettled) in [(&mut self.places, true), (&mut self.identities, !committed)] {
             places.sort_unstable();
             places.dedup();
             for place in places {

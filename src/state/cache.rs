@@ -60,11 +60,11 @@ impl Cache {
 
     /// Whether an answer, asked for at this tick, is another than the last one to readers of any origin.
     pub fn shows_something_new(&self, key: &Key, entry: &Entry) -> bool {
-        let list = self.hasher.hash_one(key.text_of_list());
+        let name = self.hasher.hash_one(key.text_of_list());
         let shows = self.hasher.hash_one((entry.answer.status, &entry.answer.body));
-        let last = self.last_shown.get(&list);
+        let last = self.last_shown.get(&name);
         if last.is_none_or(|(_, noted)| noted <= entry.noted) {
-            self.last_shown.insert(list, (shows, entry.noted));
+            self.last_shown.insert(name, (shows, entry.noted));
         }
         last.is_none_or(|(last, _)| last != shows)
     }

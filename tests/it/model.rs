@@ -273,7 +273,7 @@ impl Client {
 
     /// Settings that shape answers differently, or those of before: what flies and what is kept is of no use any more.
     fn reload(&self) {
-        let trims = self.schedule.register().next_op() % 2 == 0;
+        let trims = self.schedule.register().next_op().is_multiple_of(2);
         let state = &self.schedule.state;
         let more = if trims { "payload.trim.sort_conversations = true\n" } else { "" };
         let config = settings("http://origin.test", &format!("{SETTINGS}{more}"));
