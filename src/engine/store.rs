@@ -38,6 +38,8 @@ pub struct Entry {
     pub noted: Tick,
     /// Where the last changes of what it is made from are written.
     pub places: Box<[Place]>,
+    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
+    pub variants: Option<Place>,
     /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
     pub nameless: bool,
     /// The age at which it expires because it was fetched while its scopes were unsettled.
@@ -60,6 +62,7 @@ impl Entry {
             began,
             noted,
             places,
+            variants: None,
             nameless: false,
             unsettled_expiry: None,
             fingerprint,

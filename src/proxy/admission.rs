@@ -274,6 +274,9 @@ impl Admission<'_> {
         let unsettled_until = self.state.invalidation.ledger.unsettled_until(&places);
         let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
         entry.initial_age = initial_age;
+        if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {
+            entry.variants = Some(self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list())));
+        }
         entry.nameless = nameless;
         if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
             entry.unsettled_expiry = Some(unsettled_expiry(clock::since(self.began)));
@@ -284,10 +287,10 @@ impl Admission<'_> {
     /// An authoritative answer that is not kept removes the older one.
     fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
         // What readers of one origin see puts older answers for those of others out of date.
-        let varies = self.key.origin().is_some() || !entry.answer.is_for_all_origins();
-        if varies && self.state.cache.shows_something_new(self.key, &entry) {
-            let ledger = &self.state.invalidation.ledger;
-            ledger.supersede(ledger.place(&Scope::Variants(self.key.text_of_list())), entry.noted);
+        if let Some(variants) = entry.variants
+            && self.state.cache.shows_something_new(self.key, &entry)
+        {
+            self.state.invalidation.ledger.supersede(variants, entry.noted);
         }
         if keep {
             let bytes = entry.answer.body.len() as u64;

@@ -64,13 +64,17 @@ impl Invalidation {
 
     /// Whether nothing that this answer was made from has changed since its fetch began.
     pub fn is_current(&self, entry: &Entry) -> bool {
+        self.is_untold(entry) && self.ledger.is_current(entry.noted, entry.variants.as_slice())
+    }
+
+    /// The same, but that something newer may have been seen by a reader of whatever origin: nobody told of that.
+    pub fn is_untold(&self, entry: &Entry) -> bool {
         self.ledger.is_current(entry.noted, &entry.places)
     }
 
     /// The places every list of this key has from its path.
-    pub fn path_places(&self, key: &Key) -> [Place; 4] {
-        let list = key.text_of_list();
-        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(list), Scope::Variants(list)]
+    pub fn path_places(&self, key: &Key) -> [Place; 3] {
+        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
             .map(|scope| self.ledger.place(&scope))
     }
 
