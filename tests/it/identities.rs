@@ -114,6 +114,30 @@ async fn a_write_that_is_acknowledged_while_a_merge_is_under_way_teaches_nothing
 }
 
 #[tokio::test]
+async fn what_is_shown_while_a_merge_is_under_way_is_believed_neither_then_nor_after_it() {
+    let (stand_in, proxy) = two_contacts("").await;
+    let patches = || first(Matcher::when(|seen: &Seen| seen.method == Method::PATCH));
+    let (before, after) =
+        (stand_in.hold(Point::BeforeReading, patches()), stand_in.hold(Point::Acknowledging, patches()));
+    let url = proxy.contact_url(A);
+    let merging =
+        spawn(async move { send(request("PATCH", &url, &[("content-type", "application/json")], SHARED)).await });
+    before.arrived(1).await;
+    // Shown after the merge has begun, and before it is done.
+    proxy.list("a2").await;
+    before.release_all();
+    after.arrived(1).await;
+    proxy.list(B).await;
+    lost_write(&stand_in, &proxy, "a2").await;
+    is_up_to_date(&stand_in, &proxy, B).await;
+    after.release_all();
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
+    proxy.list(B).await;
+    lost_write(&stand_in, &proxy, "a2").await;
+    is_up_to_date(&stand_in, &proxy, B).await;
+}
+
+#[tokio::test]
 async fn a_merge_by_another_spelling_of_the_path_is_a_merge() {
     let (stand_in, proxy) = two_contacts("").await;
     let mail = "mail@x.com";
@@ -228,7 +252,8 @@ async fn what_passed_before_a_merge_and_arrives_after_it_teaches_nothing() {
     let url = proxy.contact_url(A);
     let early = spawn(async move { get(&url).await });
     gate.arrived(1).await;
-    assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::OK);
+    stand_in.fault_times(Fault::ErrorAfter, Matcher::writes(), 1);
+    assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::INTERNAL_SERVER_ERROR);
     gate.release_all();
     assert_eq!(early.await.unwrap().status, StatusCode::OK);
     proxy.list(B).await;
