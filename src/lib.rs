@@ -105,6 +105,7 @@ pub mod proxy {
     mod no_list;
     mod collect;
     pub mod staleness;
+    mod guard;
     pub mod contact;
     pub mod cable;
 

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
 use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::{Place, Scope};
@@ -81,7 +82,7 @@ pub(super) fn purge(state: &State, what: Purge<'_>) -> Purged {
 /// What everything is made from that is kept of a contact: of one of its identifiers, and of the contact itself, as
 /// far as any list or answer has shown it.
 fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) -> Vec<Place> {
-    let ledger = &state.invalidation.ledger;
+    let (ledger, active) = (&state.invalidation.ledger, state.active());
     let mut places = BTreeSet::from([ledger.place(&Scope::Source(contact))]);
     let mut inboxes: BTreeSet<String> = flying.iter().map(|key| key.inbox().to_owned()).collect();
     for (key, entry) in state.cache.store.all() {
@@ -93,10 +94,12 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
         }
     }
     for inbox in &inboxes {
-        if let Some(id) = state.invalidation.identities.contact(inbox, contact) {
+        let whose = active.whose(inbox, contact);
+        // However old: to drop one list too many costs a fetch.
+        if let Some(Belief { contact: id, .. }) = state.invalidation.identities.last_shown(whose) {
             places.insert(ledger.place(&Scope::Contact(id)));
             purged.contacts.insert(state.observation.pseudonym(inbox, contact));
-            state.invalidation.identities.forget(inbox, contact);
+            state.invalidation.identities.forget(whose);
         }
     }
     places.into_iter().collect()
@@ -104,7 +107,9 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
 
 /// What a list is made from that is its contact's alone.
 fn own_places(state: &State, key: &Key, entry: &Entry) -> Vec<Place> {
-    let shared = [Scope::Inbox(key.inbox()), Scope::Missing(key.inbox()), Scope::AnyConversation]
-        .map(|scope| state.invalidation.ledger.place(&scope));
+    let account = state.invalidation.identities.account(state.active().fingerprint, key.inbox());
+    let shared = [Scope::Inbox(key.inbox()), Scope::Missing(key.inbox()), Scope::AnyConversation, Scope::Nameless];
+    let shared = shared.into_iter().chain(account.map(Scope::Account));
+    let shared: Vec<Place> = shared.map(|scope| state.invalidation.ledger.place(&scope)).collect();
     entry.places.iter().filter(|place| !shared.contains(place)).copied().collect()
 }

@@ -38,6 +38,10 @@ pub struct Entry {
     pub noted: Tick,
     /// Where the last changes of what it is made from are written.
     pub places: Box<[Place]>,
+    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
+    pub variants: Option<Place>,
+    /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
+    pub nameless: bool,
     /// The age at which it expires because it was fetched while its scopes were unsettled.
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
@@ -57,6 +61,8 @@ impl Entry {
             began,
             noted,
             places,
+            variants: None,
+            nameless: false,
             unsettled_expiry: None,
             fingerprint,
             codings: Default::default(),

@@ -116,7 +116,7 @@ impl Fetch {
         match head.status {
             StatusCode::NOT_MODIFIED if asked_if.is_some() => {
                 let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;
-                Ok(admission.refreshed(captured, head))
+                Ok(admission.refreshed(captured, head).await)
             }
             status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
             status if status.is_server_error() || is_about_the_asker(status) => {

@@ -104,7 +104,8 @@ impl ClientRequest {
 
     /// Begins a flight.
     pub(crate) fn begin(&self, key: &Key, purpose: Purpose) -> NewFlight<Fetching, Landing> {
-        let noted = self.state.invalidation.ledger.now();
+        // Its own: of two answers to one list it says which was asked for later.
+        let noted = self.state.invalidation.ledger.own_tick();
         // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
         let active = self.state.active();
         let captured = self.state.cache.store.get(key);

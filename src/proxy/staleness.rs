@@ -51,7 +51,7 @@ impl Refetch {
     pub(crate) fn result(self, result: Option<&FetchResult>) {
         // What somebody has told of is not measured: webhooks that come late have a metric of their own. Nor is what a
         // superseded flight brings, since that has put the list out of date itself.
-        let untold = |captured: &Arc<Entry>| self.state.invalidation.is_current(captured);
+        let untold = |captured: &Arc<Entry>| self.state.invalidation.is_untold(captured);
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.active.fingerprint
         });

@@ -20,7 +20,7 @@ use crate::engine::metrics::Metrics;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Upstream;
 use crate::policy::coherence::watermark::Events;
-use crate::policy::http::freshness::{Freshness, Lifetimes, judge};
+use crate::policy::http::freshness::{Freshness, Lifetimes, judge, served_until};
 use crate::policy::http::key::Key;
 use crate::policy::http::via::Instance;
 use cache::Cache;
@@ -94,6 +94,12 @@ impl State {
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
+        self.reload_with(config, upstream);
+        Ok(())
+    }
+
+    /// The same with a client towards the upstream that is there already.
+    pub fn reload_with(&self, config: Config, upstream: Upstream) {
         let active = Active::new(config, upstream, self.active().instance);
         let reshaped = active.fingerprint != self.active().fingerprint;
         self.active.store(Arc::new(active));
@@ -101,7 +107,17 @@ impl State {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
             self.invalidation.ledger.invalidate_all();
         }
-        Ok(())
+    }
+
+    /// The contact behind a source, as far as it may be believed. Merges past the proxy are told by nobody, so what is
+    /// believed is never older than what is served.
+    pub fn believed(&self, active: &Active, inbox: &str, source: &str, now: Instant) -> Option<u64> {
+        self.invalidation.believed(active.whose(inbox, source), now, self.bound_on_age(active, now))
+    }
+
+    /// The age up to which what stays current is served while the upstream works.
+    pub fn bound_on_age(&self, active: &Active, now: Instant) -> Duration {
+        served_until(None, &self.lifetimes(active, now))
     }
 
     /// How long answers live, now.

@@ -8,6 +8,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
+use crate::engine::identities::Whose;
 use crate::engine::places::Places;
 use crate::engine::refusals::Refusals;
 use crate::engine::upstream::client::Upstream;
@@ -98,6 +99,11 @@ impl Active {
         let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         Self { config, upstream, fingerprint, instance }
+    }
+
+    /// A source as the upstream of these settings knows it.
+    pub fn whose<'a>(&self, inbox: &'a str, source: &'a str) -> Whose<'a> {
+        Whose { fingerprint: self.fingerprint, inbox, source }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.

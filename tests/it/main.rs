@@ -18,6 +18,7 @@ mod floors;
 mod forms;
 mod forwarding;
 mod help;
+mod identities;
 mod interleavings;
 mod ledger;
 mod lifecycle;

@@ -233,7 +233,11 @@ async fn an_event_that_never_comes_was_lost() {
     classes(&proxy, &[("event_lost", 1.0)]).await;
     // Nobody wrote through the proxy: it knows from this alone that webhooks are silent.
     proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
+    // That somebody types proves nothing of messages.
     proxy.state.invalidation.hear(br#"{"event":"conversation_typing_on"}"#, Duration::ZERO);
+    proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
+    let of_another = br#"{"event":"message_created","account":{"id":987},"conversation":{"id":654}}"#;
+    proxy.state.invalidation.hear(of_another, Duration::ZERO);
     proxy.wait_for_metric("anteroom_webhooks_silent", 0.0).await;
 }
 

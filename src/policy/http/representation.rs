@@ -164,6 +164,11 @@ impl Prepared {
         self.cors.is_some() || !has_origin(asked)
     }
 
+    /// Whether readers of every origin may have it.
+    pub fn is_for_all_origins(&self) -> bool {
+        self.cors.is_some()
+    }
+
     /// The validator by which the upstream knows what this was made from.
     pub fn upstream_etag(&self) -> Option<&HeaderValue> {
         self.upstream_etag.as_ref()

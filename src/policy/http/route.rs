@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::key::{Key, QueryRule, decode_segment};
+use crate::policy::coherence::answer_ids::canonical_uuid;
 
 /// `cache.credentials`: what a list request with credentials is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,6 +114,16 @@ pub struct Source {
 pub enum Target {
     /// Something under a contact.
     Contact(Source),
+    /// A contact itself: afterwards its source may be another's, and other sources, too (`api.md` section 2: a `PATCH`
+    /// merges contacts).
+    Identity(Source),
+    /// A conversation under a contact, by its display id in the account of the inbox.
+    DisplayId {
+        /// The inbox identifier, decoded.
+        inbox: String,
+        /// The conversation's display id.
+        display: u64,
+    },
     /// A contact is created in this inbox: who it is, its request and its answer tell.
     Creation {
         /// The inbox identifier, decoded.
@@ -134,6 +145,11 @@ pub enum Target {
     AccountContact {
         /// The contact's id.
         id: u64,
+    },
+    /// Something of an account, through the account API: what it is, its request and its answer tell.
+    Account {
+        /// The account's id.
+        account: u64,
     },
 }
 
@@ -164,7 +180,11 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     for segments in readings(uri.path()) {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         if !safe {
-            targets.extend(write_target(&segments));
+            for target in write_targets(&segments) {
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
+            }
         } else if let ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] = &segments[..] {
             let found = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
             if reads && matches!(rest, ["conversations"]) && !contact.contains('\0') && !inbox.contains('\0') {
@@ -173,13 +193,15 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
                 return Route::Bypass(key, reason);
             }
             if reads && rest.is_empty() && (has_identifier_hash(uri.query()) || has_body(headers)) {
-                targets.push(Target::Contact(found));
+                let target = Target::Contact(found);
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
             } else if *method == Method::GET {
                 source = source.or(Some(found));
             }
         }
     }
-    targets.dedup();
     if !targets.is_empty() {
         Route::Write(targets)
     } else if *method == Method::GET && reads && source.is_none() && is_websocket_handshake(headers) {
@@ -258,8 +280,10 @@ fn has_parameter(query: Option<&str>, name: &str) -> bool {
     query.is_some_and(|query| {
         query.split(['&', ';']).any(|pair| {
             let found = pair.split('=').next().unwrap_or_default();
-            // `name[]` and `name[x]` reach the same parameter in Rack.
-            percent_decode_str(found).decode_utf8_lossy().trim_start_matches('+').split('[').next() == Some(name)
+            // `name[]`, `name[x]` and `[name]` reach the same parameter in Rack.
+            let found = percent_decode_str(found).decode_utf8_lossy();
+            let found = found.trim_start_matches(|char: char| char == '+' || char.is_whitespace());
+            found.trim_start_matches(['[', ']']).split(['[', ']']).next() == Some(name)
         })
     })
 }
@@ -271,20 +295,47 @@ pub fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// What a write on this path may change. `toggle_typing` changes no list (`api.md` section 2).
-fn write_target(segments: &[&str]) -> Option<Target> {
+fn write_targets(segments: &[&str]) -> Vec<Target> {
+    let one = |target| vec![target];
     match segments {
-        ["public", "api", "v1", "inboxes", inbox, "contacts"] => Some(Target::Creation { inbox: (*inbox).to_owned() }),
-        ["public", "api", "v1", "inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => None,
-        ["public", "api", "v1", "inboxes", inbox, "contacts", contact, ..] => {
-            Some(Target::Contact(Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() }))
+        ["public", "api", "v1", "inboxes", inbox, "contacts"] => one(Target::Creation { inbox: (*inbox).to_owned() }),
+        ["public", "api", "v1", "inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => Vec::new(),
+        ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] => {
+            let source = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
+            let [first, below @ ..] = rest else { return one(Target::Identity(source)) };
+            if *first != "conversations" && !first.starts_with("conversations.") {
+                return one(Target::Identity(source));
+            }
+            let display = below.first().and_then(|display| leading_number(display));
+            let display = display.map(|display| Target::DisplayId { inbox: source.inbox.clone(), display });
+            [Target::Contact(source)].into_iter().chain(display).collect()
         }
-        ["public", "api", "v1", "csat_survey", uuid] => Some(Target::Csat { uuid: uuid.to_ascii_lowercase() }),
-        ["api", "v1", "accounts", account, "conversations", display, ..] => {
-            Some(Target::AccountConversation { account: account.parse().ok()?, display: display.parse().ok()? })
+        ["public", "api", "v1", "csat_survey", uuid] => one(Target::Csat { uuid: canonical_uuid(uuid) }),
+        ["api", "v1", "accounts", account, rest @ ..] => {
+            leading_number(account).and_then(|account| account_target(account, rest)).into_iter().collect()
         }
-        ["api", "v1", "accounts", _, "contacts", id, ..] => Some(Target::AccountContact { id: id.parse().ok()? }),
+        _ => Vec::new(),
+    }
+}
+
+/// What a write of the account API may change. Searches are sent with `POST`, too, and change nothing.
+fn account_target(account: u64, rest: &[&str]) -> Option<Target> {
+    match rest {
+        ["conversations" | "contacts" | "bulk_actions"] | ["actions", "contact_merge"] | ["macros", _, "execute"] => {
+            Some(Target::Account { account })
+        }
+        ["conversations", display, ..] => {
+            Some(Target::AccountConversation { account, display: leading_number(display)? })
+        }
+        ["contacts", id, ..] => Some(Target::AccountContact { id: leading_number(id)? }),
         _ => None,
     }
+}
+
+/// The number at the beginning of a text: what Ruby makes of an id in a path.
+fn leading_number(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
+    text[..digits].parse().ok()
 }
 
 /// What the final status of a write says of what it did.

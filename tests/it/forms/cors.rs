@@ -257,3 +257,38 @@ async fn what_the_upstream_exposes_itself_stays_as_it_is() {
         assert_eq!(answer.headers.get_all("access-control-expose-headers").iter().collect::<Vec<_>>(), ["X-Own"]);
     }
 }
+
+/// What readers of one origin have seen, those of another see too: no client steps backwards by changing its origin.
+#[tokio::test]
+async fn what_one_origin_has_seen_puts_older_answers_to_others_out_of_date() {
+    let version = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1));
+    let state = version.clone();
+    let upstream = crate::support::script::Script::start(move |asked| {
+        let version = state.load(std::sync::atomic::Ordering::SeqCst);
+        let body = format!(r#"[{{"id":{version},"contact":{{"id":7}}}}]"#);
+        match asked.headers().get("origin") {
+            Some(origin) => json_with(
+                &body,
+                &[
+                    ("access-control-allow-origin", origin.to_str().unwrap()),
+                    ("access-control-allow-credentials", "true"),
+                    ("vary", "Origin"),
+                ],
+            ),
+            None => json_with(&body, &[("vary", "Origin")]),
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url, "").await;
+    for origin in [A, B, A, B] {
+        from(&proxy, origin).await;
+    }
+    assert!(from(&proxy, A).await.is_hit() && from(&proxy, B).await.is_hit(), "what is alike stays");
+    version.store(2, std::sync::atomic::Ordering::SeqCst);
+    let third = "https://c.test";
+    let newer = from(&proxy, third).await;
+    for origin in [A, B, third] {
+        assert_eq!(from(&proxy, origin).await.text(), newer.text(), "{origin}");
+        assert!(from(&proxy, origin).await.is_hit(), "{origin}");
+    }
+}
