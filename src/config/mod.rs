@@ -175,6 +175,9 @@ fn check(reading: &mut Reading) {
     if let (Some(file), Some(origin)) = (&reading.draft.ca_file, reading.origins.get("upstream.ca_file").cloned())
         && let Err(what) = check_certificates(file)
     {
+        // Somebody may have put a secret here by mistake.
+        let path = file.display().to_string();
+        let what = what.replace(&path, shown::shown_text(&path));
         reading.reject(table::find("upstream.ca_file").expect("a setting"), origin, &what);
     }
     if reading.is_missing("upstream.url") {
