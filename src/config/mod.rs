@@ -176,8 +176,8 @@ fn check(reading: &mut Reading) {
         && let Err(what) = check_certificates(file)
     {
         // Somebody may have put a secret here by mistake.
-        let path = file.display().to_string();
-        let what = what.replace(&path, shown::shown_text(&path));
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let what = what.replace(&*name, shown::shown_text(&name));
         reading.reject(table::find("upstream.ca_file").expect("a setting"), origin, &what);
     }
     if reading.is_missing("upstream.url") {
