@@ -52,6 +52,7 @@ pub mod engine {
         pub mod settings;
         pub mod error;
         pub mod connector;
+        mod outgoing;
         pub mod client;
     }
 

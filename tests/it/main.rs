@@ -25,6 +25,7 @@ mod logs;
 mod memory;
 mod model;
 mod passing;
+mod pool;
 mod preflight;
 mod privacy;
 mod prometheus;

@@ -9,25 +9,29 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::oneshot;
 use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
-use super::connector::{Connector, Traffic};
+use super::connector::Connector;
 use super::error::UpstreamError;
+use super::outgoing::{Outgoing, Reached};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Metrics, Raised, class_label};
 
-/// An error inside the stack: what it is, and whether the request may be sent once more.
-#[derive(Clone, Copy, Debug)]
+/// An error inside the stack: what it is, and the body if the request may be sent once more.
 struct Failed {
     error: UpstreamError,
-    /// The connection had been used before and gave no byte to this request: the upstream had closed it.
-    met_closed_connection: bool,
+    again: Option<Body>,
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, again: None }
+    }
 }
 
 /// The client.
@@ -52,17 +56,19 @@ impl Upstream {
     where
         C: Connect + Clone + std::marker::Send + Sync + 'static,
     {
-        let client = Client::builder(TokioExecutor::new())
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder
             .pool_idle_timeout(settings.pool_idle)
             // Without a timer the idle limit does nothing.
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
-            // The only retry is ours, below.
-            .retry_canceled_requests(false)
-            .build(connector);
+            // A request that no connection has taken up yet goes to the next one.
+            .retry_canceled_requests(true);
+        let pooled = builder.build(connector.clone());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector);
         let stack = ServiceBuilder::new()
             .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
-            .service(Send { client, head_timeout: settings.head_timeout });
+            .service(Send { pooled, fresh, head_timeout: settings.head_timeout });
         Self { stack: BoxCloneSyncService::new(stack), settings, metrics }
     }
 
@@ -118,9 +124,15 @@ impl Guard for Exchange {
 /// One request, with the limit on its head.
 #[derive(Clone)]
 struct Send<C> {
-    client: Client<C, Body>,
+    pooled: Client<C, Outgoing>,
+    /// Every request has a connection of its own.
+    fresh: Client<C, Outgoing>,
     head_timeout: Duration,
 }
+
+/// Marks a request that met a closed connection and must not meet another one.
+#[derive(Clone)]
+struct OnFreshConnection;
 
 impl<C> Service<Request<Body>> for Send<C>
 where
@@ -134,41 +146,39 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, head_timeout) = (self.client.clone(), self.head_timeout);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let fresh = request.extensions_mut().remove::<OnFreshConnection>().is_some();
+        let client = if fresh { &self.fresh } else { &self.pooled };
+        let (client, head_timeout) = (client.clone(), self.head_timeout);
         Box::pin(async move {
+            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            let is_repeatable = is_safe && request.body().is_empty();
             let (parts, body) = request.into_parts();
-            let (sent, body) = tell_when_sent(body);
+            let (body, sending, given) = Outgoing::new(body);
             let mut request = Request::from_parts(parts, body);
-            let connection = capture_connection(&mut request);
+            sending.goes_over(capture_connection(&mut request));
             let mut response = std::pin::pin!(client.request(request));
             let result = tokio::select! {
                 result = &mut response => result,
                 // The limit on the head counts from the last byte of the request. Until then the limits on stalls
                 // hold: the client's for giving no byte, the connection's for taking none.
-                () = sent => match tokio::time::timeout(head_timeout, &mut response).await {
+                _ = given => match tokio::time::timeout(head_timeout, &mut response).await {
                     Ok(result) => result,
-                    Err(_) => return Err(Failed { error: UpstreamError::Timeout, met_closed_connection: false }),
+                    Err(_) => return Err(UpstreamError::Timeout.into()),
                 },
             };
             result.map_err(|error| {
-                let mut extras = http::Extensions::new();
-                if let Some(connected) = connection.connection_metadata().as_ref() {
-                    connected.get_extras(&mut extras);
-                }
-                let closed = extras
-                    .get::<Arc<Traffic>>()
-                    .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
-                Failed { error: kind(&error), met_closed_connection: closed }
+                let error = kind(&error);
+                let may_go_again = error == UpstreamError::Reset
+                    && match sending.reached() {
+                        Reached::Nothing => true,
+                        Reached::IdleConnection => is_repeatable,
+                        Reached::Upstream => false,
+                    };
+                Failed { error, again: may_go_again.then(|| sending.take_back()) }
             })
         })
     }
-}
-
-/// Whether the connection's end was noticed before the first byte of the request was written.
-fn was_never_sent(error: &legacy::Error) -> bool {
-    use std::error::Error;
-    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
 }
 
 /// What went wrong, by the causes of hyper's error.
@@ -198,29 +208,8 @@ fn kind(error: &legacy::Error) -> UpstreamError {
     UpstreamError::Reset
 }
 
-/// A request body, and the moment it has been given to the connection or dropped.
-fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
-    let (tell, sent) = oneshot::channel::<()>();
-    // An empty body drops the sender here: it is sent at once.
-    let body = if body.is_empty() { body } else { Body::stream(Watched::guarded(body, Told(Some(tell)))) };
-    let sent = async move { drop(sent.await) };
-    (sent, body)
-}
-
-/// Tells of a body's end by being dropped, or before.
-struct Told(Option<oneshot::Sender<()>>);
-
-impl Guard for Told {
-    fn whole(&mut self) {
-        self.0 = None;
-    }
-
-    fn broken(&mut self) {
-        self.0 = None;
-    }
-}
-
-/// One more try, for a safe method without a body, if a connection from the pool turned out to be closed.
+/// One more try, on a connection made for it, if the one from the pool turned out to be closed: for any request of which
+/// no byte was sent, and for a safe one without a body that got no byte.
 #[derive(Clone)]
 struct OnceOnClosedConnection {
     tried: bool,
@@ -229,15 +218,17 @@ struct OnceOnClosedConnection {
 impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
     type Future = std::future::Ready<()>;
 
-    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
-        let again = !self.tried && matches!(result, Err(failed) if failed.met_closed_connection);
+    fn retry(&mut self, request: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
+        let Err(Failed { again, .. }) = result else { return None };
+        *request.body_mut() = again.take()?;
+        request.extensions_mut().insert(OnFreshConnection);
         self.tried = true;
-        again.then(|| std::future::ready(()))
+        Some(std::future::ready(()))
     }
 
+    /// Without its body, which comes back with the error.
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if !safe || !request.body().is_empty() {
+        if self.tried {
             return None;
         }
         let mut copy = Request::new(Body::empty());
