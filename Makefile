@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench freshness model mutants fuzz
+.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench freshness model chaos-pool mutants fuzz
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -61,6 +61,9 @@ freshness: ## six minutes: how long after a change behind the proxy's back a rea
 
 model: ## the one rule under a million random schedules
 	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture
+
+chaos-pool: ## 100,000 GETs and POSTs through an upstream that closes idle connections at random
+	POOL_REQUESTS=100000 $(CARGO) test --locked --release --test it pool::no_ -- --nocapture
 
 mutants: ## that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh

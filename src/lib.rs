@@ -110,6 +110,9 @@ pub mod server {
     //! Listeners, connections, and the drain.
     pub mod listeners;
     pub mod connection;
+    mod stream;
+    mod heads;
+    pub mod panics;
 }
 
 pub mod cli;

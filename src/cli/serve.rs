@@ -14,6 +14,7 @@ use super::terminal::{Done, complain, runtime};
 use crate::config::{Config, Flags};
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Drained, Server};
+use crate::server::panics;
 use crate::state::State;
 
 #[derive(Args)]
@@ -49,7 +50,9 @@ pub(super) async fn serve(
     bound: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Done {
     let settings = config.server;
-    let state = State::new(config, Arc::new(Metrics::new()))?;
+    let metrics = Arc::new(Metrics::new());
+    std::panic::set_hook(Box::new(panics::hook(metrics.clone())));
+    let state = State::new(config, metrics)?;
     let server = match Server::bind(state.clone(), settings).await {
         Ok(server) => server,
         Err(error) => {

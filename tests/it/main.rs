@@ -22,6 +22,7 @@ mod ledger;
 mod lifecycle;
 mod list;
 mod logs;
+mod manners;
 mod memory;
 mod model;
 mod passing;

@@ -71,7 +71,7 @@ async fn send_many(
     path: &'static str,
     body: &'static str,
     count: usize,
-) -> Vec<String> {
+) -> Vec<(usize, u16)> {
     let next = Arc::new(AtomicUsize::new(0));
     let clients: Vec<_> = (0..CLIENTS)
         .map(|client| {
@@ -89,8 +89,9 @@ async fn send_many(
                         if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
                     talk.send(format!("{method} {path} HTTP/1.1\r\nhost: h\r\nx-n: {number}\r\n{length}\r\n{body}"))
                         .await;
-                    if talk.message().await.expect("an answer").status() != 200 {
-                        failed.push(number.to_string());
+                    let answer = talk.message().await.expect("an answer");
+                    if answer.status() != 200 {
+                        failed.push((number, answer.status()));
                     }
                     if dice.throw(3) == 0 {
                         tokio::time::sleep(Duration::from_micros(dice.throw(8_000))).await;
@@ -123,7 +124,7 @@ async fn no_write_is_seen_twice_though_the_upstream_closes_idle_connections_at_r
         let proxy = Proxy::in_front_of(&upstream.url(), "").await;
         let failed = send_many(&proxy, "POST", path, r#"{"content":"x"}"#, requests()).await;
         let seen = seen.lock().expect("no panic");
-        let unseen = failed.iter().filter(|number| !seen.contains_key(*number)).count();
+        let unseen = failed.iter().filter(|(number, _)| !seen.contains_key(&number.to_string())).count();
         println!(
             "{} POSTs over {} connections, {} failed, {unseen} of them unseen",
             requests(),
@@ -131,6 +132,8 @@ async fn no_write_is_seen_twice_though_the_upstream_closes_idle_connections_at_r
             failed.len()
         );
         assert!(seen.values().all(|times| *times == 1), "sent twice");
+        // The connection broke; nothing hung.
+        assert!(failed.iter().all(|(_, status)| *status == 502), "{failed:?}");
     }
 }
 

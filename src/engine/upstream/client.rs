@@ -22,6 +22,9 @@ use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Metrics, Raised, class_label};
 
+/// The longest head of an answer, and what one read takes of a body at most.
+const BUFFER: usize = 64 * 1024;
+
 /// An error inside the stack: what it is, and the body if the request may be sent once more.
 struct Failed {
     error: UpstreamError,
@@ -62,6 +65,8 @@ impl Upstream {
             // Without a timer the idle limit does nothing.
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
+            // What one connection holds of heads and bodies, either way.
+            .http1_max_buf_size(BUFFER)
             // A request that no connection has taken up yet goes to the next one.
             .retry_canceled_requests(true);
         let pooled = builder.build(connector.clone());
@@ -158,14 +163,18 @@ where
             let mut request = Request::from_parts(parts, body);
             sending.goes_over(capture_connection(&mut request));
             let mut response = std::pin::pin!(client.request(request));
+            let late = async {
+                let _ = given.await;
+                tokio::time::sleep(head_timeout).await;
+            };
             let result = tokio::select! {
                 result = &mut response => result,
                 // The limit on the head counts from the last byte of the request. Until then the limits on stalls
                 // hold: the client's for giving no byte, the connection's for taking none.
-                _ = given => match tokio::time::timeout(head_timeout, &mut response).await {
-                    Ok(result) => result,
-                    Err(_) => return Err(UpstreamError::Timeout.into()),
-                },
+                () = late => return Err(UpstreamError::Timeout.into()),
+                () = sending.stranded() => {
+                    return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
+                }
             };
             result.map_err(|error| {
                 let error = kind(&error);

@@ -17,9 +17,11 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::settings::UpstreamSettings;
+use crate::engine::body::poll_part;
 use crate::engine::clock;
 
 /// Makes connections to the upstream.
@@ -111,12 +113,14 @@ pub struct Traffic {
     answered: AtomicBool,
     /// The upstream takes no byte at the moment.
     blocked: AtomicBool,
+    /// Cancelled when the connection is dropped.
+    gone: CancellationToken,
 }
 
 impl Traffic {
     fn new() -> Self {
         let [used, idle, sent, answered, blocked] = [const { AtomicBool::new(false) }; 5];
-        Self { opened: clock::now(), used, idle, sent, answered, blocked }
+        Self { opened: clock::now(), used, idle, sent, answered, blocked, gone: CancellationToken::new() }
     }
 
     /// The connection takes a request up.
@@ -135,6 +139,11 @@ impl Traffic {
     /// Whether a byte of the request was sent.
     pub(super) fn was_sent(&self) -> bool {
         self.sent.load(Ordering::Acquire)
+    }
+
+    /// Waits for the connection's end.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
     }
 
     /// Whether the upstream takes no byte at the moment.
@@ -193,6 +202,12 @@ impl Connected {
     }
 }
 
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.traffic.gone.cancel();
+    }
+}
+
 impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
         self.io.as_ref().get_ref().get_ref().inner().connected().extra(self.traffic.clone())
@@ -206,7 +221,7 @@ impl AsyncRead for Connected {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(self.io.as_mut().poll_read(context, buffer));
+        let result = ready!(poll_part(self.io.as_mut(), context, buffer));
         if buffer.filled().len() > before {
             self.traffic.used.store(true, Ordering::Release);
             self.traffic.answered.store(true, Ordering::Release);

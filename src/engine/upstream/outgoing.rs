@@ -4,15 +4,19 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
-use hyper_util::client::legacy::connect::CaptureConnection;
+use hyper_util::client::legacy::connect::{CaptureConnection, Connected};
 use tokio::sync::oneshot;
 
 use super::connector::Traffic;
 use crate::engine::body::{Body, BodyError};
+
+/// How soon hyper tells that a connection is gone.
+const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 /// The body as hyper gets it.
 pub(super) struct Outgoing {
@@ -62,6 +66,25 @@ impl Sending {
         let _ = self.0.chosen.set(chosen);
     }
 
+    /// Ends when the request waits at a connection that is gone. hyper says so itself, but for a race: what is handed
+    /// over in the very moment of a connection's end stays with it.
+    pub(super) async fn stranded(&self) {
+        let Some(mut chosen) = self.0.chosen.get().cloned() else { return std::future::pending().await };
+        loop {
+            let traffic = traffic_of(chosen.wait_for_connection_metadata().await.as_ref());
+            let Some(traffic) = traffic else { return std::future::pending().await };
+            traffic.gone().await;
+            tokio::time::sleep(TOLD_WITHIN).await;
+            if self.0.taken.get().is_some() {
+                return std::future::pending().await;
+            }
+            let now = traffic_of(chosen.connection_metadata().as_ref());
+            if now.is_some_and(|now| Arc::ptr_eq(&now, &traffic)) {
+                return;
+            }
+        }
+    }
+
     /// How far it came, after it has failed.
     pub(super) fn reached(&self) -> Reached {
         match self.0.taken.get() {
@@ -82,6 +105,12 @@ impl Sending {
     }
 }
 
+fn traffic_of(connection: Option<&Connected>) -> Option<Arc<Traffic>> {
+    let mut extras = http::Extensions::new();
+    connection?.get_extras(&mut extras);
+    extras.remove::<Arc<Traffic>>()
+}
+
 impl Shared {
     /// Held for one poll; nobody else polls.
     fn lock(&self) -> MutexGuard<'_, Replayed> {
@@ -91,9 +120,7 @@ impl Shared {
     /// A connection takes the request up: what passes over it from now on belongs to this request.
     fn take_up(&self) {
         self.taken.get_or_init(|| {
-            let mut extras = http::Extensions::new();
-            self.chosen.get()?.connection_metadata().as_ref()?.get_extras(&mut extras);
-            let traffic = extras.remove::<Arc<Traffic>>()?;
+            let traffic = traffic_of(self.chosen.get()?.connection_metadata().as_ref())?;
             traffic.begin();
             Some(traffic)
         });
