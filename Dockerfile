@@ -13,12 +13,15 @@ RUN apt-get update \
 ENV RUSTFLAGS="-C target-feature=+crt-static"
 # Dependencies first: they change less often than the sources. Every target of Cargo.toml has to have a file.
 COPY Cargo.toml Cargo.lock ./
-RUN mkdir -p src benches fuzz \
-    && touch src/lib.rs benches/forms.rs benches/freshness.rs benches/hot_path.rs benches/payload.rs benches/webhooks.rs fuzz/events.rs fuzz/payload.rs \
+COPY stand-in/Cargo.toml stand-in/Cargo.toml
+RUN mkdir -p src benches fuzz stand-in/src \
+    && touch src/lib.rs stand-in/src/lib.rs benches/forms.rs benches/freshness.rs benches/hot_path.rs benches/payload.rs benches/webhooks.rs fuzz/events.rs fuzz/payload.rs \
     && echo 'fn main() {}' > src/main.rs \
     && rustc -vV | sed -n 's/^host: //p' > /target \
     && cargo build --release --locked --no-default-features --target "$(cat /target)"
+COPY build.rs ./
 COPY src src
+# There is no git here: the commit comes from outside.
 ARG COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \
     && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --no-default-features --target "$(cat /target)" \
@@ -26,7 +29,10 @@ RUN touch src/lib.rs src/main.rs \
 
 # With the stand-in for the API, for compose.yaml: docker build --target demo
 FROM build AS build-demo
-RUN cargo build --release --locked --target "$(cat /target)" \
+COPY stand-in stand-in
+ARG COMMIT=unknown
+RUN touch stand-in/src/lib.rs \
+    && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --target "$(cat /target)" \
     && strip -o /anteroom "target/$(cat /target)/release/anteroom"
 
 FROM scratch AS demo

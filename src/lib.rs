@@ -8,10 +8,12 @@ pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod secret;
     pub mod payload;
+    pub mod upstream_health;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
         pub mod ledger;
+        pub mod purges;
         pub mod answer_ids;
         pub mod webhook;
         pub mod event;
@@ -30,9 +32,16 @@ pub mod policy {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
         pub mod key;
         pub mod route;
+        pub mod route_name;
+        pub mod target;
+        pub mod framing;
         pub mod encoding;
+        pub mod via;
         pub mod headers;
+        pub mod client;
+        pub mod no_list;
         pub mod freshness;
+        pub mod attempts;
         pub mod representation;
     }
 }
@@ -40,8 +49,11 @@ pub mod policy {
 #[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
+    pub mod build_info;
     pub mod clock;
+    pub mod descriptors;
     pub mod metrics;
+    pub mod log_lines;
     pub mod memory;
     pub mod body;
     pub mod problem;
@@ -50,15 +62,19 @@ pub mod engine {
     pub mod upstream {
         //! The client towards the upstream.
         pub mod settings;
+        pub mod connect_failure;
         pub mod error;
+        pub mod health;
         pub mod connector;
         mod outgoing;
         pub mod client;
     }
 
     pub mod tunnel;
+    pub mod places;
     pub mod store;
     pub mod fetch_result;
+    pub mod refusals;
     pub mod flights;
     pub mod identities;
     pub mod preflights;
@@ -87,8 +103,10 @@ pub mod proxy {
     pub mod respond;
     pub mod fetch;
     mod admission;
+    mod no_list;
     mod collect;
     pub mod staleness;
+    mod guard;
     pub mod contact;
     pub mod cable;
 
@@ -103,6 +121,7 @@ pub mod admin {
     pub mod handle;
     pub mod health;
     pub mod purge;
+    mod purging;
 }
 
 #[rustfmt::skip]

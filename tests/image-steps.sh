@@ -14,7 +14,7 @@ if [ ! -e "$tree/usr/local/rust" ]; then
 fi
 # What this machine trusts, in case its network has a certificate authority of its own.
 cp /etc/ssl/certs/ca-certificates.crt "$tree/host-certificates.crt"
-rm -rf "$tree/src" "$tree/anteroom" "$tree/steps.sh"
+rm -rf "$tree/src" "$tree/context" "$tree/anteroom" "$tree/steps.sh"
 
 # One instruction a line, without comments; up to the second stage.
 sed '/^#/d' Dockerfile | sed -e ':join' -e '/\\$/{N;s/\\\n *//;bjoin' -e '}' | awk '/^FROM/ { stage++ } NF && stage < 2' |
@@ -27,10 +27,12 @@ sed '/^#/d' Dockerfile | sed -e ':join' -e '/\\$/{N;s/\\\n *//;bjoin' -e '}' | a
 		COPY)
 			# The last word is the destination, in /src.
 			set -- $rest
+			for last; do :; done
 			while [ $# -gt 1 ]; do
-				mkdir -p "$tree/context"
-				cp -r "$1" "$tree/context/"
-				printf 'cp -rT /context/%s %s\n' "$1" "$(for last; do :; done; case $last in ./) echo "./$1" ;; *) echo "$last" ;; esac)"
+				case $last in ./) into=./$1 ;; *) into=$last ;; esac
+				mkdir -p "$(dirname "$tree/context/$1")"
+				cp -rT "$1" "$tree/context/$1"
+				printf 'mkdir -p "$(dirname %s)" && cp -rT /context/%s %s\n' "$into" "$1" "$into"
 				shift
 			done
 			;;

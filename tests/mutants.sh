@@ -12,7 +12,7 @@ wanted=$(IFS='|'; echo "$*")
 
 mkdir -p "$tree"
 rm -rf "$tree/src" "$tree/tests" "$tree/benches" "$tree/fuzz" "$tree/stand-in"
-for part in Cargo.toml Cargo.lock clippy.toml src stand-in tests benches fuzz config dashboards docs compose.yaml; do
+for part in Cargo.toml Cargo.lock build.rs clippy.toml src stand-in tests benches fuzz config dashboards docs compose.yaml; do
     [ -e "$part" ] && cp -R "$part" "$tree/"
 done
 

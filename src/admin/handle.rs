@@ -1,5 +1,8 @@
 //! The private listener: which room answers.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
@@ -12,13 +15,18 @@ use crate::engine::problem::problem;
 use crate::state::State;
 
 /// Answers a request on the private listener.
-pub async fn handle(state: &State, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Error>) -> Response<Body> {
+pub async fn handle(
+    state: &Arc<State>,
+    peer: SocketAddr,
+    head: &Parts,
+    body: UnsyncBoxBody<Bytes, hyper::Error>,
+) -> Response<Body> {
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match head.uri.path() {
         "/metrics" if reads => metrics(state),
         "/live" if reads => live(),
         "/ready" if reads => ready(state),
-        "/purge" if head.method == Method::POST => purge(state, head, body).await,
+        "/purge" if head.method == Method::POST => purge(state, peer, head, body).await,
         "/metrics" | "/live" | "/ready" | "/purge" => {
             problem(StatusCode::METHOD_NOT_ALLOWED, "GET /metrics, /live, /ready; POST /purge", false)
         }

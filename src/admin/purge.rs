@@ -1,5 +1,7 @@
 //! `POST /purge`: answers are forgotten on demand.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,10 +11,10 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
+use super::purging::{self, Purge, Purged};
 use crate::engine::body::Body;
-use crate::engine::metrics::InvalidationSource;
 use crate::engine::problem::problem;
-use crate::policy::coherence::ledger::Scope;
+use crate::policy::http::key::is_identifier;
 use crate::state::State;
 
 /// The most a purge may say, in bytes.
@@ -21,50 +23,93 @@ const PURGE_BODY: usize = 16 * 1024;
 /// How long it may take to say it.
 const PURGE_LIMIT: Duration = Duration::from_secs(10);
 
+/// The most contacts that a log line or an answer names by their hashes.
+const NAMED: usize = 16;
+
 /// What is to be purged: one of the three.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Purge {
+struct Asked {
     contact: Option<String>,
     inbox: Option<String>,
     #[serde(default)]
     all: bool,
 }
 
-/// Outdates what is named. A million answers take as long as one: nothing is looked for or removed.
-pub(super) async fn purge(state: &State, head: &Parts, body: UnsyncBoxBody<Bytes, hyper::Error>) -> Response<Body> {
-    let active = state.active();
-    let Some(token) = &active.config.admin.token else {
-        return problem(StatusCode::FORBIDDEN, "purge is off: set admin.token", false);
-    };
-    let given = head.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    let is_bearer = given.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
-    if !is_bearer || !token.verify(given[7..].trim_ascii()) {
-        let mut response = problem(StatusCode::UNAUTHORIZED, "purge needs the bearer token of admin.token", false);
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        return response;
+impl Asked {
+    /// The word for it, and what it is; `None` if it is not one of the three.
+    fn what(&self) -> Option<(&'static str, Purge<'_>)> {
+        match (&self.contact, &self.inbox, self.all) {
+            (Some(contact), None, false) => Some(("contact", Purge::Contact(contact))),
+            (None, Some(inbox), false) => Some(("inbox", Purge::Inbox(inbox))),
+            (None, None, true) => Some(("all", Purge::All)),
+            _ => None,
+        }
+    }
+}
+
+/// Forgets what is named, and tells what that was.
+pub(super) async fn purge(
+    state: &Arc<State>,
+    peer: SocketAddr,
+    head: &Parts,
+    body: UnsyncBoxBody<Bytes, hyper::Error>,
+) -> Response<Body> {
+    if let Some(refused) = refuse(state, head) {
+        return refused;
     }
     let reading = tokio::time::timeout(PURGE_LIMIT, Limited::new(body, PURGE_BODY).collect());
     let Ok(Ok(body)) = reading.await else {
         return problem(StatusCode::PAYLOAD_TOO_LARGE, "a purge is at most 16 KiB, sent within 10 s", false);
     };
-    match serde_json::from_slice(&body.to_bytes()) {
-        Ok(Purge { contact: Some(contact), inbox: None, all: false }) => {
-            state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Source(&contact)));
-        }
-        Ok(Purge { contact: None, inbox: Some(inbox), all: false }) => {
-            state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Inbox(&inbox)));
-        }
-        Ok(Purge { contact: None, inbox: None, all: true }) => {
-            state.invalidation.ledger.invalidate_all();
-        }
-        _ => {
-            let detail = r#"say one of {"contact": "..."}, {"inbox": "..."}, {"all": true}"#;
-            return problem(StatusCode::BAD_REQUEST, detail, false);
-        }
+    let asked: Option<Asked> = serde_json::from_slice(&body.to_bytes()).ok();
+    let Some((asked, word)) = asked.and_then(|asked| asked.what().map(|(word, _)| word).map(|word| (asked, word))) else {
+        let detail = r#"say one of {"contact": "..."}, {"inbox": "..."}, {"all": true}"#;
+        return problem(StatusCode::BAD_REQUEST, detail, false);
+    };
+    if [&asked.contact, &asked.inbox].into_iter().flatten().any(|name| !is_identifier(name)) {
+        let detail = "that is no identifier: it is one step of a path, decoded, such as what follows /contacts/";
+        return problem(StatusCode::BAD_REQUEST, detail, false);
     }
-    state.metrics.invalidated(InvalidationSource::Purge);
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = StatusCode::NO_CONTENT;
+    // It looks at everything that is kept: not by a thread that serves others.
+    let everything = state.clone();
+    let purging = tokio::task::spawn_blocking(move || asked.what().map(|(_, what)| purging::purge(&everything, what)));
+    let Ok(Some(purged)) = purging.await else {
+        return problem(StatusCode::INTERNAL_SERVER_ERROR, "the purge did not end", false);
+    };
+    tell(word, peer, &purged)
+}
+
+/// Who may not purge.
+fn refuse(state: &State, head: &Parts) -> Option<Response<Body>> {
+    let active = state.active();
+    let Some(token) = &active.config.admin.token else {
+        return Some(problem(StatusCode::FORBIDDEN, "purge is off: set admin.token", false));
+    };
+    let given = head.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
+    let is_bearer = given.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
+    if is_bearer && token.verify(given[7..].trim_ascii()) {
+        return None;
+    }
+    let mut response = problem(StatusCode::UNAUTHORIZED, "purge needs the bearer token of admin.token", false);
+    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    Some(response)
+}
+
+/// What was found is logged and answered: by hashes, never by name.
+fn tell(what: &'static str, peer: SocketAddr, purged: &Purged) -> Response<Body> {
+    let Purged { lists, bytes, fetches, contacts } = purged;
+    let hashes: Vec<String> = contacts.iter().take(NAMED).map(|hash| format!("{hash:016x}")).collect();
+    let (by, count) = (peer.ip(), contacts.len());
+    tracing::info!(what, %by, lists, bytes, fetches, contacts = count, contact = hashes.join(" "), "purged");
+    if what != "all" && purged.is_nothing() {
+        let detail = format!("nothing is known of this {what} here: neither a list nor a fetch under way");
+        return problem(StatusCode::NOT_FOUND, &detail, false);
+    }
+    let told = serde_json::json!({
+        "purged": what, "lists": lists, "bytes": bytes, "fetches": fetches, "contacts": count, "contact": hashes,
+    });
+    let mut response = Response::new(Body::from(Bytes::from(told.to_string())));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }

@@ -1,29 +1,106 @@
 //! Asking the private listener of a running proxy.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use clap::Args;
 use http::header::AUTHORIZATION;
+use http::uri::Authority;
 use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
 
+use super::config::File;
 use super::terminal::runtime;
+use crate::config::{self, AdminAccess};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
+// Which running proxy is asked. (A doc comment would become part of the help.)
+#[derive(Args)]
+pub(super) struct AdminClient {
+    /// The private listener of the proxy; without it the setting admin.address.
+    #[arg(long, value_name = "ADDR|URL")]
+    admin: Option<String>,
+    #[command(flatten)]
+    file: File,
+}
+
+/// A proxy that can be asked.
+pub(super) struct Asked {
+    /// Its private listener.
+    pub(super) address: Authority,
+    /// The setting `admin.token`, as an answer to who asks.
+    pub(super) token: Option<String>,
+}
+
+impl AdminClient {
+    /// Where it is, by the flag or by its settings.
+    pub(super) fn find(self) -> Result<Asked, String> {
+        let AdminAccess { address, token } = config::admin_access(self.file.source(), std::env::vars_os());
+        let token = token.and_then(|token| String::from_utf8(token.key().to_owned()).ok());
+        let address = if let Some(text) = &self.admin {
+            named(text)?
+        } else {
+            let address = address.map_err(|mistakes| format!("admin.address cannot be told\n{mistakes}"))?;
+            if address.port() == 0 {
+                return Err("admin.address takes whatever port is free; give --admin with the one that was".to_owned());
+            }
+            authority_of(reachable(address))
+        };
+        Ok(Asked { address, token })
+    }
+}
+
+/// An address or a URL, as it was typed.
+fn named(text: &str) -> Result<Authority, String> {
+    let wrong =
+        || format!("--admin: {text:?} is neither an address nor a URL; write 127.0.0.1:9180 or http://127.0.0.1:9180");
+    if text.starts_with("https://") {
+        return Err(format!("--admin: {text:?} is https, which the private listener does not speak; write http://"));
+    }
+    let (bare, is_url) = text.strip_prefix("http://").map_or((text, false), |rest| (rest.trim_end_matches('/'), true));
+    if let Ok(address) = bare.parse() {
+        return Ok(authority_of(reachable(address)));
+    }
+    let authority: Authority = bare.parse().map_err(|_| wrong())?;
+    let has_host = !authority.host().is_empty() && !bare.contains('@');
+    let has_port = authority.port_u16().is_some_and(|port| port > 0);
+    // A URL has a port of its own if it names none.
+    if has_host && (has_port || (is_url && authority.as_str() == authority.host())) {
+        Ok(authority)
+    } else {
+        Err(wrong())
+    }
+}
+
+/// Where a listener is asked that takes connections to every address of this machine.
+fn reachable(listener: SocketAddr) -> SocketAddr {
+    let ip = match listener.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listener.port())
+}
+
+fn authority_of(address: SocketAddr) -> Authority {
+    Authority::try_from(address.to_string()).expect("an address with a port is an authority")
+}
+
 /// One request to the private listener of a running proxy.
 pub(super) fn ask(
-    admin: &str,
+    admin: &Authority,
     method: Method,
     path: &str,
     token: Option<&str>,
     body: String,
 ) -> Result<(StatusCode, String), String> {
-    let cannot = |error: &dyn std::fmt::Display| format!("{admin} cannot be asked: {error}");
-    let mut request = Request::builder().method(method).uri(format!("{}{path}", admin.trim_end_matches('/')));
+    let cannot = |error: &dyn std::fmt::Display| format!("http://{admin} cannot be asked: {error}");
+    let mut request = Request::builder().method(method).uri(format!("http://{admin}{path}"));
     if let Some(token) = token {
         request = request.header(AUTHORIZATION, format!("Bearer {token}"));
     }
@@ -38,4 +115,32 @@ pub(super) fn ask(
     let limited =
         async { tokio::time::timeout(LIMIT, asking).await.unwrap_or_else(|_| Err(cannot(&"it took over 5 s"))) };
     runtime()?.block_on(limited)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_and_a_url_name_the_same_listener() {
+        for (text, authority) in [
+            ("127.0.0.1:9180", "127.0.0.1:9180"),
+            ("http://127.0.0.1:9180", "127.0.0.1:9180"),
+            ("http://127.0.0.1:9180/", "127.0.0.1:9180"),
+            ("0.0.0.0:9180", "127.0.0.1:9180"),
+            ("http://0.0.0.0:9180", "127.0.0.1:9180"),
+            ("[::]:9180", "[::1]:9180"),
+            ("[2001:db8::1]:9180", "[2001:db8::1]:9180"),
+            ("proxy:9180", "proxy:9180"),
+            ("http://proxy:9180/", "proxy:9180"),
+            ("http://proxy", "proxy"),
+        ] {
+            assert_eq!(named(text).as_ref().map(Authority::as_str), Ok(authority), "{text}");
+        }
+        for wrong in
+            ["", "proxy", "9180", "127.0.0.1", "https://proxy:1", "ftp://proxy:1", "http://", "a:b@proxy:1", "proxy:0"]
+        {
+            assert!(named(wrong).is_err(), "{wrong}");
+        }
+    }
 }

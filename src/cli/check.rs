@@ -1,6 +1,6 @@
 //! `anteroom check`: reads a list from a file, standard input or a URL, and prints the report on it.
 
-use std::io::{IsTerminal, Read};
+use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::config::{Config, Flags};
 use crate::engine::metrics::Metrics;
 use crate::engine::upstream::client::Upstream;
+use crate::policy::http::no_list::NoList;
 use crate::policy::payload::PayloadSettings;
 use bytes::Bytes;
 use clap::Args;
@@ -105,9 +106,11 @@ async fn download(url: &Uri, config: &Config) -> Result<Bytes, String> {
     request.headers_mut().insert(header::HOST, host.parse().map_err(|_| "the URL has no usable host".to_owned())?);
     request.headers_mut().insert(header::ACCEPT, "application/json".parse().map_err(|_| "no header".to_owned())?);
     let exchange = upstream.exchange();
-    let response = upstream.send(request).await.map_err(|error| error.to_string())?;
+    let response = upstream.send(request).await.map_err(|error| error.words(&upstream.base().scheme))?;
     if response.status() != StatusCode::OK {
-        return Err(format!("the answer is {}, not a list", response.status()));
+        let likely = NoList::of_head(response.status(), response.headers(), url);
+        let likely = likely.map_or_else(String::new, |what| format!("; likely {}", what.likely_cause()));
+        return Err(format!("the answer is {}, not a list{likely}", response.status()));
     }
     if let Some(coding) = response.headers().get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();
@@ -123,6 +126,11 @@ async fn download(url: &Uri, config: &Config) -> Result<Bytes, String> {
         progress.show(read.len(), total);
     }
     Ok(read.into())
+}
+
+/// Puts something onto the terminal's line. If that is gone, so is the need.
+fn put(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
 }
 
 /// How far a download is, on a terminal. The line is gone when it is over, however it ended.
@@ -147,9 +155,9 @@ impl Progress {
         match total {
             Some(total) => {
                 let done = (read.saturating_mul(WIDTH) / total).min(WIDTH);
-                eprint!("\r[{}{}] {kib} of {} KiB", "#".repeat(done), " ".repeat(WIDTH - done), total / 1024);
+                put(&format!("\r[{}{}] {kib} of {} KiB", "#".repeat(done), " ".repeat(WIDTH - done), total / 1024));
             }
-            None => eprint!("\r{kib} KiB"),
+            None => put(&format!("\r{kib} KiB")),
         }
     }
 }
@@ -157,7 +165,7 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown.is_some() {
-            eprint!("\r\x1b[K");
+            put("\r\x1b[K");
         }
     }
 }

@@ -16,10 +16,15 @@ pub(super) struct File {
 }
 
 impl File {
+    /// Which file that is.
+    pub(super) fn source(self) -> SettingsFile {
+        self.config.map_or(SettingsFile::Usual, SettingsFile::Given)
+    }
+
     /// Reads and checks all settings.
     pub(super) fn load(self, flags: &Flags) -> Result<config::Loaded, String> {
-        let file = self.config.map_or(SettingsFile::Usual, SettingsFile::Given);
-        config::load(file, flags, std::env::vars_os()).map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))
+        config::load(self.source(), flags, std::env::vars_os())
+            .map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))
     }
 
     /// Prints the settings in force.

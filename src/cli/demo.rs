@@ -1,18 +1,22 @@
 //! `anteroom demo`: the stand-in and the proxy in one process, and the `curl` lines that show what the proxy does.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Config, Flags, SettingsFile};
+use crate::config::{self, Flags, Loaded, SettingsFile};
+use crate::engine::metrics::Metrics;
 use crate::policy::secret::Secret;
 use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
 use clap::Args;
+use http::Uri;
 
 use super::log::log_to_standard_error;
 use super::serve::serve;
-use super::terminal::{Done, runtime};
+use super::terminal::{Done, announce, runtime};
+use super::visitors::visit;
 
 #[derive(Args)]
 pub(super) struct Demo {
@@ -20,11 +24,14 @@ pub(super) struct Demo {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: String,
     /// Where metrics and health are.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:9180")]
+    #[arg(long, value_name = "ADDR|URL", default_value = "127.0.0.1:9180")]
     admin: String,
     /// Where the stand-in listens, for other programs to ask it too; port 0 lets the system choose.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     stand_in: SocketAddr,
+    /// A proxy in front of the stand-in, where visitors are to read and write, so that there is something to see.
+    #[arg(long, value_name = "URL")]
+    visit: Option<Uri>,
     /// What the stand-in does wrong with lists, such as slow, error, hang or truncate; may be given more than once.
     #[arg(long, value_name = "KIND")]
     fault: Vec<Fault>,
@@ -39,25 +46,30 @@ impl Demo {
             let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
             let flags = Flags { upstream: Some(stand_in.url()), listen: Some(self.listen), admin: Some(self.admin) };
             let known = Secret::new(secret.as_str());
-            let reread = move || -> Result<Config, String> {
+            let reread = move || -> Result<Loaded, String> {
                 let none = std::iter::empty::<(String, String)>();
                 let loaded = config::load(SettingsFile::None, &flags, none);
-                let mut config = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?.config;
+                let mut loaded = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?;
+                let config = &mut loaded.config;
                 // Nobody waits for a demonstration to end.
                 config.server.drain_notice = Duration::ZERO;
                 config.log.hits = 1.0;
                 config.webhook.secrets = known.iter().cloned().collect();
-                Ok(config)
+                Ok(loaded)
             };
-            let config = reread()?;
-            log_to_standard_error(&config.log)?;
-            println!("stand-in for the API on {}", stand_in.url());
+            let loaded = reread()?;
+            let metrics = Arc::new(Metrics::new());
+            let log = log_to_standard_error(&loaded.config.log, &metrics)?;
+            announce(&format!("stand-in for the API on {}\n", stand_in.url()));
             let stand_in = &stand_in;
-            serve(config, reread, |public, admin| {
+            if let Some(proxy) = self.visit {
+                tokio::spawn(visit(proxy));
+            }
+            let bound = |public, admin| {
                 stand_in.send_webhooks_to(webhook(public, secret));
                 explain(public, admin, &stand_in.url());
-            })
-            .await
+            };
+            Ok(log.close(serve(loaded, metrics, log.clone(), reread, bound).await))
         })
     }
 }
@@ -81,7 +93,7 @@ fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str) {
     let contact = format!("http://{public}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a");
     let list = format!("{contact}/conversations");
     let behind = format!("{stand_in}/api/v1/accounts/7/conversations/131/messages");
-    println!(
+    announce(&format!(
         "
 Type these into another terminal:
 
@@ -108,8 +120,7 @@ curl -i -H 'api_access_token: agent-token' -d 'content=We are here.' {behind}
 
 # The read after it: the webhook has come within half a second, so the answer is in the list.
 curl -i {list}
+
 "
-    );
-    // A closed pipe is no reason to stop.
-    let _ = std::io::stdout().flush();
+    ));
 }

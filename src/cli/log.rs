@@ -1,13 +1,46 @@
 //! The log of the program, on standard error.
 
+use std::any::Any;
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::IsTerminal;
+use std::panic::PanicHookInfo;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use tracing_subscriber::EnvFilter;
 
+use super::terminal::Done;
 use crate::config::{LogFormat, LogSettings};
+use crate::engine::log_lines::LogLines;
+use crate::engine::metrics::Metrics;
 
-/// Sends the log to standard error, as the settings say.
-pub(super) fn log_to_standard_error(settings: &LogSettings) -> Result<(), String> {
+/// How long the last lines may take when the program ends.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log, once it is set up.
+#[derive(Clone)]
+pub(super) struct Log(LogLines);
+
+impl Log {
+    /// Waits for the last lines, but not for ever.
+    pub(super) fn flush(&self) {
+        self.0.flush(LAST_LINES);
+    }
+
+    /// The end of a command that logs: its mistake is a line like all others.
+    pub(super) fn close(&self, done: Done) -> ExitCode {
+        let code = done.unwrap_or_else(|message| {
+            tracing::error!("{message}");
+            ExitCode::from(2)
+        });
+        self.flush();
+        code
+    }
+}
+
+/// Sends the log to standard error, as the settings say. From now on nothing else is written there: whoever waits for
+/// standard error would wait as long as its reader likes.
+pub(super) fn log_to_standard_error(settings: &LogSettings, metrics: &Metrics) -> Result<Log, String> {
     let filter = EnvFilter::try_new(&settings.level).map_err(|error| format!("log.level: {error}"))?;
     let on_terminal = std::io::stderr().is_terminal();
     let pretty = match settings.format {
@@ -15,10 +48,31 @@ pub(super) fn log_to_standard_error(settings: &LogSettings) -> Result<(), String
         LogFormat::Pretty => true,
         LogFormat::Json => false,
     };
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let cannot = |error: &dyn std::fmt::Display| format!("logging: {error}");
+    let lost = metrics.log_lines_dropped.clone();
+    let lines = LogLines::to(std::io::stderr(), lost).map_err(|error| cannot(&error))?;
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
     // Colours are for eyes: not for a file, nor for those who do not want them (no-color.org).
     let colours = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let logs = logs.with_ansi(colours);
+    // A line that cannot be written is counted, not complained of on the same standard error.
+    let logs = logs.with_ansi(colours).log_internal_errors(false);
     let set = if pretty { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
-    set.map_err(|error| format!("logging: {error}"))
+    set.map_err(|error| cannot(&error))?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(Log(lines))
+}
+
+/// A panic is a line, too.
+fn log_panic(info: &PanicHookInfo<'_>) {
+    let message = message_of(info.payload());
+    let location = info.location().map(ToString::to_string);
+    // Only if the environment asks for it (`RUST_BACKTRACE`).
+    let backtrace = Backtrace::capture();
+    let backtrace = (backtrace.status() == BacktraceStatus::Captured).then(|| backtrace.to_string());
+    tracing::error!(location, backtrace, "panicked: {message}");
+}
+
+fn message_of(payload: &(dyn Any + Send)) -> &str {
+    let text = payload.downcast_ref::<&str>().copied();
+    text.or_else(|| payload.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message")
 }

@@ -1,6 +1,5 @@
 //! The command line: what each command does, and its exit code. 0 well, 1 failed while running, 2 arguments or
 //! settings.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "this is what talks to the terminal")]
 
 mod admin_client;
 mod check;
@@ -13,12 +12,17 @@ mod purge;
 mod ready;
 pub mod report;
 mod serve;
+mod start;
 mod terminal;
+#[cfg(feature = "demo")]
+mod visitors;
 
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};
 
+use crate::engine::build_info::VERSION_AND_COMMIT;
+use admin_client::AdminClient;
 use check::Check;
 use completions::KnownShell;
 use config::File;
@@ -40,7 +44,7 @@ pub fn main() -> ExitCode {
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
 #[derive(Parser)]
 #[command(
-    version,
+    version = VERSION_AND_COMMIT,
     about,
     arg_required_else_help = true,
     max_term_width = 100,
@@ -66,11 +70,7 @@ SIGHUP: the settings are read again; mistakes in them change nothing.")]
     /// Show the settings in force and where each came from, or everything that is wrong with them.
     Config(File),
     /// Ask a running proxy whether it takes requests: exit code 0 if it does.
-    Ready {
-        /// The private listener of the proxy.
-        #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9180")]
-        admin: String,
-    },
+    Ready(AdminClient),
     /// Make a running proxy forget what it has of a contact, of an inbox, or everything.
     #[command(after_help = "\
 Identifiers are credentials: they come from standard input, not from the command line that others can see.
@@ -101,7 +101,7 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Check(check) => check.run(),
             Command::Config(file) => file.show(),
-            Command::Ready { admin } => Ok(ready::ready(&admin)),
+            Command::Ready(client) => ready::ready(client),
             Command::Purge(purge) => purge.run(),
             Command::Completions { shell } => completions::complete(shell, &mut Self::command()),
             #[cfg(feature = "demo")]

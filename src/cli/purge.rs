@@ -1,20 +1,21 @@
-//! `anteroom purge`: a running proxy forgets answers.
+//! `anteroom purge`: a running proxy forgets answers, and says which.
 
+use std::fmt::Write;
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
+use serde_json::Value;
 
-use super::admin_client::ask;
-use super::terminal::{Done, complain};
+use super::admin_client::{AdminClient, ask};
+use super::terminal::{Done, complain, say};
 
 #[derive(Args)]
 pub(super) struct Purge {
-    /// The private listener of the proxy.
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:9180")]
-    admin: String,
-    /// A file that holds the token of the setting admin.token; without it the variable ANTEROOM_ADMIN__TOKEN.
+    #[command(flatten)]
+    client: AdminClient,
+    /// A file that holds the token of the setting admin.token; without it that setting itself.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
     #[command(flatten)]
@@ -37,10 +38,13 @@ struct What {
 
 impl Purge {
     pub(super) fn run(self) -> Done {
+        let proxy = self.client.find()?;
         let token = match &self.token_file {
             Some(file) => std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?,
-            None => std::env::var("ANTEROOM_ADMIN__TOKEN")
-                .map_err(|_| "purge needs --token-file, or the variable ANTEROOM_ADMIN__TOKEN".to_owned())?,
+            None => proxy.token.ok_or_else(|| {
+                "purge needs --token-file, the variable ANTEROOM_ADMIN__TOKEN, or admin.token in the settings"
+                    .to_owned()
+            })?,
         };
         let name = if self.what.all { String::new() } else { read_name()? };
         let body = match (&self.what.contact, &self.what.inbox) {
@@ -48,11 +52,11 @@ impl Purge {
             (_, Some(_)) => serde_json::json!({ "inbox": name }),
             (None, None) => serde_json::json!({ "all": true }),
         };
-        let answer = ask(&self.admin, http::Method::POST, "/purge", Some(token.trim()), body.to_string());
+        let answer = ask(&proxy.address, http::Method::POST, "/purge", Some(token.trim()), body.to_string());
         match answer {
-            Ok((status, _)) if status.is_success() => Ok(ExitCode::SUCCESS),
+            Ok((status, told)) if status.is_success() => say(&summary(&told), ExitCode::SUCCESS),
             Ok((status, said)) => {
-                complain(&format!("not purged: {status} {said}"));
+                complain(&format!("not purged: {status}: {}", reason(&said)));
                 Ok(ExitCode::FAILURE)
             }
             Err(error) => {
@@ -61,6 +65,29 @@ impl Purge {
             }
         }
     }
+}
+
+/// What was purged, for people.
+fn summary(told: &str) -> String {
+    let told: Value = serde_json::from_str(told).unwrap_or_default();
+    let number = |name: &str| told[name].as_u64().unwrap_or(0);
+    let counted = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
+    let mut text = format!("dropped {} ({} bytes)", counted(number("lists"), "list", "lists"), number("bytes"));
+    let _ = write!(text, " of {}", counted(number("contacts"), "contact", "contacts"));
+    let hashes: Vec<_> = told["contact"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    if !hashes.is_empty() && hashes.len() as u64 == number("contacts") {
+        let _ = write!(text, ", in the log {}", hashes.join(" "));
+    }
+    if number("fetches") > 0 {
+        let _ = write!(text, "; {} under way, not to be kept", counted(number("fetches"), "fetch", "fetches"));
+    }
+    text + "\n"
+}
+
+/// Why not: what a problem document says, or whatever else came.
+fn reason(said: &str) -> String {
+    let document: Value = serde_json::from_str(said).unwrap_or_default();
+    document["detail"].as_str().unwrap_or(said.trim()).to_owned()
 }
 
 fn read_name() -> Result<String, String> {

@@ -1,17 +1,19 @@
 //! `anteroom serve`: the proxy, from its settings to the end of its drain.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::File;
-use super::log::log_to_standard_error;
-use super::terminal::{Done, complain, runtime};
-use crate::config::{Config, Flags};
+use super::log::{Log, log_to_standard_error};
+use super::start;
+use super::terminal::{Done, announce, runtime};
+use crate::config::{Changes, Flags, Loaded};
+use crate::engine::clock;
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Drained, Server};
 use crate::server::panics;
@@ -28,7 +30,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
     /// Where metrics and health are (setting admin.address).
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR|URL")]
     admin: Option<String>,
 }
 
@@ -36,35 +38,40 @@ impl Serve {
     pub(super) fn run(self) -> Done {
         let flags = Flags { upstream: self.upstream, listen: self.listen, admin: self.admin };
         let reload = self.file.config.clone();
-        let config = self.file.load(&flags)?.config;
-        log_to_standard_error(&config.log)?;
-        let reread = move || File { config: reload.clone() }.load(&flags).map(|loaded| loaded.config);
-        runtime()?.block_on(serve(config, reread, |_, _| {}))
+        let loaded = self.file.load(&flags)?;
+        let metrics = Arc::new(Metrics::new());
+        let log = log_to_standard_error(&loaded.config.log, &metrics)?;
+        let reread = move || File { config: reload.clone() }.load(&flags);
+        let serving = serve(loaded, metrics, log.clone(), reread, |_, _| {});
+        Ok(log.close(runtime().and_then(|runtime| runtime.block_on(serving))))
     }
 }
 
 /// Binds, says where, serves until SIGTERM or SIGINT, drains.
 pub(super) async fn serve(
-    config: Config,
-    reread: impl Fn() -> Result<Config, String> + Send + Sync + 'static,
+    loaded: Loaded,
+    metrics: Arc<Metrics>,
+    log: Log,
+    reread: impl Fn() -> Result<Loaded, String> + Send + Sync + 'static,
     bound: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Done {
-    let settings = config.server;
-    let metrics = Arc::new(Metrics::new());
+    let settings = loaded.config.server;
     std::panic::set_hook(Box::new(panics::hook(metrics.clone())));
-    let state = State::new(config, metrics)?;
+    let state = State::new(loaded.config.clone(), metrics)?;
     let server = match Server::bind(state.clone(), settings).await {
         Ok(server) => server,
         Err(error) => {
-            complain(&format!("cannot listen on {error}"));
+            tracing::error!("cannot listen on {error}");
             return Ok(ExitCode::FAILURE);
         }
     };
     // Whoever reads the announcement may signal at once.
-    let (stop, hangup) = listen_to_signals().map_err(|error| format!("signals cannot be heard: {error}"))?;
-    let (public, admin) = announce(&server)?;
+    let (stop, hangup) = listen_to_signals(log).map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
+    announce(&format!("listening on http://{public}\nadmin on http://{admin}\n"));
+    start::tell(&loaded.config, public, admin);
     bound(public, admin);
-    let reloading = tokio::spawn(reload_on_hangup(hangup, state, reread));
+    let reloading = tokio::spawn(reload_on_hangup(hangup, state, loaded, reread));
     let drained = server.run(stop).await;
     reloading.abort();
     Ok(match drained {
@@ -79,16 +86,8 @@ pub(super) async fn serve(
     })
 }
 
-fn announce(server: &Server) -> Result<(SocketAddr, SocketAddr), String> {
-    let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
-    println!("listening on http://{public}");
-    println!("admin on http://{admin}");
-    std::io::stdout().flush().map_err(|error| error.to_string())?;
-    Ok((public, admin))
-}
-
 /// What ends on SIGTERM or SIGINT, and what tells of each SIGHUP; both are heard from now on.
-fn listen_to_signals() -> std::io::Result<(impl Future<Output = ()>, Signal)> {
+fn listen_to_signals(log: Log) -> std::io::Result<(impl Future<Output = ()>, Signal)> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let stop = async move {
         tokio::select! {
@@ -101,22 +100,46 @@ fn listen_to_signals() -> std::io::Result<(impl Future<Output = ()>, Signal)> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            complain("stopped before the drain was over");
+            tracing::warn!("stopped before the drain was over");
+            log.flush();
             std::process::exit(1);
         });
     };
     Ok((stop, signal(SignalKind::hangup())?))
 }
 
-/// Reads the settings again on each SIGHUP; bad ones do not replace good ones.
-async fn reload_on_hangup(mut hangup: Signal, state: Arc<State>, reread: impl Fn() -> Result<Config, String>) {
+/// Reads the settings again on each SIGHUP, and tells what that has changed; bad ones do not replace good ones.
+async fn reload_on_hangup(
+    mut hangup: Signal,
+    state: Arc<State>,
+    started: Loaded,
+    reread: impl Fn() -> Result<Loaded, String>,
+) {
+    let metrics = state.metrics.clone();
+    let succeeded = || {
+        metrics.config_last_reload_ok.set(1);
+        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+        metrics.config_last_reload_time.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    };
+    succeeded();
+    let mut current = started.clone();
     while hangup.recv().await.is_some() {
-        let result = reread().and_then(|config| state.reload(config));
+        let result = reread().and_then(|new| state.reload(new.config.clone()).map(|()| new));
         let label = if result.is_ok() { "ok" } else { "failed" };
-        state.metrics.config_reloads.with_label_values(&[label]).inc();
+        metrics.config_reloads.with_label_values(&[label]).inc();
         match result {
-            Ok(()) => tracing::info!("the settings were read again; listeners and memory stay as they were"),
-            Err(mistakes) => tracing::error!(%mistakes, "the settings stay as they were"),
+            Ok(new) => {
+                succeeded();
+                let Changes { in_force, needing_restart } = started.changes_to(&current, &new);
+                let told = |changes: Vec<String>| (!changes.is_empty()).then(|| changes.join("; "));
+                let (changed, needs_restart) = (told(in_force), told(needing_restart));
+                tracing::info!(changed, needs_restart, "the settings were read again");
+                current = new;
+            }
+            Err(mistakes) => {
+                metrics.config_last_reload_ok.set(0);
+                tracing::error!(%mistakes, "the settings stay as they were");
+            }
         }
     }
 }

@@ -8,7 +8,8 @@ pub(super) type Done = Result<ExitCode, String>;
 
 /// Tells of a mistake.
 pub(super) fn complain(message: &str) {
-    eprintln!("anteroom: {message}");
+    // Where it cannot be told, the exit code must do: nothing may panic here.
+    let _ = writeln!(std::io::stderr(), "anteroom: {message}");
 }
 
 /// Prints what was asked for.
@@ -19,6 +20,13 @@ pub(super) fn say(text: &str, code: ExitCode) -> Done {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
         _ => Ok(code),
     }
+}
+
+/// Tells on standard output what is of use to whoever started the program. If it cannot be told, that is no reason not
+/// to serve.
+pub(super) fn announce(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
 /// What runs the program's tasks.

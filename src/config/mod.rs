@@ -3,33 +3,43 @@
 //! Values come from flags, the environment, a file and the defaults, in this order of strength. One table names every
 //! setting; each room owns the struct that it obeys, and only this module knows the text.
 
+mod base_url;
+mod changes;
 mod listing;
 mod mistakes;
 mod settings;
+mod shown;
 mod sources;
 mod table;
 mod values;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::path::Path;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
 
+pub use changes::Changes;
+use http::uri::Scheme;
 pub use listing::example;
 pub use mistakes::ConfigError;
-pub use settings::{AdminSettings, FetchSettings, LogFormat, LogSettings, ServerSettings, SettleSettings};
+pub use settings::{
+    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings,
+};
 pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
-use crate::engine::upstream::settings::UpstreamSettings;
+use crate::engine::upstream::connector::check_certificates;
+use crate::engine::upstream::settings::{BaseUrl, UpstreamSettings};
 use crate::policy::coherence::webhook::WebhookSettings;
+use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
 use crate::policy::http::freshness::Lifetimes;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{PayloadSettings, Trim};
+use crate::policy::secret::Secret;
 use mistakes::Place;
-use sources::{Environment, Reading};
+use sources::{Environment, Origin, Reading};
 use table::Draft;
 
 /// Where a file of settings is looked for if none is named.
@@ -44,6 +54,8 @@ pub struct Config {
     pub admin: AdminSettings,
     /// `upstream`, but for what concerns shared fetches alone.
     pub upstream: UpstreamSettings,
+    /// `listen.trusted_proxies`, `upstream.forwarded_proto` and `upstream.host`.
+    pub forward: ForwardSettings,
     /// `cache.memory`.
     pub store: StoreSettings,
     /// `cache.ttl` and its kin.
@@ -81,6 +93,7 @@ pub struct Loaded {
     /// What the program obeys.
     pub config: Config,
     listing: String,
+    draft: Draft,
 }
 
 impl Loaded {
@@ -88,6 +101,12 @@ impl Loaded {
     /// secrets are `***` and commented out.
     pub fn listing(&self) -> &str {
         &self.listing
+    }
+
+    /// What reading the settings again has changed: this is what the program started with, `current` what was in force
+    /// until now.
+    pub fn changes_to(&self, current: &Self, new: &Self) -> Changes {
+        changes::changes(&self.draft, &current.draft, &new.draft)
     }
 }
 
@@ -97,6 +116,43 @@ pub fn load<K: Into<OsString>, V: Into<OsString>>(
     flags: &Flags,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Loaded, ConfigError> {
+    let (mut reading, file) = read(file, environment);
+    reading.flags(flags);
+    check(&mut reading);
+    let Reading { draft, origins, mistakes, .. } = reading;
+    if mistakes.is_empty() {
+        let listing = listing::in_force(&draft, &origins);
+        Ok(Loaded { config: build(draft.clone()), listing, draft })
+    } else {
+        Err(ConfigError::new(file, mistakes))
+    }
+}
+
+/// What the commands that ask a running proxy need of its settings.
+#[derive(Debug)]
+pub struct AdminAccess {
+    /// `admin.address`, or why it cannot be told.
+    pub address: Result<SocketAddr, ConfigError>,
+    /// `admin.token`, if there is one that can be read.
+    pub token: Option<Secret>,
+}
+
+/// Where the private listener is, and its token, by the file and the environment. Mistakes elsewhere in them are left to
+/// the proxy itself: whoever asks it need not be able to read all its secrets.
+pub fn admin_access<K: Into<OsString>, V: Into<OsString>>(
+    file: SettingsFile,
+    environment: impl IntoIterator<Item = (K, V)>,
+) -> AdminAccess {
+    let (reading, file) = read(file, environment);
+    let address = reading.draft.admin.filter(|_| reading.is_certain("admin.address"));
+    AdminAccess { address: address.ok_or_else(|| ConfigError::new(file, reading.mistakes)), token: reading.draft.token }
+}
+
+/// Reads the file and the environment; gives the file's name, too, if there is one.
+fn read<K: Into<OsString>, V: Into<OsString>>(
+    file: SettingsFile,
+    environment: impl IntoIterator<Item = (K, V)>,
+) -> (Reading, Option<PathBuf>) {
     let mut reading = Reading::new(Environment::new(environment));
     let file = match sources::find_file(file, &USUAL_FILES.map(Path::new)) {
         Ok(None) => None,
@@ -110,19 +166,17 @@ pub fn load<K: Into<OsString>, V: Into<OsString>>(
         }
     };
     reading.variables();
-    reading.flags(flags);
-    check(&mut reading);
-    let Reading { draft, origins, mistakes, .. } = reading;
-    if mistakes.is_empty() {
-        let listing = listing::in_force(&draft, &origins);
-        Ok(Loaded { config: build(draft), listing })
-    } else {
-        Err(ConfigError::new(file, mistakes))
-    }
+    (reading, file)
 }
 
-/// What is missing, and what does not go together.
+/// What is missing, what cannot be used, and what does not go together.
 fn check(reading: &mut Reading) {
+    give_way(reading);
+    if let (Some(file), Some(origin)) = (&reading.draft.ca_file, reading.origins.get("upstream.ca_file").cloned())
+        && let Err(what) = check_certificates(file)
+    {
+        reading.reject(table::find("upstream.ca_file").expect("a setting"), origin, &what);
+    }
     if reading.is_missing("upstream.url") {
         let what = "upstream.url: is not set; give --upstream URL, set ANTEROOM_UPSTREAM__URL, or write \
                     url = \"https://...\" below [upstream] in a file of settings";
@@ -144,6 +198,25 @@ fn check(reading: &mut Reading) {
     }
 }
 
+/// A default does not stand against what was set: nobody who writes a long TTL has thought of the other.
+fn give_way(reading: &mut Reading) {
+    let Draft { ttl, ttl_with_events, ttl_without_events, stale_if_error, .. } = &reading.draft;
+    let ttls = [
+        ("cache.ttl", *ttl),
+        ("cache.ttl_with_events", *ttl_with_events),
+        ("cache.ttl_without_events", *ttl_without_events),
+    ];
+    let known = ttls.into_iter().filter(|(name, _)| reading.origins.contains_key(name));
+    let longest = known.filter_map(|(name, ttl)| Some((ttl?, name))).max();
+    if let Some((longest, name)) = longest
+        && reading.origins.get("cache.stale_if_error") == Some(&Origin::Default)
+        && *stale_if_error < Some(longest)
+    {
+        reading.draft.stale_if_error = Some(longest);
+        reading.origins.insert("cache.stale_if_error", Origin::RaisedTo(name));
+    }
+}
+
 /// Two settings that are right each for itself, but not together.
 struct Clash {
     first: &'static str,
@@ -159,6 +232,18 @@ const CLASHES: &[Clash] = &[
         second: "admin.address",
         clashes: |draft| Some(overlap(draft.listen?, draft.admin?)),
         what: "both listeners would take the same port; give them different ones",
+    },
+    Clash {
+        first: "upstream.url",
+        second: "listen.address",
+        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.listen?)),
+        what: "the upstream would be this proxy itself; write where the API is",
+    },
+    Clash {
+        first: "upstream.url",
+        second: "admin.address",
+        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.admin?)),
+        what: "the upstream would be this proxy's private listener; write where the API is",
     },
     Clash {
         first: "cache.max_body",
@@ -220,6 +305,19 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes_all(a, b) || takes_all(b, a))
 }
 
+/// Whether an upstream's URL is that of a listener: by its address, or by a name that is always this machine's.
+fn leads_to(upstream: &BaseUrl, listener: SocketAddr) -> bool {
+    let usual = if upstream.scheme == Scheme::HTTPS { 443 } else { 80 };
+    let host = upstream.authority.host().trim_start_matches('[').trim_end_matches(']');
+    let same_host = match host.parse::<IpAddr>() {
+        Ok(ip) => ip == listener.ip() || (listener.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified())),
+        Err(_) => {
+            host.eq_ignore_ascii_case("localhost") && (listener.ip().is_loopback() || listener.ip().is_unspecified())
+        }
+    };
+    same_host && listener.port() == upstream.authority.port_u16().unwrap_or(usual)
+}
+
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     Config {
@@ -238,7 +336,16 @@ fn build(draft: Draft) -> Config {
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),
             pool_idle: given(draft.pool_idle),
+            server_name: match &draft.host {
+                Some(HostRule::Name(name)) => Some(name.host().to_owned()),
+                _ => None,
+            },
             ca_file: draft.ca_file,
+        },
+        forward: ForwardSettings {
+            trusted: TrustedProxies(given(draft.trusted_proxies)),
+            protocol: given(draft.forwarded_proto),
+            host: given(draft.host),
         },
         store: StoreSettings { memory: given(draft.memory) },
         lifetimes: Lifetimes {
@@ -290,6 +397,9 @@ fn build(draft: Draft) -> Config {
             format: given(draft.log_format),
             level: given(draft.log_level),
             hits: given(draft.log_hits),
+            only: given(draft.log_only),
+            slow: given(draft.log_slow),
+            client: given(draft.log_client),
         },
     }
 }

@@ -60,6 +60,32 @@ pub struct LogSettings {
     pub level: String,
     /// `log.hits`: share of hits that get an access line, 0 to 1.
     pub hits: f64,
+    /// `log.only`: which requests get one at all.
+    pub only: LogOnly,
+    /// `log.slow`: what takes so long gets one in any case; zero: nothing is slow.
+    pub slow: Duration,
+    /// `log.client`: how a client's address is told.
+    pub client: LogClient,
+}
+
+/// `log.only`: which requests get an access line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogOnly {
+    /// All but hits, of which `log.hits` get one.
+    All,
+    /// Those that failed, or took as long as `log.slow`.
+    Trouble,
+}
+
+/// `log.client`: how a client's address stands in its access line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogClient {
+    /// As a hash that is the same within one run of the program.
+    Hash,
+    /// As it is.
+    Whole,
+    /// Not at all.
+    Off,
 }
 
 /// `log.format`: the form of a log line.

@@ -12,8 +12,9 @@ use toml::Value;
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::{Mistake, Place};
+use super::shown::shown_text;
 use super::table::{self, Draft, PREFIX, Preset, Setting};
-use super::values::plain;
+use super::values::{each_or_all_mistakes, plain};
 
 /// Which file of settings to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,12 +47,14 @@ pub(super) enum Origin {
     File(PathBuf, usize),
     Variable(String),
     Flag(&'static str),
+    /// A default that gives way to what is set of another setting, which it may not be below.
+    RaisedTo(&'static str),
 }
 
 impl Origin {
     fn place(&self) -> Place {
         match self {
-            Self::Default => Place::Together,
+            Self::Default | Self::RaisedTo(_) => Place::Together,
             Self::File(_, line) => Place::Line(*line),
             Self::Variable(_) => Place::Environment,
             Self::Flag(_) => Place::CommandLine,
@@ -66,6 +69,7 @@ impl fmt::Display for Origin {
             Self::File(path, line) => write!(out, "{}:{line}", path.display()),
             Self::Variable(name) => out.write_str(name),
             Self::Flag(name) => out.write_str(name),
+            Self::RaisedTo(name) => write!(out, "default, raised to {name}"),
         }
     }
 }
@@ -125,6 +129,15 @@ impl Reading {
         !self.origins.contains_key(name) && !self.refused.contains(name) && !self.is_half_read
     }
 
+    /// Whether it is known what is in force of it: what a broken file may have said of it is not.
+    pub(super) fn is_certain(&self, name: &str) -> bool {
+        match self.origins.get(name) {
+            None => false,
+            Some(Origin::Default) => !self.is_half_read,
+            Some(_) => true,
+        }
+    }
+
     /// There should be a file, and it cannot be had.
     pub(super) fn unreadable_file(&mut self, what: String) {
         self.is_half_read = true;
@@ -154,10 +167,11 @@ impl Reading {
             let line = line_of(text, key.span().start);
             let key = key.get_ref();
             let name = if section.is_empty() { key.to_string() } else { format!("{section}.{key}") };
+            let told = shown_text(&name);
             let value = value.get_ref();
             if key.contains('.') {
                 // Else `"cache.ttl"` would pass for `cache.ttl`, and both could be there with different values.
-                self.mistake(Place::Line(line), format!("{name}: quotes make one name of it; leave them out"));
+                self.mistake(Place::Line(line), format!("{told}: quotes make one name of it; leave them out"));
                 continue;
             }
             if let Some(setting) = table::find(&name) {
@@ -181,7 +195,7 @@ impl Reading {
                 }
                 _ => {
                     let meant = table::nearest(&name).map(|setting| setting.name.to_owned());
-                    self.mistake(Place::Line(line), format!("{name}: there is no such setting; {}", advice(meant)));
+                    self.mistake(Place::Line(line), format!("{told}: there is no such setting; {}", advice(meant)));
                 }
             }
         }
@@ -252,38 +266,50 @@ impl Reading {
     }
 
     fn put(&mut self, setting: &'static Setting, value: &Value, origin: Origin) {
-        let fetched = if setting.secret { self.fetch_secrets(value) } else { Ok(value.clone()) };
+        let folder = match &origin {
+            Origin::File(file, _) => file.parent().map(Path::to_owned).unwrap_or_default(),
+            _ => PathBuf::new(),
+        };
+        let fetched = match (setting.secret, value) {
+            (true, value) => self.fetch_secrets(value, &folder),
+            // An empty one is a mistake, and must stay one.
+            (false, Value::String(path)) if setting.path && !path.is_empty() => {
+                Ok(Value::from(folder.join(path).display().to_string()))
+            }
+            (false, value) => Ok(value.clone()),
+        };
         match fetched.and_then(|value| (setting.set)(&mut self.draft, &value)) {
             Ok(()) => drop(self.origins.insert(setting.name, origin)),
             Err(what) => self.reject(setting, origin, &what),
         }
     }
 
-    fn reject(&mut self, setting: &'static Setting, origin: Origin, what: &str) {
+    pub(super) fn reject(&mut self, setting: &'static Setting, origin: Origin, what: &str) {
         self.origins.remove(setting.name);
         self.refused.insert(setting.name);
         let place = origin.place();
         let name = match origin {
             Origin::Variable(name) => name,
             Origin::Flag(flag) => flag.to_owned(),
-            Origin::Default | Origin::File(..) => setting.name.to_owned(),
+            Origin::Default | Origin::RaisedTo(_) | Origin::File(..) => setting.name.to_owned(),
         };
         self.mistake(place, format!("{name}: {what}"));
     }
 
-    /// Puts the secrets themselves in the place of `{ file = ... }` and `{ env = ... }`.
-    fn fetch_secrets(&mut self, value: &Value) -> Result<Value, String> {
+    /// Puts the secrets themselves in the place of `{ file = ... }`, which goes by this folder, and `{ env = ... }`.
+    fn fetch_secrets(&mut self, value: &Value, folder: &Path) -> Result<Value, String> {
         match value {
             Value::Table(source) => {
                 let source: Vec<_> = source.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
                 match source[..] {
-                    [("file", Some(path))] => read_secret_file(Path::new(path)).map(Value::String),
+                    [("file", Some(path))] => read_secret_file(&folder.join(path)).map(Value::String),
                     [("env", Some(name))] => self.read_secret_variable(name).map(Value::String),
                     _ => Err("is not the place of a secret; write { file = \"...\" } or { env = \"...\" }".to_owned()),
                 }
             }
             Value::Array(values) => {
-                values.iter().map(|value| self.fetch_secrets(value)).collect::<Result<Vec<_>, _>>().map(Value::Array)
+                let fetched = values.iter().map(|value| self.fetch_secrets(value, folder)).collect();
+                each_or_all_mistakes(fetched).map(Value::Array)
             }
             other => Ok(other.clone()),
         }
@@ -291,7 +317,10 @@ impl Reading {
 
     fn read_secret_variable(&mut self, name: &str) -> Result<String, String> {
         self.named.insert(name.to_owned());
-        match self.environment.0.get(name) {
+        let value = self.environment.0.get(name);
+        // Somebody may have put the secret itself where its place should be.
+        let name = shown_text(name);
+        match value {
             Some(Some(text)) if !text.is_empty() => Ok(text.clone()),
             Some(Some(_)) => Err(format!("the variable {name} is empty; put the secret into it")),
             Some(None) => Err(format!("the variable {name} is not UTF-8; put the secret into it")),
@@ -301,7 +330,8 @@ impl Reading {
 }
 
 fn read_secret_file(path: &Path) -> Result<String, String> {
-    let shown = path.display();
+    let shown = path.display().to_string();
+    let shown = shown_text(&shown);
     let text = fs::read_to_string(path)
         .map_err(|error| format!("the file {shown} cannot be read ({error}); put the secret into it"))?;
     // Editors and `echo` end a file with a line break that nobody means.

@@ -7,14 +7,17 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use toml::Value;
 
-use super::settings::LogFormat;
+use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, LOG_FILTER, LOG_FORMAT, PATH,
-    QUERY, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
+    LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
+    STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::client::{HostRule, ProtocolRule};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -29,7 +32,11 @@ pub(super) struct Setting {
     /// One line: what it is for, or why the default is what it is.
     pub(super) why: &'static str,
     pub(super) secret: bool,
+    /// The path of a file.
+    pub(super) path: bool,
     pub(super) set: fn(&mut Draft, &Value) -> Result<(), String>,
+    /// Whether two drafts have the same value.
+    pub(super) same: fn(&Draft, &Draft) -> bool,
     /// The value as TOML, if there is one.
     pub(super) show: fn(&Draft) -> Option<String>,
 }
@@ -86,14 +93,17 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 }
 
 /// Values on their way to a `Config`.
-#[derive(Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Draft {
     pub(super) listen: Option<SocketAddr>,
+    pub(super) trusted_proxies: Option<Vec<IpNet>>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) token: Option<Secret>,
     pub(super) head: Option<u64>,
     pub(super) head_memory: Option<u64>,
     pub(super) upstream: Option<BaseUrl>,
+    pub(super) forwarded_proto: Option<ProtocolRule>,
+    pub(super) host: Option<HostRule>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) head_timeout: Option<Duration>,
     pub(super) fetch_timeout: Option<Duration>,
@@ -139,6 +149,9 @@ pub(super) struct Draft {
     pub(super) log_format: Option<LogFormat>,
     pub(super) log_level: Option<String>,
     pub(super) log_hits: Option<f64>,
+    pub(super) log_only: Option<LogOnly>,
+    pub(super) log_slow: Option<Duration>,
+    pub(super) log_client: Option<LogClient>,
 }
 
 /// A row: name, what it is if not set, form, field of the draft, why.
@@ -149,14 +162,31 @@ macro_rules! setting {
             preset: $preset,
             why: $why,
             secret: $form.secret,
+            path: $form.path,
             set: |draft, value| {
                 draft.$field = Some(($form.read)(value)?);
                 Ok(())
             },
+            same: |one, other| one.$field == other.$field,
             show: |draft| draft.$field.as_ref().map(|value| ($form.show)(value)),
         }
     };
 }
+
+/// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
+/// log's form. A reload does not change them.
+pub(super) const FIXED: [&str; 10] = [
+    "listen.address",
+    "admin.address",
+    "upstream.max_in_flight",
+    "cache.memory",
+    "cache.fetch_memory",
+    "cache.max_waiters",
+    "drain.notice",
+    "drain.deadline",
+    "log.format",
+    "log.level",
+];
 
 use Preset::{Default as Is, Required, Unset};
 
@@ -166,8 +196,11 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("listen.address", Is(r#""0.0.0.0:8080""#), ADDRESS, listen,
         "the public listener; port 0 takes any free one and prints it"),
 
+    setting!("listen.trusted_proxies", Is("[]"), NETWORKS, trusted_proxies,
+        "networks of proxies whose X-Forwarded-* and Forwarded are believed, such as [\"10.0.0.0/8\"]; [] is none"),
+
     setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
-        "the private listener: metrics, health, status, purge; not 9090, which is Prometheus"),
+        "the private listener: metrics, health, purge; not 9090, which is Prometheus"),
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
         "bearer token for purge; without it purge is off"),
 
@@ -178,6 +211,10 @@ pub(super) static TABLE: &[Setting] = &[
 
     setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
         "where the API is; a default would send customers' data to a stranger"),
+    setting!("upstream.forwarded_proto", Is(r#""client""#), PROTOCOL_RULE, forwarded_proto,
+        "the protocol that the API is told: what the client used (\"client\"), or always \"http\" or \"https\""),
+    setting!("upstream.host", Is(r#""upstream""#), HOST_RULE, host,
+        "the Host that the API gets: that of upstream.url (\"upstream\"), the client's (\"client\"), or this name, for TLS too"),
     setting!("upstream.connect_timeout", Is(r#""3s""#), TIME_LIMIT, connect_timeout,
         "name look-up, TCP and TLS together"),
     setting!("upstream.head_timeout", Is(r#""20s""#), TIME_LIMIT, head_timeout,
@@ -185,19 +222,19 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("upstream.fetch_timeout", Is(r#""30s""#), TIME_LIMIT, fetch_timeout,
         "a whole shared fetch, from the first byte sent to the last one read"),
     setting!("upstream.stall_timeout", Is(r#""60s""#), TIME_LIMIT, stall_timeout,
-        "bodies passed through: no byte either way for that long ends them"),
+        "bodies passed through: no byte either way for that long ends them; so does a request's below 256 bytes a second"),
     setting!("upstream.pool_idle", Is(r#""10s""#), TIME_LIMIT, pool_idle,
         "how long an unused connection is kept; below the upstream's own keep-alive"),
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
         "shared fetches at once; more wait, within their limits"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
-        "PEM certificates trusted besides the system's"),
+        "PEM certificates trusted besides the system's; a relative path in this file goes by its folder"),
 
-    setting!("cache.memory", Is(r#""256MiB""#), SIZE, memory,
+    setting!("cache.memory", Is(r#""256MiB""#), MEMORY, memory,
         "all stored answers, with bookkeeping"),
     setting!("cache.max_body", Is(r#""16MiB""#), SIZE, max_body,
         "larger lists pass through, unkept"),
-    setting!("cache.fetch_memory", Is(r#""128MiB""#), SIZE, fetch_memory,
+    setting!("cache.fetch_memory", Is(r#""128MiB""#), MEMORY, fetch_memory,
         "bodies being collected, all together"),
     setting!("cache.ttl", Is(r#""15s""#), DURATION, ttl,
         "how long an answer is served without asking, from the moment its fetch began"),
@@ -208,7 +245,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("cache.stale_while_revalidate", Is(r#""15s""#), DURATION, stale_while_revalidate,
         "after the TTL: served for that long while a refresh runs behind"),
     setting!("cache.stale_if_error", Is(r#""10m""#), DURATION, stale_if_error,
-        "the age up to which an answer may stand in for a failed fetch; 0s: never"),
+        "the age up to which an answer may stand in for a failed fetch, 0s: never; if not set, no less than the TTLs"),
     setting!("cache.negative_ttl", Is(r#""0s""#), DURATION, negative_ttl,
         "the TTL of a 404; none, because clients wipe their storage on a 404"),
     setting!("cache.settle", Is(r#""5s""#), DURATION, settle,
@@ -222,7 +259,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("cache.serve_outdated_on_error", Is("false"), SWITCH, serve_outdated_on_error,
         "whether an answer known to be older than a write may stand in for a failed fetch"),
     setting!("cache.wait", Is(r#""25s""#), TIME_LIMIT, wait,
-        "how long one reader waits for a fetch that others share"),
+        "how long one reader waits in all: for a place, for a fetch that others share, and for a second one"),
     setting!("cache.max_waiters", Is("20000"), COUNT, max_waiters,
         "readers waiting at once, for all fetches together"),
 
@@ -259,8 +296,8 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("webhook.silent_after", Is(r#""1m""#), TIME_LIMIT, webhook_silent_after,
         "webhooks are silent if none came for so long after a message, which must cause one"),
 
-    setting!("cable.observe", Is("false"), SWITCH, observe_cable,
-        "events that pass through WebSockets outdate lists too, before the client has them"),
+    setting!("cable.observe", Is("true"), SWITCH, observe_cable,
+        "events that pass through WebSockets outdate lists too, before the client has them; they pass uncompressed then"),
 
     setting!("audit.share", Is("0.0"), SHARE, audit_share,
         "share of hits that are fetched again behind, to measure how stale they were, 0.0 to 1.0"),
@@ -276,4 +313,10 @@ pub(super) static TABLE: &[Setting] = &[
         "a level, or a filter such as \"info,anteroom=debug\""),
     setting!("log.hits", Is("0.0"), SHARE, log_hits,
         "share of hits that get an access line, 0.0 to 1.0; all other requests always do"),
+    setting!("log.only", Is(r#""all""#), LOG_ONLY, log_only,
+        "\"all\", or \"trouble\": access lines only of requests that failed or were slow"),
+    setting!("log.slow", Is(r#""0s""#), DURATION, log_slow,
+        "what takes so long is slow, and gets an access line whatever it is; 0s: nothing is"),
+    setting!("log.client", Is(r#""hash""#), LOG_CLIENT, log_client,
+        "clients' addresses in access lines: \"hash\" (another after each start), \"whole\", or \"off\""),
 ];

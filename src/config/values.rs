@@ -1,17 +1,21 @@
 //! The forms a value may have: how each is read from TOML and how it is written back. Plain functions, no I/O.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use http::uri::{Authority, Scheme};
+use ipnet::IpNet;
 use toml::Value;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::settings::LogFormat;
+use super::base_url::{base_url_text, read_base_url};
+use super::settings::{LogClient, LogFormat, LogOnly};
+use super::shown::{shown, shown_text};
+use crate::engine::memory::FIRST;
 use crate::engine::upstream::settings::BaseUrl;
+use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -24,11 +28,13 @@ pub(super) struct Form<T> {
     pub(super) show: fn(&T) -> String,
     /// May also be given as `{ file = ... }` or `{ env = ... }`, and is never printed.
     pub(super) secret: bool,
+    /// Is the path of a file: in a file of settings it goes by that file's folder.
+    pub(super) path: bool,
 }
 
 impl<T> Form<T> {
     const fn open(read: fn(&Value) -> Result<T, String>, show: fn(&T) -> String) -> Self {
-        Self { read, show, secret: false }
+        Self { read, show, secret: false, path: false }
     }
 }
 
@@ -36,6 +42,8 @@ impl<T> Form<T> {
 pub(super) const DURATION: Form<Duration> = Form::open(read_duration, |value| quoted(&duration_text(*value)));
 /// A duration that may not be zero: a wait that must end, yet not before it began.
 pub(super) const TIME_LIMIT: Form<Duration> = Form::open(read_time_limit, |value| quoted(&duration_text(*value)));
+/// Bytes in which a list of unknown length can at least begin.
+pub(super) const MEMORY: Form<u64> = Form::open(read_memory, |value| quoted(&size_text(*value)));
 /// Bytes, more than none.
 pub(super) const SIZE: Form<u64> = Form::open(read_size, |value| quoted(&size_text(*value)));
 /// A number of things, more than none.
@@ -49,7 +57,23 @@ pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| qu
 /// Where the upstream is.
 pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
 /// The path of a file.
-pub(super) const PATH: Form<PathBuf> = Form::open(read_path, |value| quoted(&value.display().to_string()));
+pub(super) const PATH: Form<PathBuf> =
+    Form { read: read_path, show: |value| quoted(&value.display().to_string()), secret: false, path: true };
+/// Networks, or single addresses.
+pub(super) const NETWORKS: Form<Vec<IpNet>> = Form::open(read_networks, |networks| {
+    Value::from(networks.iter().map(ToString::to_string).collect::<Vec<_>>()).to_string()
+});
+/// `upstream.forwarded_proto`.
+pub(super) const PROTOCOL_RULE: Form<ProtocolRule> =
+    Form::open(|value| read_word(value, &PROTOCOL_WORDS), |value| word(value, &PROTOCOL_WORDS));
+/// `upstream.host`.
+pub(super) const HOST_RULE: Form<HostRule> = Form::open(read_host_rule, |rule| {
+    quoted(match rule {
+        HostRule::Upstream => "upstream",
+        HostRule::Client => "client",
+        HostRule::Name(name) => name.as_str(),
+    })
+});
 /// Which log lines are written.
 pub(super) const LOG_FILTER: Form<String> = Form::open(read_log_filter, |value| quoted(value));
 /// `cache.query`.
@@ -61,6 +85,12 @@ pub(super) const CREDENTIALS: Form<CredentialsRule> =
 /// `log.format`.
 pub(super) const LOG_FORMAT: Form<LogFormat> =
     Form::open(|value| read_word(value, &LOG_FORMAT_WORDS), |value| word(value, &LOG_FORMAT_WORDS));
+/// `log.only`.
+pub(super) const LOG_ONLY: Form<LogOnly> =
+    Form::open(|value| read_word(value, &LOG_ONLY_WORDS), |value| word(value, &LOG_ONLY_WORDS));
+/// `log.client`.
+pub(super) const LOG_CLIENT: Form<LogClient> =
+    Form::open(|value| read_word(value, &LOG_CLIENT_WORDS), |value| word(value, &LOG_CLIENT_WORDS));
 /// `payload.validate`.
 pub(super) const VALIDATE: Form<Validate> =
     Form::open(|value| read_word(value, &VALIDATE_WORDS), |value| word(value, &VALIDATE_WORDS));
@@ -81,12 +111,13 @@ pub(super) const BR_LEVEL: Form<i32> = Form::open(|value| read_level(value, 0, 1
 /// `encoding.gzip_level`.
 pub(super) const GZIP_LEVEL: Form<i32> = Form::open(|value| read_level(value, 1, 9), ToString::to_string);
 /// A secret, already fetched from its file or variable.
-pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true };
+pub(super) const SECRET: Form<Secret> = Form { read: read_secret, show: |_| quoted(MASK), secret: true, path: false };
 /// Several secrets.
 pub(super) const SECRETS: Form<Vec<Secret>> = Form {
     read: read_secrets,
     show: |secrets| Value::from(secrets.iter().map(|_| MASK).collect::<Vec<_>>()).to_string(),
     secret: true,
+    path: false,
 };
 /// A path on the public listener.
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
@@ -96,8 +127,17 @@ static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
 static VALIDATE_WORDS: [(&str, Validate); 3] =
     [("off", Validate::Off), ("report", Validate::Report), ("enforce", Validate::Enforce)];
+static PROTOCOL_WORDS: [(&str, ProtocolRule); 3] = [
+    ("client", ProtocolRule::Client),
+    ("http", ProtocolRule::Fixed(Protocol::Http)),
+    ("https", ProtocolRule::Fixed(Protocol::Https)),
+];
 static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
     [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+
+static LOG_ONLY_WORDS: [(&str, LogOnly); 2] = [("all", LogOnly::All), ("trouble", LogOnly::Trouble)];
+static LOG_CLIENT_WORDS: [(&str, LogClient); 3] =
+    [("hash", LogClient::Hash), ("whole", LogClient::Whole), ("off", LogClient::Off)];
 
 /// A value without its place in the text. `None`: a number in it is too large.
 pub(super) fn plain(value: &DeValue<'_>) -> Option<Value> {
@@ -129,7 +169,7 @@ fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let known: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
-        format!("{value} is not known here; write {}", known.join(" or "))
+        format!("{} is not known here; write {}", shown(value), known.join(" or "))
     })
 }
 
@@ -142,8 +182,11 @@ fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
 fn read_texts(value: &Value, take: fn(String) -> Result<Trim, Vec<TrimMistake>>) -> Result<Vec<String>, String> {
     let list = value.as_array().and_then(|list| list.iter().map(|text| text.as_str().map(str::to_owned)).collect());
     let list: Vec<String> =
-        list.ok_or_else(|| format!("{value} is not a list of strings; write [\"...\", \"...\"]"))?;
-    let mistakes = list.iter().filter_map(|text| take(text.clone()).err()).flatten();
+        list.ok_or_else(|| format!("{} is not a list of strings; write [\"...\", \"...\"]", shown(value)))?;
+    // What is not shown is told of as its mask would be.
+    let told =
+        |text: &String| take(text.clone()).err().map(|why| take(shown_text(text).to_owned()).err().unwrap_or(why));
+    let mistakes = list.iter().filter_map(told).flatten();
     let problems: Vec<String> = mistakes.map(|mistake| mistake.problem).collect();
     if problems.is_empty() { Ok(list) } else { Err(problems.join("; and ")) }
 }
@@ -153,20 +196,24 @@ fn texts(list: &[String]) -> String {
 }
 
 fn read_codings(value: &Value) -> Result<Vec<Coding>, String> {
-    let wrong = || format!("{value} is not a list of codings; write some of [\"zstd\", \"br\", \"gzip\"], each once");
-    let mut codings = Vec::new();
-    for name in value.as_array().ok_or_else(wrong)? {
-        let coding = Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name()));
-        codings.push(coding.filter(|coding| !codings.contains(coding)).ok_or_else(wrong)?);
+    const WRITE: &str = "write some of [\"zstd\", \"br\", \"gzip\"], each once";
+    let list = value.as_array().ok_or_else(|| format!("{} is not a list of codings; {WRITE}", shown(value)))?;
+    let (mut codings, mut problems) = (Vec::new(), Vec::new());
+    for name in list {
+        match Coding::ALL.into_iter().find(|coding| name.as_str() == Some(coding.name())) {
+            None => problems.push(format!("{} is not a coding", shown(name))),
+            Some(coding) if codings.contains(&coding) => problems.push(format!("{} is there twice", shown(name))),
+            Some(coding) => codings.push(coding),
+        }
     }
-    Ok(codings)
+    if problems.is_empty() { Ok(codings) } else { Err(format!("{}; {WRITE}", problems.join(", and "))) }
 }
 
 fn read_level(value: &Value, least: i32, most: i32) -> Result<i32, String> {
     let level = value.as_integer().and_then(|level| i32::try_from(level).ok());
     level
         .filter(|level| (least..=most).contains(level))
-        .ok_or_else(|| format!("{value} is not a level; write a number from {least} to {most}"))
+        .ok_or_else(|| format!("{} is not a level; write a number from {least} to {most}", shown(value)))
 }
 
 /// Units from small to large, and how many of the smallest each one is.
@@ -207,15 +254,15 @@ pub(super) fn size_text(bytes: u64) -> String {
 
 fn read_duration(value: &Value) -> Result<Duration, String> {
     let millis = value.as_str().and_then(|text| measure(text, TIME_UNITS));
-    match millis.ok_or_else(|| format!("{value} is not a duration; write 500ms, 15s, 10m or 1h"))? {
-        millis if millis > LONGEST_MS => Err(format!("{value} is more than a year; write 8760h or less")),
+    match millis.ok_or_else(|| format!("{} is not a duration; write 500ms, 15s, 10m or 1h", shown(value)))? {
+        millis if millis > LONGEST_MS => Err(format!("{} is more than a year; write 8760h or less", shown(value))),
         millis => Ok(Duration::from_millis(millis)),
     }
 }
 
 fn read_time_limit(value: &Value) -> Result<Duration, String> {
     match read_duration(value)? {
-        Duration::ZERO => Err(format!("{value} leaves no time at all; write 1ms or more")),
+        Duration::ZERO => Err(format!("{} leaves no time at all; write 1ms or more", shown(value))),
         duration => Ok(duration),
     }
 }
@@ -226,9 +273,21 @@ fn read_size(value: &Value) -> Result<u64, String> {
         Value::String(text) => measure(text, SIZE_UNITS),
         _ => None,
     };
-    match bytes.ok_or_else(|| format!("{value} is not a size; write 64KiB, 16MiB, 1GiB or a number of bytes"))? {
-        0 => Err(format!("{value} leaves no room at all; write 1B or more")),
-        bytes if bytes > LARGEST => Err(format!("{value} is more than a pebibyte; write 1048576GiB or less")),
+    match bytes
+        .ok_or_else(|| format!("{} is not a size; write 64KiB, 16MiB, 1GiB or a number of bytes", shown(value)))?
+    {
+        0 => Err(format!("{} leaves no room at all; write 1B or more", shown(value))),
+        bytes if bytes > LARGEST => Err(format!("{} is more than a pebibyte; write 1048576GiB or less", shown(value))),
+        bytes => Ok(bytes),
+    }
+}
+
+fn read_memory(value: &Value) -> Result<u64, String> {
+    match read_size(value)? {
+        bytes if bytes < FIRST as u64 => {
+            let least = size_text(FIRST as u64);
+            Err(format!("{value} is too little for a list of unknown length to begin; write {least} or more"))
+        }
         bytes => Ok(bytes),
     }
 }
@@ -237,7 +296,7 @@ fn read_count(value: &Value) -> Result<usize, String> {
     let count = value.as_integer().filter(|count| (1..=1_000_000).contains(count));
     count
         .and_then(|count| usize::try_from(count).ok())
-        .ok_or_else(|| format!("{value} is not a number from 1 to 1000000; write one, without quotes"))
+        .ok_or_else(|| format!("{} is not a number from 1 to 1000000; write one, without quotes", shown(value)))
 }
 
 fn read_share(value: &Value) -> Result<f64, String> {
@@ -251,28 +310,34 @@ fn read_share(value: &Value) -> Result<f64, String> {
         .filter(|share| (0.0..=1.0).contains(share))
         // Plus zero, or "-0.0" would be shown as it was written.
         .map(|share| share + 0.0)
-        .ok_or_else(|| format!("{value} is not a share; write a number from 0.0 to 1.0, without quotes"))
+        .ok_or_else(|| format!("{} is not a share; write a number from 0.0 to 1.0, without quotes", shown(value)))
 }
 
 fn read_switch(value: &Value) -> Result<bool, String> {
-    value.as_bool().ok_or_else(|| format!("{value} is neither true nor false; write one of them, without quotes"))
+    value
+        .as_bool()
+        .ok_or_else(|| format!("{} is neither true nor false; write one of them, without quotes", shown(value)))
 }
 
 fn read_address(value: &Value) -> Result<SocketAddr, String> {
-    let address = value.as_str().and_then(|text| text.parse().ok());
-    address.ok_or_else(|| format!("{value} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080"))
+    // As a URL, too: so it is printed at the start, and so other commands ask for it.
+    let bare = |text: &str| text.strip_prefix("http://").map_or(text, |text| text.trim_end_matches('/')).parse().ok();
+    let address = value.as_str().and_then(bare);
+    address
+        .ok_or_else(|| format!("{} is not an IP address with a port; write 127.0.0.1:8080 or [::1]:8080", shown(value)))
 }
 
 fn read_path(value: &Value) -> Result<PathBuf, String> {
     match value.as_str() {
         Some(text) if !text.is_empty() && !text.contains('\0') => Ok(PathBuf::from(text)),
-        _ => Err(format!("{value} is not the path of a file; write \"/etc/anteroom/ca.pem\"")),
+        _ => Err(format!("{} is not the path of a file; write \"/etc/anteroom/ca.pem\"", shown(value))),
     }
 }
 
 fn read_log_filter(value: &Value) -> Result<String, String> {
-    let wrong =
-        || format!("{value} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug");
+    let wrong = || {
+        format!("{} is not a log level; write error, warn, info, debug or trace, or info,anteroom=debug", shown(value))
+    };
     let text = value.as_str().ok_or_else(wrong)?;
     // The filter's own parser takes any bare word for the name of a module, so `inof` would pass and silence the rest.
     // It also panics on some text that is not ASCII.
@@ -299,7 +364,43 @@ fn read_secret(value: &Value) -> Result<Secret, String> {
 
 fn read_secrets(value: &Value) -> Result<Vec<Secret>, String> {
     let list = value.as_array().ok_or_else(|| "is not a list of secrets; write [{ file = \"...\" }]".to_owned())?;
-    list.iter().map(read_secret).collect()
+    let read: Vec<_> = list.iter().map(read_secret).collect();
+    each_or_all_mistakes(read)
+}
+
+/// All of a list, or every mistake in it by its number, counted from one.
+pub(super) fn each_or_all_mistakes<T>(read: Vec<Result<T, String>>) -> Result<Vec<T>, String> {
+    let told = |(index, result): (usize, &Result<T, String>)| {
+        result.as_ref().err().map(|mistake| format!("number {} {mistake}", index + 1))
+    };
+    let mistakes: Vec<_> = read.iter().enumerate().filter_map(told).collect();
+    if mistakes.is_empty() { read.into_iter().collect() } else { Err(mistakes.join("; and ")) }
+}
+
+/// Networks, each with its length; an address alone is the network of one.
+fn read_networks(value: &Value) -> Result<Vec<IpNet>, String> {
+    const EXAMPLE: &str = "write networks such as [\"10.0.0.0/8\", \"fd00::/8\", \"127.0.0.1\"]";
+    let list = value.as_array().ok_or_else(|| format!("{} is not a list; {EXAMPLE}", shown(value)))?;
+    let read = |value: &Value| {
+        let text = value.as_str().unwrap_or_default();
+        let network = text.parse::<IpNet>().ok().or_else(|| Some(IpNet::from(text.parse::<IpAddr>().ok()?)));
+        network.map(|network| network.trunc()).ok_or_else(|| format!("{} is not a network; {EXAMPLE}", shown(value)))
+    };
+    list.iter().map(read).collect()
+}
+
+fn read_host_rule(value: &Value) -> Result<HostRule, String> {
+    match value.as_str() {
+        Some("upstream") => Ok(HostRule::Upstream),
+        Some("client") => Ok(HostRule::Client),
+        Some(name) if is_host(name) => {
+            Ok(HostRule::Name(name.parse().map_err(|_| format!("{} is not a host", shown(value)))?))
+        }
+        _ => Err(format!(
+            "{} is not a host; write \"upstream\", \"client\", or a name such as \"chat.example.com\"",
+            shown(value)
+        )),
+    }
 }
 
 /// A path that no route of the API has, in the one spelling that is compared.
@@ -311,59 +412,12 @@ fn read_url_path(value: &Value) -> Result<String, String> {
         || !path.bytes().all(plain)
         || steps.into_iter().any(|step| matches!(step, "" | "." | ".."))
     {
-        return Err(format!("{value} is not a path; write \"/_anteroom/webhooks\""));
+        return Err(format!("{} is not a path; write \"/_anteroom/webhooks\"", shown(value)));
     }
     if ["/public/", "/api/", "/cable/", "/rails/"].iter().any(|api| format!("{path}/").starts_with(api)) {
-        return Err(format!("{value} is a path of the API; write another, such as \"/_anteroom/webhooks\""));
+        return Err(format!("{} is a path of the API; write another, such as \"/_anteroom/webhooks\"", shown(value)));
     }
     Ok(path.to_owned())
-}
-
-fn base_url_text(url: &BaseUrl) -> String {
-    format!("{}://{}{}", url.scheme, url.authority, url.prefix)
-}
-
-/// The value is part of a message only where it cannot hold a password or a token.
-fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
-    const EXAMPLE: &str = "write http:// or https://, a host, and a path only if the API lives below one";
-    let text = value.as_str().ok_or_else(|| format!("{value} is not a URL; {EXAMPLE}"))?;
-    for (mark, name) in [('@', "a user name"), ('?', "a query"), ('#', "a fragment")] {
-        if text.contains(mark) {
-            return Err(format!("has {name} ({mark:?}), which would not be sent; {EXAMPLE}"));
-        }
-    }
-    let wrong = |what: &str| format!("{value} {what}; {EXAMPLE}");
-    let parts = text.parse::<http::Uri>().map_err(|_| wrong("is not a URL"))?.into_parts();
-    let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
-        return Err(wrong("is not a whole URL"));
-    };
-    if scheme != Scheme::HTTP && scheme != Scheme::HTTPS {
-        return Err(wrong("is neither http nor https"));
-    }
-    let path = parts.path_and_query.as_ref().map_or("/", |path| path.path());
-    let prefix = if path == "/" { "" } else { path };
-    if prefix.ends_with('/') {
-        return Err(format!("{value} ends in a slash; leave the slash out"));
-    }
-    if prefix.split('/').skip(1).any(|segment| matches!(segment, "" | "." | "..")) {
-        return Err(wrong("has an empty or dotted step in its path"));
-    }
-    let authority = plain_authority(&scheme, &authority).ok_or_else(|| wrong("has no proper host and port"))?;
-    Ok(BaseUrl { scheme, authority, prefix: prefix.to_owned() })
-}
-
-/// Host, and port if it is not the scheme's. `None` if the host is empty or the port no port.
-fn plain_authority(scheme: &Scheme, authority: &Authority) -> Option<Authority> {
-    let host = authority.host();
-    if host.is_empty() {
-        return None;
-    }
-    if authority.as_str() == host {
-        return Some(authority.clone());
-    }
-    let port = authority.port_u16().filter(|port| *port > 0)?;
-    let usual = if *scheme == Scheme::HTTPS { 443 } else { 80 };
-    if port == usual { host.parse().ok() } else { Some(authority.clone()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
@@ -11,6 +11,8 @@ use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
+
+use super::clock;
 
 /// The longest part of a body that is read at once. A connection holds a few of them; each takes twice the memory.
 const PART: usize = 8 * 1024;
@@ -129,14 +131,50 @@ impl http_body::Body for Body {
     }
 }
 
-/// A body as it arrives, with a limit on silence if it has one. The guard goes with it: whatever must happen when the body has
+/// A body as it arrives, with a limit on its sender's silence if it has one. The guard goes with it: whatever must happen when the body has
 /// ended, broken off or been dropped, happens in the guard's `Drop`.
 pub struct Watched<B, G> {
     inner: B,
-    limit: Option<Duration>,
-    silence: Option<Pin<Box<Sleep>>>,
+    patience: Option<Patience>,
     guard: G,
     ended: bool,
+}
+
+/// How long a sender may still keep its reader waiting. What it sends gives it time again: all of it, or, if there is a
+/// least speed, as much as so many bytes are worth.
+struct Patience {
+    limit: Duration,
+    /// In bytes a second.
+    least: Option<u32>,
+    left: Duration,
+    /// Since when it has been silent, and the end of that. It exists only while the sender is silent.
+    silence: Option<(Instant, Pin<Box<Sleep>>)>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, least: None, left: limit, silence: None }
+    }
+
+    /// Ready once it is over.
+    fn poll_over(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let left = self.left;
+        let (_, end) = self.silence.get_or_insert_with(|| (clock::now(), Box::pin(tokio::time::sleep(left))));
+        end.as_mut().poll(context)
+    }
+
+    /// So many bytes have come.
+    fn renew(&mut self, bytes: usize) {
+        let waited = self.silence.take().map(|(since, _)| clock::now().saturating_duration_since(since));
+        self.left = match self.least {
+            None => self.limit,
+            Some(least) => {
+                let worth = Duration::from_secs(bytes as u64) / least;
+                let left = self.left.saturating_sub(waited.unwrap_or_default());
+                left.saturating_add(worth).min(self.limit)
+            }
+        };
+    }
 }
 
 /// Something that goes with a body and hears of what passes.
@@ -149,18 +187,24 @@ pub trait Guard: Send + Sync + Unpin + 'static {
     fn broken(&mut self) {}
 }
 
-/// A place among so many at once, given back with the body.
-impl Guard for tokio::sync::OwnedSemaphorePermit {}
-
 impl<B, G: Guard> Watched<B, G> {
     /// Watches over a body, whose sender may be silent for so long.
     pub fn new(inner: B, limit: Duration, guard: G) -> Self {
-        Self { inner, limit: Some(limit), silence: None, guard, ended: false }
+        Self { inner, patience: Some(Patience::new(limit)), guard, ended: false }
+    }
+
+    /// Bounds the sender's speed from below too, in bytes a second: what comes in ever so small pieces ends some day.
+    #[must_use]
+    pub fn at_least(mut self, speed: u32) -> Self {
+        if let Some(patience) = &mut self.patience {
+            patience.least = Some(speed);
+        }
+        self
     }
 
     /// A body that somebody else watches over, with a guard.
     pub fn guarded(inner: B, guard: G) -> Self {
-        Self { inner, limit: None, silence: None, guard, ended: false }
+        Self { inner, patience: None, guard, ended: false }
     }
 }
 
@@ -179,17 +223,21 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.inner).poll_frame(context) else {
-            let Some(limit) = this.limit else { return Poll::Pending };
-            // The timer exists only while the sender is silent.
-            let silence = this.silence.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
-            ready!(silence.as_mut().poll(context));
+            let Some(patience) = &mut this.patience else { return Poll::Pending };
+            ready!(patience.poll_over(context));
             this.guard.broken();
             return Poll::Ready(Some(Err(BodyError::Stalled)));
         };
-        this.silence = None;
+        let bytes = match &frame {
+            Some(Ok(frame)) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        if let Some(patience) = &mut this.patience {
+            patience.renew(bytes);
+        }
         Poll::Ready(match frame {
             Some(Ok(frame)) => {
-                this.guard.passed(frame.data_ref().map_or(0, Bytes::len));
+                this.guard.passed(bytes);
                 // A sized body is not always polled to its end: its last frame tells.
                 this.tell_end();
                 Some(Ok(frame))

@@ -1,6 +1,6 @@
 //! The clocks, read here and nowhere else.
 
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
 
@@ -22,9 +22,19 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// The last second that a `Date` field can name: its year has four digits.
+const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
+
 /// The wall clock as a `Date` field (RFC 9110 section 5.6.7).
 pub fn http_date() -> HeaderValue {
-    HeaderValue::try_from(httpdate::fmt_http_date(wall())).expect("a date is a header value")
+    date_of(wall())
+}
+
+/// A time as a `Date` field. One that the field cannot name is the nearest that it can: a clock that nobody has set
+/// is no reason to have no answer.
+fn date_of(time: SystemTime) -> HeaderValue {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST_DATE);
+    HeaderValue::try_from(httpdate::fmt_http_date(UNIX_EPOCH + since)).expect("a date is a header value")
 }
 
 /// The beginning of the process's time: instants as numbers that fit an atomic.
@@ -54,5 +64,23 @@ impl Epoch {
     pub fn time_since(&self, Moment(moment): Moment, instant: Instant) -> Duration {
         let Moment(now) = self.moment(instant);
         Duration::from_millis(now.saturating_sub(moment))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wall_clock_that_is_far_off_has_a_date_all_the_same() {
+        let year = Duration::from_secs(365 * 24 * 60 * 60);
+        for (time, date) in [
+            (UNIX_EPOCH, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (UNIX_EPOCH - year, "Thu, 01 Jan 1970 00:00:00 GMT"),
+            (UNIX_EPOCH + Duration::from_secs(1 << 32), "Sun, 07 Feb 2106 06:28:16 GMT"),
+            (UNIX_EPOCH + year * 9000, "Fri, 31 Dec 9999 23:59:59 GMT"),
+        ] {
+            assert_eq!(date_of(time), date);
+        }
     }
 }

@@ -1,11 +1,13 @@
 //! What a flight brings to those who wait for it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use http::response::Parts;
-use http::{Response, StatusCode};
+use http::{HeaderValue, Response, StatusCode};
 
 use crate::engine::body::Body;
+use crate::engine::metrics::ErrorClass;
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::representation::Prepared;
@@ -28,6 +30,8 @@ pub enum FetchResult {
     Private(Private),
     /// No answer.
     Failed(Failure),
+    /// Nothing was asked: before there was a place for it, nobody waited for it any more.
+    NotSent,
 }
 
 /// An answer that cannot be shared, and why.
@@ -56,10 +60,31 @@ impl Private {
 pub enum Failure {
     /// The upstream gave none.
     Upstream(UpstreamError),
-    /// It answered that it cannot: 5xx or 429.
-    Answered(Arc<Prepared>),
+    /// It answered that it cannot, or will not for the one who asked.
+    Answered(ErrorAnswer),
     /// Its list breaks the contract, which is enforced; the first violations by path, never a value.
     BreaksContract(Arc<str>),
+}
+
+impl Failure {
+    /// The class of the upstream's error, if it gave no answer (RFC 9209).
+    pub fn class(&self) -> Option<&'static str> {
+        match self {
+            Self::Upstream(error) => error.class().map(ErrorClass::label),
+            Self::Answered(_) | Self::BreaksContract(_) => None,
+        }
+    }
+}
+
+/// An answer that is an error.
+#[derive(Clone, Debug)]
+pub struct ErrorAnswer {
+    /// What it says.
+    pub answer: Arc<Prepared>,
+    /// For how long the upstream wants to be left alone.
+    pub retry_after: Option<Duration>,
+    /// The addresses of the one who asked, if it may be about him: then it is nobody else's.
+    pub asker: Option<HeaderValue>,
 }
 
 impl FetchResult {
@@ -70,7 +95,9 @@ impl FetchResult {
             Self::Private(private) => private.why,
             Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
             Self::Failed(Failure::BreaksContract(_)) => "breaks_contract",
+            Self::Failed(Failure::Answered(ErrorAnswer { asker: Some(_), .. })) => "refused",
             Self::Failed(_) => "upstream_error",
+            Self::NotSent => "not_sent",
         }
     }
 }

@@ -1,8 +1,9 @@
-//! One fetch per key; everyone else waits for it. A flight is a task of its own: a client that leaves cancels nothing.
+//! One fetch per key; everyone else waits for it. A flight is a task of its own: a client that leaves cancels nothing that
+//! has been sent. What has not been sent knows when nobody waits for it any more.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ use crate::policy::coherence::ledger::Tick;
 /// What flights obey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlightSettings {
-    /// `cache.wait`: how long one reader waits for a flight.
+    /// `cache.wait`: how long one reader waits in all.
     pub wait: Duration,
     /// `cache.max_waiters`: readers waiting at once, for all flights together.
     pub max_waiters: usize,
@@ -37,7 +38,8 @@ struct Table<T> {
 struct Flight<T> {
     id: u64,
     noted: Tick,
-    result: watch::Receiver<Option<T>>,
+    land: Arc<watch::Sender<Option<T>>>,
+    sent: Arc<AtomicBool>,
 }
 
 /// What a reader holds who waits for a flight.
@@ -47,7 +49,14 @@ pub struct Ticket<T> {
     /// The tick noted before its fetch began.
     pub noted: Tick,
     result: watch::Receiver<Option<T>>,
-    _place: WaiterPlace,
+    sent: Arc<AtomicBool>,
+    place: Option<WaiterPlace>,
+}
+
+/// What a fetch knows of those who wait for it.
+pub struct Interest<T> {
+    land: Arc<watch::Sender<Option<T>>>,
+    sent: Arc<AtomicBool>,
 }
 
 /// What came of asking for a flight.
@@ -72,11 +81,11 @@ pub enum Lost {
 }
 
 /// What a flight needs from whoever begins it.
-pub struct NewFlight<F, S> {
+pub struct NewFlight<B, S> {
     /// Noted before anything is sent.
     pub noted: Tick,
-    /// The fetch. It has its own deadline.
-    pub fetch: F,
+    /// Begins the fetch. It has its own deadline.
+    pub fetch: B,
     /// Called before anybody gets what it brought, with how it ended.
     pub on_end: S,
 }
@@ -107,14 +116,15 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
 
     /// Joins the flight of a key if it `is_joinable`, else asks `settled` once more for an answer (the flight may
     /// have landed since the reader looked), else begins one.
-    pub fn join<F, S>(
+    pub fn join<B, F, S>(
         &self,
         key: &Key,
         is_joinable: impl FnOnce(u64, Tick) -> bool,
         settled: impl FnOnce() -> Option<T>,
-        begin: impl FnOnce() -> NewFlight<F, S>,
+        begin: impl FnOnce() -> NewFlight<B, S>,
     ) -> Joined<T>
     where
+        B: FnOnce(Interest<T>) -> F,
         F: Future<Output = T> + Send + 'static,
         S: FnOnce(FlightEnd, Option<&T>) + Send + 'static,
     {
@@ -123,8 +133,8 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         if let Some(flight) = table.under_way.get(key)
             && is_joinable(flight.id, flight.noted)
         {
-            let (id, noted, result) = (flight.id, flight.noted, flight.result.clone());
-            return Joined::Followed(Ticket { id, noted, result, _place: place });
+            let (id, noted, result, sent) = (flight.id, flight.noted, flight.land.subscribe(), flight.sent.clone());
+            return Joined::Followed(Ticket { id, noted, result, sent, place: Some(place) });
         }
         // An answer is stored before its flight is removed, and both happen before this lock was had.
         if let Some(answer) = settled() {
@@ -134,16 +144,23 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let id = table.next_id;
         table.next_id += 1;
         let (land, result) = watch::channel(None);
-        table.under_way.insert(key.clone(), Flight { id, noted, result: result.clone() });
+        let (land, sent) = (Arc::new(land), Arc::<AtomicBool>::default());
+        table.under_way.insert(key.clone(), Flight { id, noted, land: land.clone(), sent: sent.clone() });
         drop(table);
+        let fetch = fetch(Interest { land: land.clone(), sent: sent.clone() });
         let running = Running { table: self.table.clone(), key: key.clone(), id, land, on_end: Some(on_end) };
         self.tasks.spawn(running.run(fetch));
-        Joined::Led(Ticket { id, noted, result, _place: place })
+        Joined::Led(Ticket { id, noted, result, sent, place: Some(place) })
     }
 
     /// Whether a flight of this key is under way.
     pub fn is_under_way(&self, key: &Key) -> bool {
         self.lock().under_way.contains_key(key)
+    }
+
+    /// The keys of the flights under way.
+    pub fn keys_under_way(&self) -> Vec<Key> {
+        self.lock().under_way.keys().cloned().collect()
     }
 
     /// Flights under way, superseded ones too.
@@ -176,6 +193,28 @@ impl<T: Clone> Ticket<T> {
             Err(_) => Err(Lost::WaitedLongEnough),
         }
     }
+
+    /// Whether its fetch has been sent, or still waits for a place.
+    pub fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Gives up the place among those who wait, but not what the flight may bring.
+    pub fn leave_place(&mut self) {
+        self.place = None;
+    }
+}
+
+impl<T> Interest<T> {
+    /// Ends when nobody waits for the flight.
+    pub async fn gone(&self) {
+        self.land.closed().await;
+    }
+
+    /// The fetch is sent from now on.
+    pub fn sent(&self) {
+        self.sent.store(true, Ordering::Relaxed);
+    }
 }
 
 struct WaiterPlace(Arc<AtomicUsize>);
@@ -191,7 +230,7 @@ struct Running<T, S: FnOnce(FlightEnd, Option<&T>)> {
     table: Arc<Mutex<Table<T>>>,
     key: Key,
     id: u64,
-    land: watch::Sender<Option<T>>,
+    land: Arc<watch::Sender<Option<T>>>,
     on_end: Option<S>,
 }
 

@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 /// Memory is counted in pieces of this many bytes.
 const PIECE: u64 = 1024;
 /// The first piece of memory for a body of unknown length.
-const FIRST: usize = 64 * 1024;
+pub const FIRST: usize = 64 * 1024;
 /// From this many bytes on a body gets pages of its own.
 const LONG: usize = 1024 * 1024;
 

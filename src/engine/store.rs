@@ -1,21 +1,21 @@
 //! Answers in memory, bounded by bytes.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::StatusCode;
 use moka::notification::RemovalCause;
-use moka::ops::compute::Op;
+use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
 use super::metrics::Metrics;
+use crate::policy::http::attempts::Failed;
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Aging;
 use crate::policy::http::key::Key;
-use crate::policy::coherence::ledger::{Moment, Place, Tick};
+use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::representation::Prepared;
 
 /// What the store obeys.
@@ -38,30 +38,35 @@ pub struct Entry {
     pub noted: Tick,
     /// Where the last changes of what it is made from are written.
     pub places: Box<[Place]>,
+    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
+    pub variants: Option<Place>,
+    /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
+    pub nameless: bool,
     /// The age at which it expires because it was fetched while its scopes were unsettled.
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
     /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
     codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
-    /// Zero, or until when its refetch is not tried again.
-    failed_until: AtomicU64,
+    /// The last fetch that was to bring a newer one and failed.
+    failure: Mutex<Option<Failed>>,
 }
 
 impl Entry {
     /// An entry whose refetch has not failed.
     pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
-        let failed_until = AtomicU64::new(0);
         Self {
             answer,
             initial_age: Duration::ZERO,
             began,
             noted,
             places,
+            variants: None,
+            nameless: false,
             unsettled_expiry: None,
             fingerprint,
             codings: Default::default(),
-            failed_until,
+            failure: Mutex::default(),
         }
     }
 
@@ -79,15 +84,15 @@ impl Entry {
         &self.codings[coding as usize]
     }
 
-    /// Its refetch has failed: not again before then.
-    pub fn failed(&self, until: Moment) {
-        self.failed_until.fetch_max(until.0, Ordering::Relaxed);
+    /// Its refetch has failed: `judge` is told how it failed before, and says what follows.
+    pub fn failed(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
+        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        *failure = Some(judge(*failure));
     }
 
-    /// Until when its refetch is not tried again, if it has failed.
-    pub fn failed_until(&self) -> Option<Moment> {
-        let until = self.failed_until.load(Ordering::Relaxed);
-        (until > 0).then_some(Moment(until))
+    /// How its last refetch failed, if it did.
+    pub fn failure(&self) -> Option<Failed> {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
@@ -146,12 +151,18 @@ impl Store {
         self.cache.run_pending_tasks();
     }
 
-    /// Forgets what is kept for a key, unless it is from a later fetch than the one noted.
-    pub fn forget(&self, key: &Key, noted: Tick) {
-        self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
+    /// Forgets what is kept for a key, unless it is from a later fetch than the one noted; says whether there was any.
+    pub fn forget(&self, key: &Key, noted: Tick) -> bool {
+        let done = self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
             Some(stored) if stored.value().noted <= noted => Op::Remove,
             _ => Op::Nop,
         });
+        matches!(done, CompResult::Removed(_))
+    }
+
+    /// Everything that is kept.
+    pub fn all(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> {
+        self.cache.iter()
     }
 
     /// How many answers are kept, and their weight in bytes.

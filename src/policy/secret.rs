@@ -18,8 +18,8 @@ impl Secret {
         (!bytes.is_empty()).then(|| Self(bytes.into_boxed_slice()))
     }
 
-    /// The secret itself, as the key of a signature.
-    pub(super) fn key(&self) -> &[u8] {
+    /// The secret itself, as the key of a signature, or to be shown to whoever asks for it.
+    pub(crate) fn key(&self) -> &[u8] {
         &self.0
     }
 

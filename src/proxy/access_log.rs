@@ -1,83 +1,157 @@
 //! A request from its head to the end of its answer: counted and logged once, on every way out.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::outcome::Outcome;
+use crate::config::{LogClient, LogOnly, LogSettings};
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, Metrics, Raised, method_label};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
+use crate::policy::http::route_name::UNREAD;
+use crate::state::observation::Observation;
+
+/// What of a request is known from its head.
+#[derive(Clone)]
+pub struct About {
+    method: Method,
+    /// From a closed set.
+    route: &'static str,
+    request_id: HeaderValue,
+    client: Option<Client>,
+    /// A keyed hash: the identifier itself is a credential.
+    contact: Option<u64>,
+    /// Of the client's trace; in its closed form.
+    trace_id: Option<Box<str>>,
+}
+
+/// A client's address, as `log.client` wants it told.
+#[derive(Clone, Copy)]
+enum Client {
+    Whole(IpAddr),
+    Hash(u64),
+}
+
+impl Client {
+    fn new(how: LogClient, address: IpAddr, observation: &Observation) -> Option<Self> {
+        match how {
+            LogClient::Off => None,
+            LogClient::Whole => Some(Self::Whole(address.to_canonical())),
+            LogClient::Hash => Some(Self::Hash(observation.pseudonym_of_address(address.to_canonical()))),
+        }
+    }
+
+    fn told(self) -> String {
+        match self {
+            Self::Whole(address) => address.to_string(),
+            Self::Hash(hash) => format!("{hash:016x}"),
+        }
+    }
+}
+
+/// What is counted while a request is under way.
+#[derive(Default)]
+pub struct Tally {
+    /// Bytes of the request's body, as they come.
+    pub received: AtomicU64,
+    /// How long it waited for the upstream, in microseconds.
+    upstream: AtomicU64,
+}
+
+impl Tally {
+    /// Awaits something of the upstream's: the head of an answer, or a fetch that others share.
+    pub async fn waiting<T>(&self, waiting: impl Future<Output = T>) -> T {
+        let began = clock::now();
+        let result = waiting.await;
+        let took = u64::try_from(clock::since(began).as_micros()).unwrap_or(u64::MAX);
+        // Zero is for those who did not wait at all.
+        self.upstream.fetch_add(took.max(1), Ordering::Relaxed);
+        result
+    }
+}
+
+/// Which access lines are written.
+#[derive(Clone, Copy)]
+struct Wanted {
+    only: LogOnly,
+    slow: Duration,
+}
 
 /// A request from its head to the end of its answer. Counts and logs it exactly once, on every way out.
 pub struct Record {
     metrics: Arc<Metrics>,
     began: Instant,
-    method: Method,
-    request_id: HeaderValue,
-    /// A keyed hash: the identifier itself is a credential.
-    contact: Option<u64>,
-    /// Of the client's trace; in its closed form.
-    trace_id: Option<Box<str>>,
-    received: Arc<AtomicU64>,
+    about: About,
+    tally: Arc<Tally>,
     sent: u64,
     /// What is told if nobody says otherwise: the client left before there was an answer.
     ending: Ending,
     detail: Option<&'static str>,
+    error: Option<&'static str>,
     status: StatusCode,
-    logged: bool,
+    wanted: Wanted,
+    /// It is in the share of its kind that gets a line.
+    sampled: bool,
     _in_flight: Raised,
 }
 
 impl Record {
     /// Begins with a request's head.
-    pub fn begin(metrics: Arc<Metrics>, method: Method, request_id: HeaderValue) -> Self {
+    pub fn begin(metrics: Arc<Metrics>, settings: &LogSettings, method: Method, request_id: HeaderValue) -> Self {
         Self {
             began: clock::now(),
-            method,
-            request_id,
-            contact: None,
-            trace_id: None,
-            received: Arc::default(),
+            about: About { method, route: UNREAD, request_id, client: None, contact: None, trace_id: None },
+            tally: Arc::default(),
             sent: 0,
             ending: Ending::Failed,
             detail: Some("client-left"),
+            error: None,
             status: StatusCode::from_u16(499).expect("a status has three digits"),
-            logged: true,
+            wanted: Wanted { only: settings.only, slow: settings.slow },
+            sampled: true,
             _in_flight: Raised::new(&metrics.requests_in_flight),
             metrics,
         }
     }
 
-    /// Whom it is about, as a keyed hash.
-    pub fn about(&mut self, contact: u64) {
-        self.contact = Some(contact);
+    /// From where it came.
+    pub fn came_from(&mut self, how: LogClient, address: IpAddr, observation: &Observation) {
+        self.about.client = Client::new(how, address, observation);
+    }
+
+    /// What it asks for, by a name from a closed set, and whom it is about, as a keyed hash.
+    pub fn asks_for(&mut self, route: &'static str, contact: Option<u64>) {
+        (self.about.route, self.about.contact) = (route, contact);
     }
 
     /// Which trace of the client's it belongs to.
     pub fn belongs_to(&mut self, trace_id: &str) {
-        self.trace_id = Some(trace_id.into());
+        self.about.trace_id = Some(trace_id.into());
     }
 
-    /// Where the bytes of the request's body are counted.
-    pub fn received(&self) -> Arc<AtomicU64> {
-        self.received.clone()
+    /// Where bytes and waiting are counted.
+    pub fn tally(&self) -> Arc<Tally> {
+        self.tally.clone()
     }
 
-    /// The request's id.
-    pub fn request_id(&self) -> &HeaderValue {
-        &self.request_id
+    /// What its tunnel will be told of with, if it becomes one.
+    pub fn about(&self) -> About {
+        self.about.clone()
     }
 
-    /// The answer is ready: marks it, and tells of it when its body has ended.
-    pub fn end(mut self, mut response: Response<Body>, outcome: &Outcome, logged: bool) -> Response<Body> {
+    /// The answer is ready: marks it, and tells of it when its body has ended. `sampled`: it is in the share of its kind
+    /// that gets a line.
+    pub fn end(mut self, mut response: Response<Body>, outcome: &Outcome, sampled: bool) -> Response<Body> {
         self.ending = outcome.ending;
         self.detail = outcome.detail;
+        self.error = outcome.error;
         self.status = response.status();
-        self.logged = logged;
+        self.sampled = sampled;
         let headers = response.headers_mut();
         // Ours comes last, after those of caches nearer to the origin (RFC 9211 section 2); a kept answer's is empty.
         if headers.get(CACHE_STATUS).is_some_and(|field| !field.is_empty()) {
@@ -85,7 +159,7 @@ impl Record {
         } else {
             headers.insert(CACHE_STATUS, outcome.field());
         }
-        headers.insert(X_REQUEST_ID, self.request_id.clone());
+        headers.insert(X_REQUEST_ID, self.about.request_id.clone());
         if let Body::Whole(bytes) = response.body() {
             self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         }
@@ -97,30 +171,94 @@ impl Record {
         let detail = self.detail.replace("client-left");
         response.map(|body| Body::stream(Watched::guarded(body, Streamed { record: self, detail })))
     }
+
+    /// Nobody's fault but the upstream's or this side's.
+    fn has_failed(&self) -> bool {
+        self.ending == Ending::Failed && !matches!(self.detail, Some("client-left" | "client" | "cut-short"))
+    }
+
+    fn gets_a_line(&self, took: Duration) -> bool {
+        // A tunnel has its line when it ends.
+        if self.status == StatusCode::SWITCHING_PROTOCOLS {
+            return false;
+        }
+        let Wanted { only, slow } = self.wanted;
+        let is_slow = !slow.is_zero() && took >= slow;
+        let is_trouble = self.has_failed() || self.status.is_server_error() || self.detail == Some(STANDS_IN);
+        is_slow || (self.sampled && (only == LogOnly::All || is_trouble))
+    }
 }
+
+/// Why a kept answer stands in: the upstream fails.
+pub(crate) const STANDS_IN: &str = "upstream-failing";
 
 impl Drop for Record {
     fn drop(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
-        self.metrics.request_ended(self.ending, &self.method, self.status, took);
+        self.metrics.request_ended(self.ending, &self.about.method, self.status, took);
         if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
             self.metrics.payload_bytes_sent.inc_by(self.sent);
         }
-        if self.logged {
-            tracing::info!(
-                target: "anteroom::access",
-                outcome = self.ending.label(),
-                method = method_label(&self.method),
-                status = self.status.as_u16(),
-                detail = self.detail,
-                duration_ms = (took.as_secs_f64() * 1e6).round() / 1e3,
-                received = self.received.load(Ordering::Relaxed),
-                sent = self.sent,
-                contact = self.contact.map(|hash| format!("{hash:016x}")),
-                request_id = self.request_id.to_str().unwrap_or_default(),
-                trace_id = self.trace_id.as_deref(),
-            );
+        if self.gets_a_line(took) {
+            let upstream = self.tally.upstream.load(Ordering::Relaxed);
+            Line {
+                outcome: self.ending,
+                status: self.status.as_u16(),
+                detail: self.detail,
+                error: self.error,
+                took,
+                upstream: (upstream > 0).then(|| Duration::from_micros(upstream)),
+                received: self.tally.received.load(Ordering::Relaxed),
+                sent: self.sent,
+                warns: self.has_failed(),
+            }
+            .write(&self.about);
         }
+    }
+}
+
+/// One access line.
+struct Line {
+    outcome: Ending,
+    status: u16,
+    detail: Option<&'static str>,
+    error: Option<&'static str>,
+    took: Duration,
+    upstream: Option<Duration>,
+    received: u64,
+    sent: u64,
+    warns: bool,
+}
+
+/// With three digits behind the point.
+fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+impl Line {
+    fn write(self, about: &About) {
+        macro_rules! line {
+            ($level:ident) => {
+                tracing::$level!(
+                    target: "anteroom::access",
+                    outcome = self.outcome.label(),
+                    method = method_label(&about.method),
+                    route = about.route,
+                    status = self.status,
+                    detail = self.detail,
+                    error = self.error,
+                    duration_ms = milliseconds(self.took),
+                    upstream_ms = self.upstream.map(milliseconds),
+                    received = self.received,
+                    sent = self.sent,
+                    client = about.client.map(Client::told),
+                    contact = about.contact.map(|hash| format!("{hash:016x}")),
+                    request_id = about.request_id.to_str().ok().filter(|id| !id.is_empty()),
+                    trace_id = about.trace_id.as_deref(),
+                )
+            };
+        }
+        if self.warns { line!(warn) } else { line!(info) }
     }
 }
 
@@ -143,4 +281,66 @@ impl Guard for Streamed {
     fn broken(&mut self) {
         self.record.detail = Some("cut-short");
     }
+}
+
+/// A tunnel, from the switching of protocols to its end, when it gets its line.
+pub struct TunnelRecord {
+    about: About,
+    began: Instant,
+    only: LogOnly,
+    /// Bytes from the client, and to it.
+    passed: Arc<[AtomicU64; 2]>,
+}
+
+impl TunnelRecord {
+    /// Begins when the protocols are switched.
+    pub fn begin(about: About, settings: &LogSettings) -> Self {
+        Self { about, began: clock::now(), only: settings.only, passed: Arc::default() }
+    }
+
+    /// Counts what comes from the client.
+    pub fn received(&self) -> impl FnMut(&[u8]) + Send + 'static {
+        self.counting(0)
+    }
+
+    /// Counts what goes to the client.
+    pub fn sent(&self) -> impl FnMut(&[u8]) + Send + 'static {
+        self.counting(1)
+    }
+
+    fn counting(&self, way: usize) -> impl FnMut(&[u8]) + Send + 'static {
+        let passed = self.passed.clone();
+        move |piece| {
+            passed[way].fetch_add(piece.len() as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for TunnelRecord {
+    fn drop(&mut self) {
+        // One that lasts long is not slow.
+        if self.only != LogOnly::All {
+            return;
+        }
+        let [received, sent] = [0, 1].map(|way: usize| self.passed[way].load(Ordering::Relaxed));
+        let (outcome, status) = (Ending::Pass, StatusCode::SWITCHING_PROTOCOLS.as_u16());
+        let (took, detail) = (clock::since(self.began), Some("tunnel-ended"));
+        let line = Line { outcome, status, detail, error: None, took, upstream: None, received, sent, warns: false };
+        line.write(&self.about);
+    }
+}
+
+/// What never became a request, since it could not be read: it has a line all the same, with the status that it was
+/// given, if any.
+pub fn log_unread(settings: &LogSettings, observation: &Observation, address: IpAddr, status: StatusCode, detail: &'static str) {
+    if settings.only != LogOnly::All {
+        return;
+    }
+    let client = Client::new(settings.client, address, observation);
+    let method = Method::from_bytes(b"UNREAD").expect("a token");
+    let request_id = HeaderValue::from_static("");
+    let about = About { method, route: UNREAD, request_id, client, contact: None, trace_id: None };
+    let (outcome, status, took) = (Ending::Refused, status.as_u16(), Duration::ZERO);
+    let detail = Some(detail);
+    Line { outcome, status, detail, error: None, took, upstream: None, received: 0, sent: 0, warns: false }.write(&about);
 }

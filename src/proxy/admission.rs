@@ -1,27 +1,33 @@
 //! What becomes of a fetched answer: checked, made ready, stored or not, and for whom it is.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::response::Parts;
 use http::{HeaderValue, StatusCode};
 
 use super::collect::{Collected, body_error, collect};
-use super::contact::contact_of;
+use super::contact::{Asked, Who};
+use super::no_list;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
-use crate::engine::fetch_result::{Failure, FetchResult, Private};
+use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::http::client::Client;
+use crate::policy::http::attempts::{is_about_the_asker, retry_after};
 use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
+use crate::policy::coherence::answer_ids::canonical_uuid;
 use crate::policy::http::key::Key;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::representation::{Prepared, Received, own_etag};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
 use crate::state::State;
+use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
 
 /// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
@@ -40,7 +46,7 @@ pub(super) struct Admission<'f> {
     /// The tick noted before anything was sent.
     pub(super) noted: Tick,
     /// For whom the upstream was asked.
-    pub(super) peer: &'f HeaderValue,
+    pub(super) peer: &'f Client,
     /// When the fetch began: its answer's age counts from there.
     pub(super) began: Instant,
 }
@@ -51,30 +57,40 @@ type Checked = (payload::Outcome, Option<HeaderValue>);
 impl Admission<'_> {
     /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
     /// captured one, not of whatever is stored by now.
-    pub(super) fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
+    pub(super) async fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
         let mut places = captured.places.to_vec();
-        places.extend(self.state.invalidation.path_places(self.key));
-        // An empty list names nobody: it may be as empty as before, and another contact's.
-        let known = self.state.invalidation.identities.contact(self.key.inbox(), self.key.contact());
-        places.extend(known.map(|contact| self.state.invalidation.ledger.place(&Scope::Contact(contact))));
+        places.extend(self.path_places());
+        // An empty list may be as empty as before, and another contact's.
+        let known = !captured.nameless || self.own_up(&mut places).await;
         let initial_age = initial_age(&head.headers);
         let wants_no_store = has_directive(&head.headers, "no-store");
         let answer = captured.answer.refreshed(head.headers, head.version, clock::http_date());
-        let entry = self.entry_of(answer, places, initial_age);
-        self.store_or_forget(entry, head.status, !wants_no_store, false)
+        let entry = self.entry_of(answer, places, initial_age, captured.nameless);
+        self.store_or_forget(entry, head.status, known && !wants_no_store, !known)
     }
 
+    /// An error of the upstream, or a refusal: nothing that is kept changes by it.
     pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
             Read::Longer(_) => Bytes::new(),
         };
-        let prepared = self.prepared(head, body);
-        Ok(FetchResult::Failed(Failure::Answered(Arc::new(prepared))))
+        let retry_after = retry_after(&head.headers, clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default());
+        let asker = is_about_the_asker(head.status).then(|| self.peer.forwarded_for.clone());
+        let answer = Arc::new(self.prepared(head, body));
+        Ok(FetchResult::Failed(Failure::Answered(ErrorAnswer { answer, retry_after, asker })))
     }
 
     /// An answer that is not an error of the upstream: stored if it may be, and who may have it.
     pub(super) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+        if let Some(what) = self.no_list(&head) {
+            no_list::tell(self.state, head.status, what, None);
+            if head.status.is_redirection() {
+                // Where it leads may depend on how this one reader asked; and it says nothing of what is kept.
+                return Ok(self.for_one(head, body, "not_storable"));
+            }
+        }
         if !is_shareable(head.status, &head.headers) {
             return Ok(self.private(head, body, "not_storable"));
         }
@@ -88,7 +104,7 @@ impl Admission<'_> {
             StatusCode::OK => Ok(self.list(head, body).await),
             StatusCode::NOT_FOUND => Ok(self.missing(head, body)),
             status => {
-                let entry = self.entry(head, body, None, self.path_places());
+                let entry = self.entry(head, body, None, self.path_places(), false);
                 Ok(self.store_or_forget(entry, status, false, true))
             }
         }
@@ -105,29 +121,33 @@ impl Admission<'_> {
             }
             Ok(checked) => self.good_list(head, body, checked).await,
             Err(why) => {
-                if self.state.observation.may_tell_of_violations(clock::now()) {
-                    tracing::warn!(%why, "a 200 of the upstream is not a list");
+                if self.no_list(&head).is_none() {
+                    no_list::tell(self.state, StatusCode::OK, NoList::OtherBody, Some(&why));
                 }
                 if enforces {
                     return FetchResult::Failed(Failure::BreaksContract(why.to_string().into()));
                 }
                 // A maintenance page says nothing of the list: what is stored stays.
-                let entry = self.entry(head, body, None, self.path_places());
+                let entry = self.entry(head, body, None, self.path_places(), false);
                 FetchResult::Answer { entry, status: StatusCode::OK, stored: false, only_early: true }
             }
         }
     }
 
     /// A list that may be served: its scopes and what it teaches, then the store.
-    async fn good_list(&self, head: Parts, body: Bytes, (mut list, own_etag): Checked) -> FetchResult {
-        let Self { state, active, key, noted, peer, .. } = self;
-        match list.scopes.contacts[..] {
-            [] => list.scopes.contacts.extend(contact_of(state, active, key.inbox(), key.contact(), peer).await),
-            [only] => state.invalidation.learn(*noted, key.inbox(), key.contact(), only),
-            _ => {}
-        }
+    async fn good_list(&self, head: Parts, body: Bytes, (list, own_etag): Checked) -> FetchResult {
+        let Self { state, active, key, noted, began, .. } = self;
         let mut places = self.path_places();
         places.extend(self.body_places(&list.scopes));
+        let nameless = list.scopes.contacts.is_empty();
+        if let [only] = list.scopes.contacts[..] {
+            let whose = active.whose(key.inbox(), key.contact());
+            state.invalidation.learn(Shown { whose, noted: *noted, began: *began }, only);
+        }
+        if let [account] = list.scopes.accounts[..] {
+            state.invalidation.identities.learn_account(active.fingerprint, key.inbox(), account);
+        }
+        let known = if nameless { self.own_up(&mut places).await } else { !list.scopes.too_many_contacts };
         let counted = if list.changed {
             let beside = state.cache.memory.adopt(list.body.clone());
             // The upstream's body goes; if there was no room beside it, there may be now.
@@ -138,23 +158,42 @@ impl Admission<'_> {
         };
         let has_room = counted.is_ok();
         let wants_no_store = has_directive(&head.headers, "no-store");
-        let known = !list.scopes.contacts.is_empty() && !list.scopes.too_many_contacts;
-        let entry = self.entry(head, counted.unwrap_or(list.body), own_etag, places);
+        let entry = self.entry(head, counted.unwrap_or(list.body), own_etag, places, nameless);
         self.store_or_forget(entry, StatusCode::OK, known && has_room && !wants_no_store, !known)
+    }
+
+    /// Finds out whose a list is that names nobody, and adds where it is written that this has changed; whether it was
+    /// found out.
+    async fn own_up(&self, places: &mut Vec<Place>) -> bool {
+        let Self { state, active, key, peer, .. } = *self;
+        let (inbox, source) = (key.inbox(), key.contact());
+        let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
+            return false;
+        };
+        places.extend(state.invalidation.identity_places(source, contact));
+        places.extend([Scope::Contact(contact), Scope::Nameless].map(|scope| state.invalidation.ledger.place(&scope)));
+        true
     }
 
     /// A 404: an answer, not a failure.
     fn missing(&self, head: Parts, body: Bytes) -> FetchResult {
         let Self { state, active, key, .. } = self;
         let mut places = self.path_places();
-        places.push(state.invalidation.ledger.place(&Scope::Missing(key.inbox())));
+        let scopes = [Scope::Missing(key.inbox()), Scope::IdentityOfSource(key.contact()), Scope::Nameless];
+        places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
-        let entry = self.entry(head, body, None, places);
+        let entry = self.entry(head, body, None, places, false);
         self.store_or_forget(entry, StatusCode::NOT_FOUND, store, false)
     }
 
     fn path_places(&self) -> Vec<Place> {
         self.state.invalidation.path_places(self.key).to_vec()
+    }
+
+    /// What the head tells to be no list.
+    fn no_list(&self, head: &Parts) -> Option<NoList> {
+        let asked = self.active.upstream.base().join(&self.key.path_and_query()).ok()?;
+        NoList::of_head(head.status, &head.headers, &asked)
     }
 
     fn count_list(&self, checked: Result<&payload::Outcome, &NotAList>) {
@@ -201,6 +240,7 @@ impl Admission<'_> {
     fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
         let ledger = &self.state.invalidation.ledger;
         let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
+        places.extend(scopes.accounts.iter().map(|id| ledger.place(&Scope::Account(*id))));
         let unnamed = scopes.accounts.is_empty() && !scopes.display_ids.is_empty();
         let many = unnamed
             || scopes.too_many_uuids
@@ -209,7 +249,8 @@ impl Admission<'_> {
         if many {
             places.push(ledger.place(&Scope::AnyConversation));
         } else {
-            places.extend(scopes.uuids.iter().map(|uuid| ledger.place(&Scope::Conversation(uuid))));
+            let uuid_place = |uuid: &String| ledger.place(&Scope::Conversation(&canonical_uuid(uuid)));
+            places.extend(scopes.uuids.iter().map(uuid_place));
             let named = scopes.conversations().map(|(account, display)| Scope::AccountConversation(account, display));
             places.extend(named.map(|scope| ledger.place(&scope)));
         }
@@ -230,23 +271,34 @@ impl Admission<'_> {
     }
 
     /// An answer made ready, with its own validator if it has one, and what it was made from.
-    fn entry(&self, head: Parts, body: Bytes, own_etag: Option<HeaderValue>, places: Vec<Place>) -> Arc<Entry> {
+    fn entry(
+        &self,
+        head: Parts,
+        body: Bytes,
+        own_etag: Option<HeaderValue>,
+        places: Vec<Place>,
+        nameless: bool,
+    ) -> Arc<Entry> {
         let initial_age = initial_age(&head.headers);
         let answer = self.prepared(head, body);
         let answer = match own_etag {
             Some(etag) => answer.made_anew(etag),
             None => answer,
         };
-        self.entry_of(answer, places, initial_age)
+        self.entry_of(answer, places, initial_age, nameless)
     }
 
-    fn entry_of(&self, answer: Prepared, places: Vec<Place>, initial_age: Duration) -> Arc<Entry> {
+    fn entry_of(&self, answer: Prepared, places: Vec<Place>, initial_age: Duration, nameless: bool) -> Arc<Entry> {
         let mut places = places;
         places.sort_unstable();
         places.dedup();
         let unsettled_until = self.state.invalidation.ledger.unsettled_until(&places);
         let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
         entry.initial_age = initial_age;
+        if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {
+            entry.variants = Some(self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list())));
+        }
+        entry.nameless = nameless;
         if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
             entry.unsettled_expiry = Some(unsettled_expiry(clock::since(self.began)));
         }
@@ -255,18 +307,31 @@ impl Admission<'_> {
 
     /// An authoritative answer that is not kept removes the older one.
     fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
+        // What readers of one origin see puts older answers for those of others out of date.
+        if let Some(variants) = entry.variants
+            && self.state.cache.shows_something_new(self.key, &entry)
+        {
+            self.state.invalidation.ledger.supersede(variants, entry.noted);
+        }
         if keep {
             let bytes = entry.answer.body.len() as u64;
             self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);
             self.state.cache.store.put(self.key.clone(), entry.clone());
-        } else {
+        }
+        // In this order: a purge looks through the store after it has been noted.
+        let stored = keep && !self.state.invalidation.is_purged(&entry);
+        if !stored {
             self.state.cache.store.forget(self.key, self.noted);
         }
-        FetchResult::Answer { entry, status, stored: keep, only_early }
+        FetchResult::Answer { entry, status, stored, only_early }
     }
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.store.forget(self.key, self.noted);
+        self.for_one(head, body, why)
+    }
+
+    fn for_one(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.unshareable.insert(self.key.clone(), why);
         FetchResult::Private(Private::new(head, body, why))
     }

@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use http::StatusCode;
 
+use super::fetch::Purpose;
 use super::request::ClientRequest;
 use super::staleness::audit_ended;
 use crate::engine::clock;
@@ -33,11 +34,11 @@ impl ClientRequest {
         let Measuring { fetches, rests_until, .. } = &self.state.observation.staleness;
         let rests = self.state.invalidation.epoch.moment(clock::now()) < Moment(rests_until.load(Ordering::Relaxed));
         let in_flight = &self.state.upstream.in_flight;
-        if rests || entry.failed_until().is_some() || in_flight.available_permits() * 2 <= *fetches {
+        if rests || entry.failure().is_some() || in_flight.free() * 2 <= *fetches {
             return false;
         }
-        let Ok(permit) = in_flight.clone().try_acquire_owned() else { return false };
-        let joined = self.state.cache.flights.join(key, |_, _| true, || None, || self.begin(key, Some(permit)));
+        let Some(place) = in_flight.take_free() else { return false };
+        let joined = self.state.cache.flights.join(key, |_, _| true, || None, || self.begin(key, Purpose::Audit(place)));
         matches!(joined, Joined::Led(_))
     }
 }

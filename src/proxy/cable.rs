@@ -36,6 +36,7 @@ fn overheard(state: &State, text: &str) -> CableResult {
         // Its keys are not where they are known to be.
         return CableResult::NotUnderstood;
     }
+    state.invalidation.moved(&heard);
     state.invalidation.changed(touched, InvalidationSource::Cable);
     if let Some(token) = subscriber {
         match touched.contacts[..] {

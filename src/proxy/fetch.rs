@@ -1,18 +1,22 @@
 //! A shared fetch: one request to the upstream whose answer may be kept and given to anyone who asks for its key.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, StatusCode, header};
-use tokio::sync::OwnedSemaphorePermit;
 
 use super::admission::Admission;
 use crate::engine::body::{Body, Guard};
 use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult};
+use crate::engine::flights::Interest;
+use crate::engine::places::Place;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Exchange;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::client::Client;
+use crate::policy::http::attempts::is_about_the_asker;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::state::State;
@@ -30,16 +34,30 @@ pub struct Fetch {
     pub noted: Tick,
     /// What was kept then: revalidated, if it has a validator that may be trusted.
     pub captured: Option<Arc<Entry>>,
-    /// The address of the reader who led; the upstream may limit rates by it.
-    pub peer: HeaderValue,
-    /// Its place among the fetches at once, if it was begun only because there was one; else it waits for one.
-    pub permit: Option<OwnedSemaphorePermit>,
+    /// The reader who led; the upstream may limit rates by his address.
+    pub peer: Client,
+    /// The Anterooms that the leader's request has passed.
+    pub chain: Option<HeaderValue>,
+    /// Who that is where clients take turns.
+    pub client: IpAddr,
+    /// What it was begun for.
+    pub purpose: Purpose,
+}
+
+/// What a fetch is begun for.
+pub enum Purpose {
+    /// Readers: it waits for a place as long as one of them waits for it.
+    ForReaders,
+    /// To be there before readers wait: it waits for a place as long as a reader would.
+    Behind,
+    /// An audit, only because there was a place.
+    Audit(Place),
 }
 
 /// An exchange under way, with its place among the fetches at once: both end with the answer's body.
 struct UnderWay {
     exchange: Exchange,
-    _permit: OwnedSemaphorePermit,
+    _place: Place,
 }
 
 impl Guard for UnderWay {
@@ -50,28 +68,46 @@ impl Guard for UnderWay {
     fn whole(&mut self) {
         self.exchange.whole();
     }
+
+    fn broken(&mut self) {
+        self.exchange.broken();
+    }
 }
 
 impl Fetch {
-    /// Fetches, within the deadline. Stores what may be stored.
-    pub async fn run(mut self) -> FetchResult {
-        let permit = self.permit.take();
-        match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(permit)).await {
+    /// Waits for a place and fetches, from then on within the deadline. Stores what may be stored.
+    pub async fn run(mut self, interest: Interest<FetchResult>) -> FetchResult {
+        let Some(place) = self.place(&interest).await else { return FetchResult::NotSent };
+        interest.sent();
+        match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(place)).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => FetchResult::Failed(Failure::Upstream(error)),
-            Err(_) => FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout)),
+            Err(_) => {
+                self.active.upstream.health().failed(UpstreamError::Timeout);
+                FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout))
+            }
         }
     }
 
-    async fn run_without_deadline(&self, permit: Option<OwnedSemaphorePermit>) -> Result<FetchResult, UpstreamError> {
-        let permit = match permit {
-            Some(permit) => permit,
-            None => self.state.upstream.in_flight.clone().acquire_owned().await.expect("never closed"),
-        };
+    /// A place among the fetches at once; none if it is wanted no longer.
+    async fn place(&mut self, interest: &Interest<FetchResult>) -> Option<Place> {
+        let take = self.state.upstream.in_flight.take(self.client);
+        match std::mem::replace(&mut self.purpose, Purpose::ForReaders) {
+            Purpose::Audit(place) => Some(place),
+            Purpose::Behind => tokio::time::timeout(self.active.config.flights.wait, take).await.ok(),
+            Purpose::ForReaders => tokio::select! {
+                biased;
+                () = interest.gone() => None,
+                place = take => Some(place),
+            },
+        }
+    }
+
+    async fn run_without_deadline(&self, place: Place) -> Result<FetchResult, UpstreamError> {
         let began = clock::now();
         let asked_if = self.condition();
         let request = self.request(asked_if.as_ref()).ok_or(UpstreamError::Malformed)?;
-        let under_way = UnderWay { exchange: self.active.upstream.exchange(), _permit: permit };
+        let under_way = UnderWay { exchange: self.active.upstream.exchange(), _place: place };
         let response = self.active.upstream.send(request).await?;
         let (head, body) = response.into_parts();
         let body = self.active.upstream.watch(body, under_way);
@@ -80,10 +116,10 @@ impl Fetch {
         match head.status {
             StatusCode::NOT_MODIFIED if asked_if.is_some() => {
                 let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;
-                Ok(admission.refreshed(captured, head))
+                Ok(admission.refreshed(captured, head).await)
             }
             status if status.is_informational() || status == StatusCode::NOT_MODIFIED => Err(UpstreamError::Malformed),
-            status if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+            status if status.is_server_error() || is_about_the_asker(status) => {
                 admission.failed(head, body).await
             }
             _ => admission.answered(head, body).await,
@@ -93,14 +129,18 @@ impl Fetch {
     /// The request, from the key and an allow-list; `None` if it cannot be written.
     fn request(&self, asked_if: Option<&HeaderValue>) -> Option<Request<Body>> {
         let request_id = self.state.observation.request_id();
-        let mut request = self.active.own_request(&self.key.path_and_query(), &request_id)?;
+        let mut request = self.active.own_request(&self.key.path_and_query(), &request_id, &self.peer)?;
         // An origin, so that the answer shows what readers with one may get: the upstream's own, which tells nothing,
         // unless it tells origins apart.
         let base = self.active.upstream.base();
         let origin = self.key.origin().map_or_else(|| format!("{}://{}", base.scheme, base.authority), str::to_owned);
         let fields = request.headers_mut();
         fields.insert(header::ORIGIN, HeaderValue::try_from(origin).ok()?);
-        fields.insert("x-forwarded-for", self.peer.clone());
+        if let Some(chain) = &self.chain
+            && let Some(own) = fields.insert(header::VIA, chain.clone())
+        {
+            fields.append(header::VIA, own);
+        }
         if let Some(etag) = asked_if {
             fields.insert(header::IF_NONE_MATCH, etag.clone());
         }

@@ -1,26 +1,29 @@
 //! Flights of lists: joined, begun, and what follows from their end.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tower::retry::budget::Budget;
-
-use super::fetch::Fetch;
+use super::fetch::{Purpose, Fetch};
 use super::request::ClientRequest;
 use super::staleness::Refetch;
 use crate::engine::clock;
-use crate::engine::fetch_result::FetchResult;
-use crate::engine::flights::{FlightEnd, Joined, NewFlight};
+use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult};
+use crate::engine::flights::{FlightEnd, Interest, Joined, NewFlight};
 use crate::engine::metrics::InvalidationSource;
+use crate::engine::refusals::Refusal;
 use crate::engine::store::Entry;
-use crate::policy::coherence::ledger::Tick;
+use crate::policy::coherence::ledger::{Moment, Tick};
+use crate::policy::http::attempts::{Attempt, Failed, PAUSE};
 use crate::policy::http::freshness::{Freshness, judge};
 use crate::policy::http::key::Key;
-use crate::state::State;
+use crate::policy::http::representation::Prepared;
+use crate::policy::http::via::chain;
 
-/// A failing upstream is asked at most this often for one key that has an answer to stand in.
-const BACK_OFF: Duration = Duration::from_secs(1);
+/// How a fetch begins.
+type Fetching = Box<dyn FnOnce(Interest<FetchResult>) -> Pin<Box<dyn Future<Output = FetchResult> + Send>>>;
+/// What follows from its end.
+type Landing = Box<dyn FnOnce(FlightEnd, Option<&FetchResult>) + Send>;
 
 impl ClientRequest {
     pub(crate) fn stored(&self, key: &Key) -> Option<Arc<Entry>> {
@@ -30,16 +33,41 @@ impl ClientRequest {
     /// Starts a flight nobody waits for, unless one is under way or the upstream is to be left alone.
     pub(crate) fn refresh_behind(&self, key: &Key, entry: &Arc<Entry>, now: Instant) {
         if self.may_ask_again(key, entry, now) {
-            drop(self.join(key, false, |_, noted| self.is_current_path(key, noted)));
+            drop(self.join_or_begin(key, false, Purpose::Behind, |_, noted| self.is_current_path(key, noted)));
         }
     }
 
-    /// Whether the upstream may be asked for what there is an answer of: if it failed the last time, at most once a
-    /// second for this key, and for all keys together within the budget.
+    /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has
+    /// come from it since: at most once in a while for this key, and for all keys together within the budget.
     pub(crate) fn may_ask_again(&self, key: &Key, entry: &Entry, now: Instant) -> bool {
-        let Some(until) = entry.failed_until() else { return true };
-        let waited = until <= self.state.invalidation.epoch.moment(now);
-        waited && !self.state.cache.flights.is_under_way(key) && self.state.upstream.retries.withdraw()
+        let upstream = &self.state.upstream;
+        let now = self.state.invalidation.epoch.moment(now);
+        let mut refusals = upstream.refusals.met(key, || self.forwarded_for());
+        if refusals.any(|refusal| self.holds(&refusal, now)) {
+            return false;
+        }
+        match upstream.attempt(entry.failure(), now) {
+            Attempt::AsUsual => true,
+            Attempt::Probe => !self.state.cache.flights.is_under_way(key) && upstream.may_probe(),
+            Attempt::NotYet => false,
+        }
+    }
+
+    /// The refusal that this reader gets instead of a fetch, and how long it still holds: the upstream said for how long
+    /// it cannot, or will not for him.
+    pub(crate) fn refused_already(&self, key: &Key, now: Instant) -> Option<(Arc<Prepared>, Duration)> {
+        let moment = self.state.invalidation.epoch.moment(now);
+        let mut refusals = self.state.upstream.refusals.met(key, || self.forwarded_for());
+        refusals.find_map(|refusal| {
+            let answer = refusal.answer.as_ref().filter(|_| self.holds(&refusal, moment))?;
+            let Moment(left) = refusal.failed.until();
+            Some((answer.clone(), Duration::from_millis(left.saturating_sub(moment.0))))
+        })
+    }
+
+    fn holds(&self, refusal: &Refusal, now: Moment) -> bool {
+        let attempt = self.state.upstream.attempt(Some(refusal.failed), now);
+        refusal.fingerprint == self.active.fingerprint && attempt == Attempt::NotYet
     }
 
     pub(crate) fn is_current_path(&self, key: &Key, noted: Tick) -> bool {
@@ -48,7 +76,13 @@ impl ClientRequest {
 
     /// Joins the flight of a key, or begins one: `instead` of one that this reader has given up on, which is out of
     /// date from then on. Only who begins says so, else each of those who gave up would do away with the new one.
-    pub(crate) fn join(&self, key: &Key, instead: bool, is_joinable: impl FnOnce(u64, Tick) -> bool) -> Joined<FetchResult> {
+    pub(crate) fn join_or_begin(
+        &self,
+        key: &Key,
+        instead: bool,
+        purpose: Purpose,
+        is_joinable: impl FnOnce(u64, Tick) -> bool,
+    ) -> Joined<FetchResult> {
         let settled = || {
             let entry = self.stored(key)?;
             let now = clock::now();
@@ -63,19 +97,15 @@ impl ClientRequest {
             if instead {
                 self.state.invalidation.invalidate_list(key, InvalidationSource::Flight);
             }
-            self.begin(key, None)
+            self.begin(key, purpose)
         };
         self.state.cache.flights.join(key, is_joinable, settled, begin)
     }
 
-    /// Begins a flight; an audit has its `permit` already.
-    pub(crate) fn begin(
-        &self,
-        key: &Key,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> NewFlight<impl Future<Output = FetchResult> + Send + use<>, impl FnOnce(FlightEnd, Option<&FetchResult>) + Send + use<>>
-    {
-        let noted = self.state.invalidation.ledger.now();
+    /// Begins a flight.
+    pub(crate) fn begin(&self, key: &Key, purpose: Purpose) -> NewFlight<Fetching, Landing> {
+        // Its own: of two answers to one list it says which was asked for later.
+        let noted = self.state.invalidation.ledger.own_tick();
         // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
         let active = self.state.active();
         let captured = self.state.cache.store.get(key);
@@ -84,7 +114,7 @@ impl ClientRequest {
             active: active.clone(),
             key: key.clone(),
             captured: captured.clone(),
-            audits: permit.is_some(),
+            audits: matches!(purpose, Purpose::Audit(_)),
         };
         let fetch = Fetch {
             state: self.state.clone(),
@@ -92,35 +122,81 @@ impl ClientRequest {
             key: key.clone(),
             noted,
             captured,
-            peer: self.forwarded_for(),
-            permit,
+            peer: self.client(),
+            chain: chain(&self.head.headers),
+            client: self.client_network(),
+            purpose,
         };
         let on_end = move |on_end: FlightEnd, result: Option<&FetchResult>| {
-            // A failed audit is no reason to spare the upstream a reader's fetch later.
-            let to_be_spared = refetch.captured.as_deref().filter(|_| !refetch.audits);
-            land(&refetch.state, &refetch.key, to_be_spared, on_end, result);
+            land(&refetch, on_end, result);
             refetch.result(result);
         };
-        NewFlight { noted, fetch: fetch.run(), on_end }
+        let fetch: Fetching = Box::new(move |interest| Box::pin(fetch.run(interest)));
+        NewFlight { noted, fetch, on_end: Box::new(on_end) }
     }
 }
 
-/// What follows from a flight's end, before anybody has what it brought. If it failed, the upstream is to be spared
-/// another one for this entry for a while.
-fn land(state: &State, key: &Key, to_be_spared: Option<&Entry>, on_end: FlightEnd, result: Option<&FetchResult>) {
+/// What follows from a flight's end, before anybody has what it brought.
+fn land(flight: &Refetch, on_end: FlightEnd, result: Option<&FetchResult>) {
+    let Refetch { state, key, .. } = flight;
+    let superseded = on_end == FlightEnd::Arrived { superseded: true };
     let label = match (on_end, result) {
+        (FlightEnd::Arrived { superseded }, Some(result)) if !superseded || matches!(result, FetchResult::NotSent) => {
+            result.label()
+        }
         (FlightEnd::Arrived { superseded: true }, _) => "superseded",
-        (FlightEnd::Arrived { superseded: false }, Some(result)) => result.label(),
         (FlightEnd::Arrived { .. } | FlightEnd::Dropped, _) => "dropped",
     };
     state.metrics.flight_ends.with_label_values(&[label]).inc();
-    if on_end == (FlightEnd::Arrived { superseded: true }) {
+    if superseded && !matches!(result, Some(FetchResult::NotSent)) {
         // Its readers may see something newer than what its successor brought, though it began earlier.
         state.invalidation.invalidate_list(key, InvalidationSource::Flight);
     }
-    if !matches!(result, None | Some(FetchResult::Failed(_))) {
-        state.upstream.retries.deposit();
-    } else if let Some(entry) = to_be_spared {
-        entry.failed(state.invalidation.epoch.moment_after(clock::now(), BACK_OFF));
+    match result {
+        Some(FetchResult::Answer { .. } | FetchResult::Private(_)) => {
+            state.upstream.succeeded();
+            state.upstream.refusals.forget(key);
+        }
+        Some(FetchResult::NotSent) => {}
+        Some(FetchResult::Failed(Failure::Answered(error))) => spare_after(flight, error),
+        Some(FetchResult::Failed(_)) | None => spare(flight),
     }
+}
+
+/// The upstream is to be spared another fetch for the captured entry for a while. A failed audit is no reason to spare it
+/// a reader's fetch.
+fn spare(Refetch { state, captured, audits, .. }: &Refetch) {
+    if *audits {
+        return;
+    }
+    let (epoch, now) = (&state.invalidation.epoch, clock::now());
+    let judge = |earlier| state.upstream.failed(earlier, epoch.moment(now), epoch.moment_after(now, PAUSE));
+    match captured {
+        Some(entry) => entry.failed(judge),
+        None => drop(judge(None)),
+    }
+}
+
+/// The same after an answer that is an error: for as long as the upstream said, and for whom it was.
+fn spare_after(flight: &Refetch, error: &ErrorAnswer) {
+    let Refetch { state, active, key, captured, .. } = flight;
+    if error.asker.is_none() {
+        spare(flight);
+    }
+    // A refusal that says for how long it holds is for readers without another answer, too.
+    let pause = match (error.retry_after, &error.asker) {
+        (Some(told), _) => told,
+        (None, Some(_)) if captured.is_some() => PAUSE,
+        (None, _) => return,
+    };
+    let (epoch, now) = (&state.invalidation.epoch, clock::now());
+    let until = epoch.moment_after(now, pause);
+    let failed = if error.asker.is_some() {
+        Failed::for_one_asker(until)
+    } else {
+        let earlier = state.upstream.refusals.of_all(key).map(|refusal| refusal.failed);
+        state.upstream.failed(earlier, epoch.moment(now), until)
+    };
+    let answer = error.retry_after.map(|_| error.answer.clone());
+    state.upstream.refusals.note(key, error.asker.clone(), Refusal { failed, fingerprint: active.fingerprint, answer });
 }

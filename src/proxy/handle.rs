@@ -1,76 +1,111 @@
 //! The request path, from the top: what a request is, and which room answers it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
 use super::access_log::Record;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
+use crate::engine::clock;
 use crate::engine::metrics::Ending;
+use crate::policy::http::client::Side;
 use crate::policy::http::headers::{self, usable_request_id};
-use crate::policy::http::route::{Refusal, Route, Rules, classify};
+use crate::policy::http::framing;
+use crate::policy::http::route::{Refusal, Route, Rules, Target, classify};
+use crate::policy::http::route_name;
+use crate::policy::http::target;
 use crate::state::State;
+use crate::state::observation::Observation;
 
 /// Answers a request.
-pub async fn handle(state: Arc<State>, peer: SocketAddr, request: Request<Body>) -> Response<Body> {
+pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<Body>) -> Response<Body> {
+    let side = side.into();
     let active = state.active();
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| state.observation.request_id());
-    let mut record = Record::begin(state.metrics.clone(), head.method.clone(), request_id.clone());
+    let log = &active.config.log;
+    let mut record = Record::begin(state.metrics.clone(), log, head.method.clone(), request_id.clone());
+    record.came_from(log.client, side.peer, &state.observation);
     if let Some(trace_id) = headers::trace_id(&head.headers) {
         record.belongs_to(trace_id);
     }
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
     let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
-    let route = match refuse_host(&head) {
+    let goes_round = || active.instance.has_passed(&head.headers).then_some(Refusal::Loop);
+    let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers)).or_else(goes_round);
+    let route = match refused {
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
-    if let Route::List(key) | Route::Bypass(key, _) = &route {
-        record.about(state.observation.pseudonym(key));
-    }
-    let received = record.received();
+    record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation));
+    let tally = record.tally();
     let mut request =
-        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), peer, request_id, received };
+        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
     let (response, outcome) = match route {
-        Route::List(key) => request.list(key).await,
-        Route::Bypass(key, reason) => request.bypass(&key, reason).await,
+        Route::List(key) => {
+            let key = request.key_of_host(key);
+            request.list(key).await
+        }
+        Route::Bypass(key, reason) => request.bypass(&request.key_of_host(key), reason).await,
         Route::Write(targets) => request.write(targets).await,
         Route::Webhook => request.webhook().await,
         Route::Preflight => request.preflight().await,
-        Route::Tunnel => request.tunnel().await,
+        Route::Tunnel => request.tunnel(record.about()).await,
         Route::Pass(source) => request.pass(source).await,
         Route::Refuse(refusal) => request.refuse(refusal),
     };
-    let is_hit = matches!(outcome.ending, Ending::Hit | Ending::Stale);
-    let logged = !is_hit || state.observation.sampler.takes(active.config.log.hits);
-    record.end(response, &outcome, logged)
+    let hits = active.config.log.hits;
+    let sampled = match outcome.ending {
+        // That the upstream is in trouble shall be seen, but not fill the log.
+        Ending::Stale if outcome.detail.is_some() => state.observation.may_tell_of_stand_in(clock::now(), hits),
+        Ending::Hit | Ending::Stale => state.observation.sampler.takes(hits),
+        _ => true,
+    };
+    record.end(response, &outcome, sampled)
 }
 
-/// RFC 9112 section 3.2: exactly one `Host`; before HTTP/1.1 it could be left out.
-fn refuse_host(head: &Parts) -> Option<Refusal> {
-    let hosts = head.headers.get_all(header::HOST).iter().count();
-    let wrong = if head.version < http::Version::HTTP_11 { hosts > 1 } else { hosts != 1 };
-    wrong.then_some(Refusal::Host)
+/// What is asked for, as the log has it.
+fn name_of(route: &Route, path: &str) -> &'static str {
+    match route {
+        Route::List(_) | Route::Bypass(..) => route_name::LIST,
+        Route::Webhook | Route::Refuse(Refusal::NoWebhook) => route_name::WEBHOOK,
+        _ => route_name::route_name(path),
+    }
+}
+
+/// Whom a request is about, as a hash for the log.
+fn contact_of(route: &Route, observation: &Observation) -> Option<u64> {
+    let source = match route {
+        Route::List(key) | Route::Bypass(key, _) => return Some(observation.pseudonym(key.inbox(), key.contact())),
+        Route::Write(targets) => targets.iter().find_map(|target| match target {
+            Target::Contact(source) => Some(source),
+            _ => None,
+        }),
+        Route::Pass(source) => source.as_ref(),
+        _ => None,
+    }?;
+    Some(observation.pseudonym(&source.inbox, &source.contact))
 }
 
 impl ClientRequest {
     fn refuse(&self, refusal: Refusal) -> Answered {
         let (status, detail, word) = match refusal {
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
-            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field", "host"),
+            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field, which is a host", "host"),
+            Refusal::Target => (StatusCode::BAD_REQUEST, "the target does not have the form of its method", "target"),
+            Refusal::Coding => (StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked", "coding"),
+            Refusal::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "no body is that long", "length"),
             Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
+            Refusal::Loop => (StatusCode::LOOP_DETECTED, "upstream.url leads back to this proxy", "loop"),
         };
         let mut response = self.problem(status, detail);
         let allowed = match refusal {
             Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
             Refusal::NoWebhook => Some("POST"),
-            Refusal::Host => None,
+            Refusal::Host | Refusal::Target | Refusal::Coding | Refusal::TooLong | Refusal::Loop => None,
         };
         if let Some(allowed) = allowed {
             response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));

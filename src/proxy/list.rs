@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::request::{Answered, ClientRequest};
-use super::wait::Waiting;
+use super::wait::{Limits, Waiting};
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::engine::store::Entry;
@@ -26,6 +26,7 @@ impl ClientRequest {
         // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
         let arrived = self.state.invalidation.ledger.now();
         let now = clock::now();
+        let limits = Limits::from(now, self.active.config.flights.wait);
         let Some(LookUp { key, stored, reason }) = self.look_up(&key) else {
             return self.bypass(&key, BypassReason::Origin).await;
         };
@@ -48,10 +49,13 @@ impl ClientRequest {
                 Use::IfError | Use::Not => {}
             }
         }
-        if let Some(why) = self.state.cache.unshareable.get(&key) {
-            return self.alone(&key, why).await;
+        if let Some((answer, left)) = self.refused_already(&key, now) {
+            return self.refuse_still(&answer, left);
         }
-        self.wait(Waiting::new(key, arrived, reason)).await
+        if let Some(why) = self.state.cache.unshareable.get(&key) {
+            return self.alone(&key, why, limits.deadline).await;
+        }
+        self.wait(Waiting::new(key, arrived, reason, limits)).await
     }
 
     /// What is stored for this reader; `None` if the upstream tells origins apart and his cannot be compared.

@@ -2,7 +2,8 @@
 
 use http::{HeaderValue, StatusCode};
 
-use crate::engine::metrics::Ending;
+use crate::engine::metrics::{Ending, ErrorClass};
+use crate::engine::upstream::error::UpstreamError;
 
 /// How a request ended.
 #[derive(Clone, Debug)]
@@ -15,22 +16,24 @@ pub struct Outcome {
     pub detail: Option<&'static str>,
     /// Why is for the log alone.
     quiet: bool,
+    /// The class of the upstream's error, if there was one (RFC 9209): for the log.
+    pub error: Option<&'static str>,
 }
 
 impl Outcome {
     /// From memory, with the seconds it stays fresh: negative if it is stale.
     pub fn from_memory(ending: Ending, ttl: i64) -> Self {
-        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false }
+        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false, error: None }
     }
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
     pub fn forwarded(ending: Ending, reason: &str) -> Self {
-        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false }
+        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false, error: None }
     }
 
     /// Answered here.
     pub fn own(ending: Ending) -> Self {
-        Self { ending, cache_status: String::new(), detail: None, quiet: false }
+        Self { ending, cache_status: String::new(), detail: None, quiet: false, error: None }
     }
 
     /// The upstream answered with this status.
@@ -71,6 +74,13 @@ impl Outcome {
     pub fn quietly(mut self, detail: &'static str) -> Self {
         (self.detail, self.quiet) = (Some(detail), true);
         self
+    }
+
+    /// The upstream gave no answer.
+    #[must_use]
+    pub fn failed(mut self, error: UpstreamError) -> Self {
+        self.error = error.class().map(ErrorClass::label);
+        self.detail(error.label())
     }
 
     /// The value of `Cache-Status`.

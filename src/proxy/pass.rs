@@ -5,12 +5,13 @@ use http::{Response, StatusCode};
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Read, read_at_most};
+use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::answer_ids;
-use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::headers::is_json;
 use crate::policy::http::route::Source;
+use crate::state::invalidation::Shown;
 
 /// Answers up to this size are read for the contact they show while they pass.
 const LEARN_FROM: u64 = 64 * 1024;
@@ -30,15 +31,14 @@ impl ClientRequest {
     /// Sends the request on as it is and gives the answer as it comes.
     pub(crate) async fn send_on(&mut self, learn: Option<Source>) -> Result<Response<Body>, UpstreamError> {
         let Some(request) = self.forwarded() else { return Err(UpstreamError::Malformed) };
-        let noted = self.state.invalidation.ledger.now();
+        let (noted, began) = (self.state.invalidation.ledger.now(), clock::now());
         let exchange = self.active.upstream.exchange();
-        let response = self.active.upstream.send(request).await?;
-        if response.status().is_informational() {
-            return Err(UpstreamError::Malformed);
-        }
+        let response = self.tally.waiting(self.active.upstream.send(request)).await?;
         let response = response.map(|body| self.active.upstream.watch(body, exchange));
         match learn {
-            Some(source) => self.learn(noted, &source, response).await,
+            Some(Source { inbox, contact }) => {
+                self.learn(Shown { whose: self.active.whose(&inbox, &contact), noted, began }, response).await
+            }
             None => Ok(response),
         }
     }
@@ -46,8 +46,7 @@ impl ClientRequest {
     /// Reads a short answer on its way for the contact it shows.
     async fn learn(
         &self,
-        noted: Tick,
-        source: &Source,
+        shown: Shown<'_>,
         response: Response<Body>,
     ) -> Result<Response<Body>, UpstreamError> {
         let length = http_body::Body::size_hint(response.body()).exact();
@@ -60,13 +59,13 @@ impl ClientRequest {
             Ok(Read::Whole(read)) => {
                 let ids = answer_ids::of_answer(&read);
                 if let Some(contact) = ids.contact {
-                    self.state.invalidation.learn(noted, &source.inbox, &source.contact, contact);
+                    self.state.invalidation.learn(shown, contact);
                 }
                 self.state.invalidation.learn_token(&ids, self.active.config.observe_cable);
                 Body::from(read)
             }
             Ok(Read::Longer(body)) => body,
-            Err(_) => return Err(UpstreamError::Reset),
+            Err(_) => return Err(UpstreamError::Incomplete),
         };
         Ok(Response::from_parts(head, body))
     }

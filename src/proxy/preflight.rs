@@ -1,11 +1,12 @@
 //! Preflights of the list route: answered from what the upstream said to one like it, for as long as it said.
 //!
 //! What it says depends on the method and the fields that a page asks for, and on the page's origin unless it is the
-//! same for all; never on the contact.
+//! same for all; never on the contact. So the upstream is told these and no more: what one client says beside them could
+//! change what all others get.
 
 use std::time::{Duration, Instant};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
 
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
@@ -13,9 +14,14 @@ use crate::engine::metrics::Ending;
 use crate::engine::preflights::{LONGEST_LIFE, StoredPreflight};
 use crate::engine::upstream::error::UpstreamError;
 use super::outcome::Outcome;
+use crate::policy::http::client::HostRule;
 use crate::policy::http::representation::{Prepared, Received};
 use super::request::{Answered, ClientRequest};
+use crate::policy::http::headers::{has_directive, varies_beyond};
 
+/// The fields that the answer may depend on.
+const DECIDE: [HeaderName; 3] =
+    [header::ORIGIN, header::ACCESS_CONTROL_REQUEST_METHOD, header::ACCESS_CONTROL_REQUEST_HEADERS];
 /// What is asked for in a preflight that is remembered, in bytes.
 const LONGEST_QUESTION: usize = 1024;
 /// The longest body of one that is remembered: they have none.
@@ -23,7 +29,11 @@ const LONGEST_BODY: usize = 1024;
 
 impl ClientRequest {
     /// A preflight: from memory if one like it was answered a while ago, else passed on and remembered.
-    pub(crate) async fn preflight(mut self) -> Answered {
+    pub(crate) async fn preflight(self) -> Answered {
+        if self.active.config.forward.host == HostRule::Client {
+            // What is said to one host is not for another.
+            return self.pass(None).await;
+        }
         let now = clock::now();
         let questions = [question(&self.head.headers, "*"), self.question_of_origin()];
         for question in questions.iter().flatten() {
@@ -36,17 +46,33 @@ impl ClientRequest {
                 return (response, Outcome::from_memory(Ending::Hit, i64::try_from(left).unwrap_or(i64::MAX)));
             }
         }
-        let answered = match self.send_on(None).await {
-            Ok(response) => self.remember(response, now).await,
-            Err(error) => Err(error),
-        };
-        match answered {
+        let Some(request) = self.shared_preflight() else { return self.unsendable() };
+        match self.ask(request, now).await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Pass, "uri-miss").status(response.status());
                 (self.as_passed(response), outcome)
             }
             Err(error) => self.failed(error),
         }
+    }
+
+    /// The request, from what the answer may depend on.
+    fn shared_preflight(&self) -> Option<Request<Body>> {
+        let mut request = self.active.own_request(self.head.uri.path(), &self.request_id, &self.client())?;
+        *request.method_mut() = Method::OPTIONS;
+        let fields = request.headers_mut();
+        for name in DECIDE {
+            if let Some(value) = self.head.headers.get(&name) {
+                fields.insert(name, value.clone());
+            }
+        }
+        Some(request)
+    }
+
+    async fn ask(&self, request: Request<Body>, now: Instant) -> Result<Response<Body>, UpstreamError> {
+        let exchange = self.active.upstream.exchange();
+        let response = self.active.upstream.send(request).await?;
+        self.remember(response.map(|body| self.active.upstream.watch(body, exchange)), now).await
     }
 
     fn question_of_origin(&self) -> Option<String> {
@@ -63,14 +89,18 @@ impl ClientRequest {
             && said(header::ACCESS_CONTROL_ALLOW_CREDENTIALS).is_none();
         let allows = said(header::ACCESS_CONTROL_ALLOW_ORIGIN).is_some();
         let good = matches!(head.status, StatusCode::OK | StatusCode::NO_CONTENT);
+        let kept = good
+            && !varies_beyond(&head.headers, &DECIDE.each_ref().map(HeaderName::as_str))
+            && !["no-store", "no-cache", "private"].iter().any(|name| has_directive(&head.headers, name));
+        let for_all = for_all && !head.headers.contains_key(header::VARY);
         let question = if for_all { question(&self.head.headers, "*") } else { self.question_of_origin() };
-        let Some(question) = question.filter(|_| allows && good && !lasts.is_zero()) else {
+        let Some(question) = question.filter(|_| allows && kept && !lasts.is_zero()) else {
             return Ok(Response::from_parts(head, body));
         };
         let body = match read_at_most(body, LONGEST_BODY).await {
             Ok(Read::Whole(body)) => body,
             Ok(Read::Longer(body)) => return Ok(Response::from_parts(head, body)),
-            Err(_) => return Err(UpstreamError::Reset),
+            Err(_) => return Err(UpstreamError::Incomplete),
         };
         let answer = Prepared::new(Received {
             status: head.status,

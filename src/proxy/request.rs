@@ -1,22 +1,30 @@
 //! What is known of one request of a client, and how it and its answer cross the proxy.
 
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 
+use super::access_log::Tally;
 use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
 use crate::engine::upstream::error::UpstreamError;
-use crate::policy::http::headers::{self, ClientSide, append_via, has_origin, remove_hop_by_hop};
+use crate::policy::http::client::{Client, HostRule, Side, network_of};
+use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
+use crate::policy::http::framing;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::has_body;
+use crate::policy::http::target;
 use crate::state::State;
 use crate::state::upstream::Active;
+
+/// The least speed of a request's body, in bytes a second, once its sender has used up `upstream.stall_timeout` by being
+/// silent now and then. Far below what any connection in use gives.
+const SLOWEST_BODY: u32 = 256;
 
 /// An answer, and how the request ended.
 pub(crate) type Answered = (Response<Body>, Outcome);
@@ -28,11 +36,11 @@ pub(crate) struct ClientRequest {
     pub(crate) head: Parts,
     /// Taken by whoever passes it on.
     pub(crate) body: Option<Body>,
-    /// The client's address.
-    pub(crate) peer: SocketAddr,
+    /// The connection it came on.
+    pub(crate) side: Side,
     pub(crate) request_id: HeaderValue,
-    /// Bytes of the request's body, counted as they come.
-    pub(crate) received: Arc<AtomicU64>,
+    /// What is counted of it on its way.
+    pub(crate) tally: Arc<Tally>,
 }
 
 impl ClientRequest {
@@ -48,15 +56,15 @@ impl ClientRequest {
         remove_hop_by_hop(fields);
         // This side has answered it already, when the body was first asked for.
         fields.remove(header::EXPECT);
-        let host = self.head.headers.get(header::HOST).cloned();
-        let client =
-            ClientSide { peer: self.peer.ip(), host, version: self.head.version, request_id: &self.request_id };
-        headers::forward(fields, &base.authority, &client);
+        let rule = &self.active.config.forward.host;
+        self.client().tell(fields, &base.authority, rule, &self.request_id);
+        self.active.instance.append_to(fields, self.head.version);
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
         {
             let limit = self.active.upstream.settings().stall_timeout;
-            *request.body_mut() = Body::stream(Watched::new(body, limit, Counting(self.received.clone())));
+            let counting = Counting(self.tally.clone());
+            *request.body_mut() = Body::stream(Watched::new(body, limit, counting).at_least(SLOWEST_BODY));
         }
         Some(request)
     }
@@ -66,7 +74,10 @@ impl ClientRequest {
         let version = response.version();
         remove_hop_by_hop(response.headers_mut());
         append_via(response.headers_mut(), version);
+        expose(response.headers_mut());
         *response.version_mut() = http::Version::HTTP_11;
+        let (status, length) = (response.status(), http_body::Body::size_hint(response.body()).exact());
+        framing::frame_answer(&self.head.method, status, response.headers_mut(), length);
         if self.head.method == Method::HEAD {
             return response.map(|_| Body::empty());
         }
@@ -74,8 +85,19 @@ impl ClientRequest {
     }
 
     pub(crate) fn failed(&self, error: UpstreamError) -> Answered {
-        let outcome = Outcome::forwarded(Ending::Failed, "bypass").detail(error.label());
-        (self.problem(status_of(error), &error.to_string()), outcome)
+        (self.upstream_problem(error), Outcome::forwarded(Ending::Failed, "bypass").failed(error))
+    }
+
+    /// What a client is told of an error of the upstream: the cause in words, and for programs (RFC 9209).
+    pub(crate) fn upstream_problem(&self, error: UpstreamError) -> Response<Body> {
+        let told = error.told_of(self.active.upstream.base());
+        let mut response = self.problem(status_of(error), &told);
+        if let Some(class) = error.class()
+            && let Ok(field) = HeaderValue::try_from(format!("anteroom; error={}; details=\"{told}\"", class.label()))
+        {
+            response.headers_mut().insert(PROXY_STATUS, field);
+        }
+        response
     }
 
     pub(crate) fn unsendable(&self) -> Answered {
@@ -89,9 +111,35 @@ impl ClientRequest {
         problem(status, detail, has_origin(&self.head.headers))
     }
 
+    /// Who the client is.
+    pub(crate) fn client(&self) -> Client {
+        Client::of(&self.head.headers, self.side, target::host(&self.head), &self.active.config.forward)
+    }
+
+    /// The key, for the host he asked if the upstream gets that.
+    pub(crate) fn key_of_host(&self, key: Key) -> Key {
+        if self.active.config.forward.host != HostRule::Client {
+            return key;
+        }
+        let host = self.client().host;
+        host.and_then(|host| host.to_str().map(|host| key.for_host(host)).ok()).unwrap_or(key)
+    }
+
+    /// It is not the upstream's trouble but ours, and soon over.
+    pub(crate) fn busy(&self, detail: &str) -> Response<Body> {
+        let mut response = self.problem(StatusCode::SERVICE_UNAVAILABLE, detail);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+        response
+    }
+
+    /// Who this is where clients take turns.
+    pub(crate) fn client_network(&self) -> IpAddr {
+        network_of(self.client().address)
+    }
+
     /// For whom: the addresses that the client's side named, and the client's own.
     pub(crate) fn forwarded_for(&self) -> HeaderValue {
-        headers::forwarded_for(&self.head.headers, self.peer.ip())
+        self.client().forwarded_for
     }
 
     /// The key of this reader's origin; none if it is not one that can be compared.
@@ -104,7 +152,10 @@ impl ClientRequest {
 /// The one place where an error of the upstream becomes a status.
 pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
     match error {
-        UpstreamError::Connect | UpstreamError::Reset | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
+        UpstreamError::Connect(_)
+        | UpstreamError::Reset
+        | UpstreamError::Incomplete
+        | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
         UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,
@@ -112,10 +163,10 @@ pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
 }
 
 /// Counts the bytes of a request's body.
-struct Counting(Arc<AtomicU64>);
+struct Counting(Arc<Tally>);
 
 impl Guard for Counting {
     fn passed(&mut self, bytes: usize) {
-        self.0.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.0.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 }

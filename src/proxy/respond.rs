@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderValue, Response, header};
 
+use super::access_log::STANDS_IN;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
@@ -35,9 +36,10 @@ impl ClientRequest {
     }
 
     pub(crate) async fn serve_stale_if_error(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Answered {
+        self.state.metrics.stale_if_error.inc();
         let lifetimes = self.state.lifetimes(&self.active, now);
         let (response, outcome) = self.serve_stored(key, Ending::Stale, entry, &lifetimes, now).await;
-        (response, outcome.detail("upstream-failing"))
+        (response, outcome.detail(STANDS_IN))
     }
 
     pub(crate) async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Response<Body> {

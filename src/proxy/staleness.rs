@@ -51,7 +51,7 @@ impl Refetch {
     pub(crate) fn result(self, result: Option<&FetchResult>) {
         // What somebody has told of is not measured: webhooks that come late have a metric of their own. Nor is what a
         // superseded flight brings, since that has put the list out of date itself.
-        let untold = |captured: &Arc<Entry>| self.state.invalidation.is_current(captured);
+        let untold = |captured: &Arc<Entry>| self.state.invalidation.is_untold(captured);
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.active.fingerprint
         });
@@ -119,7 +119,7 @@ impl Refetch {
         let (now, wall) = (clock::now(), millis(clock::wall()));
         let lifetimes = self.state.lifetimes(&self.active, now);
         let usable = served_until(captured.unsettled_expiry, &lifetimes);
-        let stood_in = captured.failed_until().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
+        let stood_in = captured.failure().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
         let age = now.saturating_duration_since(captured.began);
         let served = Served::between(wall, age, captured.initial_age, usable.max(stood_in));
         let fetching = now.saturating_duration_since(new.began).saturating_add(new.initial_age);
@@ -140,7 +140,7 @@ impl Refetch {
             Verdict::NoEvent => untold_change(&self.state, Untold::NoEvent),
             Verdict::Overlooked => {
                 untold_change(&self.state, Untold::Bug);
-                let contact = self.state.observation.pseudonym(&self.key);
+                let contact = self.state.observation.pseudonym(self.key.inbox(), self.key.contact());
                 tracing::error!(
                     contact = format!("{contact:016x}"),
                     "a kept list lacked a message from long before it was fetched; is the upstream's clock right?"

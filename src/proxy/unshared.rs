@@ -1,29 +1,35 @@
 //! Lists past the cache: those that may not be shared, and those whose answers cannot be.
 
+use std::time::Instant;
+
 use http::{Response, StatusCode, header};
 
+use super::no_list;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Watched};
 use crate::engine::metrics::{Ending, InvalidationSource};
+use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::key::Key;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
 
 impl ClientRequest {
-    /// A list whose answers cannot be shared: everyone asks alone, but no more at once than `upstream.max_in_flight`.
-    pub(crate) async fn alone(&mut self, key: &Key, why: &'static str) -> Answered {
-        let acquire = self.state.upstream.in_flight.clone().acquire_owned();
-        let Ok(Ok(permit)) = tokio::time::timeout(self.active.config.flights.wait, acquire).await else {
-            let problem =
-                self.problem(StatusCode::SERVICE_UNAVAILABLE, "too many requests for lists that cannot be shared");
+    /// A list whose answers cannot be shared: everyone asks alone, but no more at once than `upstream.max_in_flight`. The
+    /// answer has begun by the deadline.
+    pub(crate) async fn alone(&mut self, key: &Key, why: &'static str, deadline: Instant) -> Answered {
+        let deadline = deadline.into();
+        let take = self.state.upstream.in_flight.take(self.client_network());
+        let Ok(place) = tokio::time::timeout_at(deadline, take).await else {
+            let problem = self.busy("too many requests for lists that cannot be shared");
             return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
         };
         let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
-        match self.send_on(None).await {
+        match tokio::time::timeout_at(deadline, self.send_on(None)).await.unwrap_or(Err(UpstreamError::Timeout)) {
             Ok(response) => {
                 self.note_passing_list(key, &response);
                 let outcome = outcome.status(response.status());
-                let response = response.map(|body| Body::stream(Watched::guarded(body, permit)));
+                let response = response.map(|body| Body::stream(Watched::guarded(body, place)));
                 (self.as_passed(response), outcome)
             }
             Err(error) => self.failed(error),
@@ -47,6 +53,12 @@ impl ClientRequest {
     /// Whoever sees this list must not see an older one afterwards: if it differs from what is kept, or from what may
     /// be about to land, that is out of date.
     fn note_passing_list(&self, key: &Key, response: &Response<Body>) {
+        let (base, path) = (self.active.upstream.base(), self.head.uri.path_and_query().map_or("/", |path| path.as_str()));
+        if let Ok(asked) = base.join(path)
+            && let Some(what) = NoList::of_head(response.status(), response.headers(), &asked)
+        {
+            no_list::tell(&self.state, response.status(), what, None);
+        }
         // A 404 is an answer, too.
         if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;

@@ -51,7 +51,7 @@ impl ClientRequest {
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(|_| WebhookResult::CutShort)?.into_data() else { continue };
             length += data.len() as u64;
-            self.received.store(length, Ordering::Relaxed);
+            self.tally.received.store(length, Ordering::Relaxed);
             if length > LONGEST_WEBHOOK {
                 return Err(WebhookResult::TooLarge);
             }

@@ -1,38 +1,42 @@
 //! A write: passed on as a task of its own, and what it may have changed is out of date before its client hears of it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response};
+use http::{Method, Request, Response};
 use tokio::sync::oneshot;
 
-use super::contact::contact_of;
+use super::contact::Who;
+use super::guard::{Asking, InvalidationGuard};
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
-use crate::engine::metrics::{Ending, InvalidationSource};
+use crate::engine::metrics::Ending;
 use crate::engine::upstream::error::UpstreamError;
+use crate::policy::http::client::Client;
 use crate::policy::http::headers::is_json;
-use crate::policy::coherence::ledger::{Place, Scope, Tick};
-use crate::policy::http::route::{Effect, Source, Target, effect_of};
-use crate::policy::coherence::answer_ids;
+use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::route::{Source, Target, effect_of};
+use crate::policy::coherence::answer_ids::{self, AnswerIds, Named};
 use crate::policy::coherence::watermark::must_cause_an_event;
 use crate::state::State;
+use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
 
 /// Answers to writes up to this size are read for the ids in them before their head goes on.
 const HELD_ANSWER: usize = 64 * 1024;
-/// Requests that create a contact are read for its `source_id` up to this size.
-const READ_CREATION: usize = 64 * 1024;
+/// Requests that name in their body what they change are read for it up to this size.
+const READ_REQUEST: usize = 64 * 1024;
 
 impl ClientRequest {
     /// A write: passed on under the guard that outdates what it may have changed.
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
-        let (state, active, peer) = (self.state.clone(), self.active.clone(), self.forwarded_for());
-        match (Write { state, active, targets, request, peer }).run().await {
+        let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
+        let write = Write { state, active, targets, request, peer };
+        match self.tally.waiting(write.run()).await {
             Ok(response) => {
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
                 (self.as_passed(response), outcome)
@@ -52,8 +56,8 @@ pub struct Write {
     pub targets: Vec<Target>,
     /// The request as the upstream gets it.
     pub request: Request<Body>,
-    /// The address of the client.
-    pub peer: HeaderValue,
+    /// Whose it is.
+    pub peer: Client,
 }
 
 impl Write {
@@ -71,21 +75,12 @@ impl Write {
     async fn exchange(mut self) -> Result<Response<Body>, UpstreamError> {
         let verifying = self.verifying();
         if let Some((source, request)) = &verifying
-            && self.state.invalidation.identities.has_verified(&source.inbox, &source.contact, request)
+            && self.has_verified(source, request)
         {
             self.targets.clear();
         }
-        let mut guard = InvalidationGuard::new(&self);
-        self.read_creation(&mut guard).await;
-        let merges = self.may_merge();
-        if merges {
-            // Afterwards nobody could say whose the source was before.
-            for target in &self.targets {
-                let Target::Contact(Source { inbox, contact }) = target else { continue };
-                let before = contact_of(&self.state, &self.active, inbox, contact, &self.peer).await;
-                guard.places.extend(before.map(|id| self.state.invalidation.ledger.place(&Scope::Contact(id))));
-            }
-        }
+        let named = self.read_request().await;
+        let mut guard = InvalidationGuard::begin(self.asking(), &self.targets, &named).await;
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
@@ -97,9 +92,11 @@ impl Write {
             Ok(response) => response,
             Err(error) => {
                 // Without a connection nothing was sent.
-                guard.armed &= error != UpstreamError::Connect;
-                if guard.armed {
-                    self.attribute(&mut guard, noted, answer_ids::AnswerIds::default(), merges).await;
+                guard.armed &= !matches!(error, UpstreamError::Connect(_));
+                // Of a request that is not whole the upstream does nothing that anybody is told of.
+                let is_whole = !matches!(error, UpstreamError::ClientBroke | UpstreamError::ClientStalled);
+                if guard.armed && is_whole {
+                    self.attribute(&mut guard, noted, began, AnswerIds::default(), &named).await;
                 }
                 return Err(error);
             }
@@ -109,18 +106,11 @@ impl Write {
             let [began, answered] = [began, clock::now()].map(|at| self.state.invalidation.epoch.moment(at));
             self.state.invalidation.watermark.owed(began, answered);
         }
-        let effect = effect_of(response.status());
-        if effect == Effect::Nothing {
-            guard.armed = false;
-        }
-        guard.settle = match effect {
-            Effect::Committed => self.active.config.settle.settle,
-            _ => self.active.config.settle.settle_unknown,
-        };
+        guard.answered(effect_of(response.status()));
         let (head, body) = response.into_parts();
         let mut body = self.active.upstream.watch(body, exchange);
         if guard.armed {
-            let mut ids = answer_ids::AnswerIds::default();
+            let mut ids = AnswerIds::default();
             if is_json(&head.headers) {
                 match read_at_most(body, HELD_ANSWER).await {
                     Ok(Read::Whole(read)) => {
@@ -129,14 +119,15 @@ impl Write {
                     }
                     Ok(Read::Longer(rest)) => body = rest,
                     Err(_) => {
-                        self.attribute(&mut guard, noted, ids, merges).await;
-                        return Err(UpstreamError::Reset);
+                        self.attribute(&mut guard, noted, began, ids, &named).await;
+                        return Err(UpstreamError::Incomplete);
                     }
                 }
             }
-            self.attribute(&mut guard, noted, ids, merges).await;
+            self.attribute(&mut guard, noted, began, ids, &named).await;
             if let Some((source, request)) = verifying.filter(|_| head.status.is_success()) {
-                self.state.invalidation.identities.verified(&source.inbox, &source.contact, &request);
+                let whose = self.active.whose(&source.inbox, &source.contact);
+                self.state.invalidation.identities.verify(whose, &request, noted, began);
             }
         }
         // Before anybody hears of the answer.
@@ -144,14 +135,8 @@ impl Write {
         Ok(Response::from_parts(head, body))
     }
 
-    /// Whether it may give its source to another contact, or take it from everyone: what is not a `POST` to something
-    /// below the contact.
-    fn may_merge(&self) -> bool {
-        let request = &self.request;
-        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-        let posts = *request.method() == Method::POST && !request.headers().contains_key("x-http-method-override");
-        let below_the_contact = request.uri().path().contains("/conversations");
-        !(reads || posts && below_the_contact)
+    fn asking(&self) -> Asking<'_> {
+        Asking { state: &self.state, active: &self.active, peer: &self.peer }
     }
 
     /// A `GET` with an identifier's hash in its query, and the source it verifies.
@@ -163,134 +148,85 @@ impl Write {
         }
     }
 
-    /// A creation whose answer never comes is known by its request alone.
-    async fn read_creation(&mut self, guard: &mut InvalidationGuard) {
-        if !self.targets.iter().any(|target| matches!(target, Target::Creation { .. })) {
-            return;
+    fn has_verified(&self, source: &Source, request: &str) -> bool {
+        let (whose, now) = (self.active.whose(&source.inbox, &source.contact), clock::now());
+        let at_most = self.state.bound_on_age(&self.active, now);
+        self.state.invalidation.has_verified(whose, request, now, at_most)
+    }
+
+    /// What the request itself names: a creation whose answer never comes is known by it alone.
+    async fn read_request(&mut self) -> Named {
+        let of_account = self.targets.iter().any(|target| matches!(target, Target::Account { .. }));
+        let creates = self.targets.iter().any(|target| matches!(target, Target::Creation { .. }));
+        if !of_account && !creates {
+            return Named::default();
         }
         let body = std::mem::replace(self.request.body_mut(), Body::empty());
-        *self.request.body_mut() = match read_at_most(body, READ_CREATION).await {
+        let mut named = Named::default();
+        *self.request.body_mut() = match read_at_most(body, READ_REQUEST).await {
             Ok(Read::Whole(body)) => {
-                guard.source = answer_ids::of_creation(&body);
+                named = if of_account {
+                    answer_ids::of_account_request(&body)
+                } else {
+                    Named { source: answer_ids::of_creation(&body), ..Named::default() }
+                };
                 Body::from(body)
             }
             Ok(Read::Longer(body)) => body,
             // The client broke off: the upstream shall see a broken body too, not a shorter one.
             Err(error) => Body::stream(Broken(Some(error))),
         };
+        named
     }
 
-    /// Adds to the guard whom the write was about: by its answer, by what was learned, or by asking once.
-    /// `noted` is from before it was sent: its answer may have been made before another write's that came first.
-    async fn attribute(&self, guard: &mut InvalidationGuard, noted: Tick, ids: answer_ids::AnswerIds, merges: bool) {
-        let mut contacts: Vec<u64> = ids.contact.into_iter().collect();
-        let mut unknown = false;
+    /// Adds to the guard whom the write was about: by its answer, by what is believed, or by asking once.
+    /// `noted` and `began` are from before it was sent: its answer may have been made before another write's that came
+    /// first.
+    async fn attribute(
+        &self,
+        guard: &mut InvalidationGuard,
+        noted: Tick,
+        began: Instant,
+        ids: AnswerIds,
+        named: &Named,
+    ) {
+        guard.shown(&ids, &self.targets);
+        let mut unknown = guard.merges_unknown;
+        let mut sources = Vec::new();
         for target in &self.targets {
             match target {
-                Target::Contact(Source { inbox, contact }) => {
-                    let known = contacts.first().copied();
-                    if let Some(known) = known {
-                        // Of a spelling that can be read in two ways it is not known which one was meant.
-                        if self.targets.len() == 1 {
-                            self.state.invalidation.learn(noted, inbox, contact, known);
-                        }
-                    } else {
-                        if merges {
-                            // What was known of it may have been true until now only.
-                            self.state.invalidation.identities.forget(inbox, contact);
-                        }
-                        let asked = contact_of(&self.state, &self.active, inbox, contact, &self.peer).await;
-                        unknown |= asked.is_none();
-                        contacts.extend(asked);
-                    }
+                Target::Contact(source) | Target::Identity(source) => sources.push(source.clone()),
+                Target::Creation { inbox } if ids.source.is_none() || ids.contact.is_none() => match &named.source {
+                    Some(source) => sources.push(Source { inbox: inbox.clone(), contact: source.clone() }),
+                    None => unknown = true,
+                },
+                Target::Account { .. } if named.is_empty() && ids.contact.is_none() && ids.source.is_none() => {
+                    unknown = true;
+                    guard.everything();
                 }
-                Target::Creation { inbox } => {
-                    if let (Some(source), Some(contact)) = (&ids.source, ids.contact) {
-                        self.state.invalidation.learn(noted, inbox, source, contact);
-                    } else if let Some(source) = &guard.source {
-                        self.state.invalidation.identities.forget(inbox, source);
-                        let asked = contact_of(&self.state, &self.active, inbox, source, &self.peer).await;
-                        unknown |= asked.is_none();
-                        contacts.extend(asked);
-                    } else {
-                        unknown = true;
-                    }
-                }
-                Target::Csat { .. } | Target::AccountConversation { .. } | Target::AccountContact { .. } => {}
+                _ => {}
             }
         }
-        // After the rest: that a source has another contact now makes forget whose every token was.
+        match (ids.contact, &sources[..], &self.targets[..]) {
+            (None, sources, _) => {
+                for Source { inbox, contact } in sources {
+                    match self.asking().about(inbox, contact).contact().await {
+                        Who::Contact(contact) => guard.asked(contact),
+                        Who::Nobody => {}
+                        Who::Unknown => unknown = true,
+                    }
+                }
+            }
+            // Of a spelling that can be read in two ways it is not known which one was meant.
+            (Some(known), [Source { inbox, contact }], [Target::Contact(_), ..]) => {
+                self.state.invalidation.learn(Shown { whose: self.active.whose(inbox, contact), noted, began }, known);
+            }
+            (Some(_), ..) => {}
+        }
         self.state.invalidation.learn_token(&ids, self.active.config.observe_cable);
-        if let Some(source) = ids.source {
-            guard.places.push(self.state.invalidation.ledger.place(&Scope::Source(&source)));
-            // The answer says what the request only asked for.
-            guard.source = None;
-        }
-        if let Some(uuid) = &ids.uuid {
-            guard.places.push(self.state.invalidation.ledger.place(&Scope::Conversation(uuid)));
-        }
-        guard.places.extend(contacts.into_iter().map(|contact| self.state.invalidation.ledger.place(&Scope::Contact(contact))));
         if unknown {
-            self.state.metrics.writes_unattributed.inc();
+            guard.nobody_knows();
         }
-    }
-}
-
-/// What a write may have changed: out of date on every way out, once a byte may have reached the upstream.
-struct InvalidationGuard {
-    state: Arc<State>,
-    places: Vec<Place>,
-    source: Option<String>,
-    settle: Duration,
-    armed: bool,
-}
-
-impl InvalidationGuard {
-    fn new(write: &Write) -> Self {
-        let ledger = &write.state.invalidation.ledger;
-        let mut places = Vec::with_capacity(8);
-        for target in &write.targets {
-            match target {
-                Target::Contact(Source { inbox, contact }) => {
-                    places.push(ledger.place(&Scope::Source(contact)));
-                    let identities = write.state.invalidation.identities.contact(inbox, contact);
-                    places.extend(identities.map(|id| ledger.place(&Scope::Contact(id))));
-                }
-                Target::Creation { inbox } => places.push(ledger.place(&Scope::Missing(inbox))),
-                Target::Csat { uuid } => {
-                    places.push(ledger.place(&Scope::Conversation(uuid)));
-                    places.push(ledger.place(&Scope::AnyConversation));
-                }
-                Target::AccountConversation { account, display } => {
-                    places.push(ledger.place(&Scope::AccountConversation(*account, *display)));
-                    places.push(ledger.place(&Scope::AnyConversation));
-                }
-                Target::AccountContact { id } => places.push(ledger.place(&Scope::Contact(*id))),
-            }
-        }
-        let settle = write.active.config.settle.settle_unknown;
-        Self { state: write.state.clone(), places, source: None, settle, armed: false }
-    }
-}
-
-impl Drop for InvalidationGuard {
-    fn drop(&mut self) {
-        if !self.armed || self.places.is_empty() {
-            return;
-        }
-        let ledger = &self.state.invalidation.ledger;
-        self.places.extend(self.source.take().map(|source| ledger.place(&Scope::Source(&source))));
-        self.places.sort_unstable();
-        self.places.dedup();
-        let until = self.state.invalidation.epoch.moment_after(clock::now(), self.settle);
-        for place in &self.places {
-            if !self.settle.is_zero() {
-                // Unsettled first: a fetch that sees the new tick sees this too.
-                ledger.unsettle(*place, until);
-            }
-            ledger.invalidate(*place);
-        }
-        self.state.metrics.invalidated(InvalidationSource::Write);
     }
 }
 

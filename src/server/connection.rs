@@ -23,6 +23,7 @@ use crate::engine::body::{Body, Watched};
 use crate::engine::metrics::Raised;
 use crate::engine::problem::problem;
 use crate::proxy;
+use crate::proxy::access_log::log_unread;
 use crate::state::State;
 
 /// How long a client may take to send a head, counted from when the connection is idle.
@@ -56,7 +57,7 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Door) {
     stream.set_write_timeout(Some(state.active().upstream.settings().stall_timeout));
     let progress = Arc::new(Progress::new(heads));
     let stream = ClientStream::new(stream, progress.clone());
-    let with = progress.clone();
+    let (with, logging) = (progress.clone(), state.clone());
     let service = service_fn(move |request: Request<Incoming>| {
         let (state, progress) = (state.clone(), with.clone());
         let has_body = !http_body::Body::is_end_stream(request.body());
@@ -95,6 +96,11 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Door) {
     {
         let kind = if progress.has_refused() { "too_large" } else { kind(&error) };
         metrics.connection_errors.with_label_values(&[kind]).inc();
+        if name == "public"
+            && let Some(status) = status_unread(kind, &error)
+        {
+            log_unread(&logging.active().config.log, &logging.observation, peer.ip(), status, kind);
+        }
         tracing::debug!(%error, listener = name, "a connection ended by an error");
     }
 }
@@ -108,7 +114,7 @@ async fn answer(
 ) -> Response<Body> {
     if name != "public" {
         let (head, body) = request.into_parts();
-        return admin::handle::handle(&state, &head, body.boxed_unsync()).await;
+        return admin::handle::handle(&state, peer, &head, body.boxed_unsync()).await;
     }
     let request = request.map(|body| {
         if http_body::Body::is_end_stream(&body) {
@@ -139,6 +145,19 @@ async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
         polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
     })
     .await
+}
+
+/// The status of what could not be read as a request: hyper has sent it, but for 408, which says why nothing was.
+fn status_unread(kind: &str, error: &hyper::Error) -> Option<StatusCode> {
+    if error.is_timeout() {
+        Some(StatusCode::REQUEST_TIMEOUT)
+    } else if kind == "too_large" {
+        // Both are too large to hyper; only its words tell which.
+        let of_target = error.to_string().contains("URI");
+        Some(if of_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE })
+    } else {
+        error.is_parse().then_some(StatusCode::BAD_REQUEST)
+    }
 }
 
 /// The metric label of a connection's error.

@@ -1,18 +1,19 @@
 //! Which answers are out of date: the ledger, what is known of contacts, and the application's events.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::clock::{self, Epoch};
-use crate::engine::identities::Identities;
+use crate::engine::identities::{Belief, Identities, Whose};
 use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::store::Entry;
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
-use crate::policy::coherence::event::{self, Event, Touched};
+use crate::policy::coherence::event::{self, Event, Heard, Touched};
 use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
+use crate::policy::coherence::purges::Purges;
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
 
@@ -20,6 +21,17 @@ use crate::policy::http::key::Key;
 const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
 /// The most a webhook may say, in bytes.
 pub(crate) const LONGEST_WEBHOOK: u64 = 1024 * 1024;
+
+/// What is known of a request that shows, or asks, whose a source is.
+#[derive(Clone, Copy)]
+pub struct Shown<'a> {
+    /// The source.
+    pub whose: Whose<'a>,
+    /// The tick noted before it was sent.
+    pub noted: Tick,
+    /// When it was sent.
+    pub began: Instant,
+}
 
 /// Which answers are out of date, and who tells.
 pub struct Invalidation {
@@ -31,6 +43,8 @@ pub struct Invalidation {
     pub identities: Identities,
     /// Whether the application's events arrive.
     pub watermark: Watermark,
+    /// What is not only out of date, but gone.
+    purges: Mutex<Purges>,
     /// Webhooks while they are read.
     pub webhook_bodies: WebhookBodies,
     /// Whether the log has been told that events do not arrive.
@@ -45,6 +59,7 @@ impl Invalidation {
             epoch,
             identities: Identities::new(hasher.clone()),
             watermark: Watermark::default(),
+            purges: Mutex::default(),
             webhook_bodies: WebhookBodies::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
             told_of_silence: AtomicBool::new(false),
             metrics,
@@ -53,6 +68,11 @@ impl Invalidation {
 
     /// Whether nothing that this answer was made from has changed since its fetch began.
     pub fn is_current(&self, entry: &Entry) -> bool {
+        self.is_untold(entry) && self.ledger.is_current(entry.noted, entry.variants.as_slice())
+    }
+
+    /// The same, but that something newer may have been seen by a reader of whatever origin: nobody told of that.
+    pub fn is_untold(&self, entry: &Entry) -> bool {
         self.ledger.is_current(entry.noted, &entry.places)
     }
 
@@ -68,6 +88,25 @@ impl Invalidation {
         self.metrics.invalidated(source);
     }
 
+    /// What is made from these places is gone, and none of it that was asked for before will be kept.
+    pub fn purge(&self, places: &[Place]) {
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(last) = places.iter().map(|place| self.ledger.invalidate(*place)).max() {
+            purges.purge(places, last);
+        }
+    }
+
+    /// Everything is gone, and nothing that was asked for before will be kept.
+    pub fn purge_all(&self) {
+        let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
+        purges.purge_all(self.ledger.invalidate_all());
+    }
+
+    /// Whether a purge has been since this was asked for: it may not be kept, nor stand in for anything.
+    pub fn is_purged(&self, entry: &Entry) -> bool {
+        self.purges.lock().unwrap_or_else(PoisonError::into_inner).has_purged(entry.noted, &entry.places)
+    }
+
     /// An event says that these lists have changed: they are out of date from here on.
     pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
         for scope in touched.scopes() {
@@ -76,17 +115,27 @@ impl Invalidation {
         self.metrics.invalidated(source);
     }
 
+    /// An event may tell of a merge: who is behind which source is not believed any more.
+    pub fn moved(&self, heard: &Heard) {
+        for scope in heard.identities() {
+            self.ledger.invalidate(self.ledger.place(&scope));
+        }
+    }
+
     /// Hears a genuine webhook: what it touches is out of date. `now` is the wall clock since 1970. A second one, or a
     /// late one, costs a needless fetch.
     pub fn hear(&self, body: &[u8], now: Duration) -> (Event, WebhookResult) {
-        self.watermark.heard(self.epoch.moment(clock::now()));
         let Some(heard) = event::of_webhook(body) else { return (Event::Other, WebhookResult::Malformed) };
+        if heard.tells_of_messages() {
+            self.watermark.heard(self.epoch.moment(clock::now()));
+        }
         if !heard.changes_lists {
             return (heard.event, WebhookResult::NoChange);
         }
         if heard.touched.is_empty() {
             return (heard.event, WebhookResult::Unattributed);
         }
+        self.moved(&heard);
         self.changed(&heard.touched, InvalidationSource::Webhook);
         if let Some(happened) = heard.happened {
             let delay = now.saturating_sub(Duration::from_millis(happened));
@@ -111,14 +160,57 @@ impl Invalidation {
         events
     }
 
-    /// What was asked for at this tick shows the contact of a source. It is not learned if a change since may have
-    /// given the source to another contact; if another one is known, neither is believed then.
-    pub fn learn(&self, noted: Tick, inbox: &str, source: &str, contact: u64) {
-        let places = [Scope::Source(source), Scope::Contact(contact)].map(|scope| self.ledger.place(&scope));
-        if self.ledger.is_current(noted, &places) {
-            self.identities.learn(inbox, source, contact);
-        } else if self.identities.contact(inbox, source).is_some_and(|known| known != contact) {
-            self.identities.forget(inbox, source);
+    /// Where it is written that a source, or the contact behind it, may be another's by now.
+    pub fn identity_places(&self, source: &str, contact: u64) -> [Place; 2] {
+        [Scope::IdentityOfSource(source), Scope::Identity(contact)].map(|scope| self.ledger.place(&scope))
+    }
+
+    /// The contact behind a source, as far as that may be believed: nothing has changed it since it was shown, nothing
+    /// under way may be about to, and it is no older than this.
+    pub fn believed(&self, whose: Whose<'_>, now: Instant, at_most: Duration) -> Option<u64> {
+        let Belief { contact, noted, began } = self.identities.last_shown(whose)?;
+        let places = self.identity_places(whose.source, contact);
+        let holds = self.ledger.is_current(noted, &places)
+            && now.saturating_duration_since(began) <= at_most
+            && !self.identities.is_moving(&places);
+        holds.then_some(contact)
+    }
+
+    /// Whether this very request (a `GET` with an identifier's hash) has succeeded, and the source is still the same:
+    /// then it changes nothing.
+    pub fn has_verified(&self, whose: Whose<'_>, request: &str, now: Instant, at_most: Duration) -> bool {
+        self.identities.verified(whose, request).is_some_and(|(noted, began)| {
+            let places = [self.ledger.place(&Scope::IdentityOfSource(whose.source))];
+            self.ledger.is_current(noted, &places)
+                && now.saturating_duration_since(began) <= at_most
+                && !self.identities.is_moving(&places)
+        })
+    }
+
+    /// An answer shows the contact of a source. It is not believed if a change since it was asked for may have given
+    /// the source to another one, or may do so yet. If another one was believed without a change that is known of,
+    /// contacts were merged past the proxy: what was made for, or known of, the other one is out of date.
+    pub fn learn(&self, shown: Shown<'_>, contact: u64) {
+        let Shown { whose, noted, began } = shown;
+        let places = self.identity_places(whose.source, contact);
+        let holds = self.ledger.is_current(noted, &places);
+        let other = self.identities.last_shown(whose).filter(|known| known.contact != contact);
+        if let Some(known) = other {
+            if !holds {
+                self.identities.forget(whose);
+            } else if self.ledger.is_current(known.noted, &self.identity_places(whose.source, known.contact)) {
+                let older = if known.began <= began { known.contact } else { contact };
+                for scope in [Scope::Contact(older), Scope::Identity(older)] {
+                    self.ledger.invalidate(self.ledger.place(&scope));
+                }
+                if known.began > began {
+                    return;
+                }
+            }
+        }
+        let settled = self.ledger.unsettled_until(&places) <= self.epoch.moment(began);
+        if holds && settled {
+            self.identities.believe(whose, Belief { contact, noted, began });
         }
     }
 

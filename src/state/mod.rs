@@ -5,7 +5,7 @@ pub mod invalidation;
 pub mod observation;
 pub mod upstream;
 
-use std::hash::RandomState;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -20,8 +20,9 @@ use crate::engine::metrics::Metrics;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Upstream;
 use crate::policy::coherence::watermark::Events;
-use crate::policy::http::freshness::{Freshness, Lifetimes, judge};
+use crate::policy::http::freshness::{Freshness, Lifetimes, judge, served_until};
 use crate::policy::http::key::Key;
+use crate::policy::http::via::Instance;
 use cache::Cache;
 use invalidation::Invalidation;
 use observation::Observation;
@@ -68,6 +69,7 @@ impl State {
     pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
         let hasher = RandomState::new();
         let epoch = Epoch::begin();
+        let instance = Instance::new(hasher.hash_one("via"));
         tell_limits(&config, &metrics);
         let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
         Arc::new(Self {
@@ -76,7 +78,7 @@ impl State {
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
-            active: ArcSwap::from_pointee(Active::new(config, upstream)),
+            active: ArcSwap::from_pointee(Active::new(config, upstream, instance)),
             metrics,
         })
     }
@@ -92,14 +94,30 @@ impl State {
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
-        let active = Active::new(config, upstream);
+        self.reload_with(config, upstream);
+        Ok(())
+    }
+
+    /// The same with a client towards the upstream that is there already.
+    pub fn reload_with(&self, config: Config, upstream: Upstream) {
+        let active = Active::new(config, upstream, self.active().instance);
         let reshaped = active.fingerprint != self.active().fingerprint;
         self.active.store(Arc::new(active));
         if reshaped {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
             self.invalidation.ledger.invalidate_all();
         }
-        Ok(())
+    }
+
+    /// The contact behind a source, as far as it may be believed. Merges past the proxy are told by nobody, so what is
+    /// believed is never older than what is served.
+    pub fn believed(&self, active: &Active, inbox: &str, source: &str, now: Instant) -> Option<u64> {
+        self.invalidation.believed(active.whose(inbox, source), now, self.bound_on_age(active, now))
+    }
+
+    /// The age up to which what stays current is served while the upstream works.
+    pub fn bound_on_age(&self, active: &Active, now: Instant) -> Duration {
+        served_until(None, &self.lifetimes(active, now))
     }
 
     /// How long answers live, now.
@@ -123,7 +141,8 @@ impl State {
     pub fn stale_if_error(&self, active: &Active, key: &Key, now: Instant) -> Option<Arc<Entry>> {
         let entry = self.cache.stored(key, active.fingerprint)?;
         let current = active.config.serve_outdated_on_error || self.invalidation.is_current(&entry);
-        (current && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
+        let kept = current && !self.invalidation.is_purged(&entry);
+        (kept && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
     }
 }
 

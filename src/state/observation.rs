@@ -1,6 +1,7 @@
 //! What is told in the log and measured aside: ids, hashes of contacts, samples, and what bounds the measuring.
 
 use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,12 +10,12 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::engine::clock::Epoch;
-use crate::engine::sampler::Sampler;
-use crate::policy::coherence::ledger::Moment;
-use crate::policy::http::key::Key;
+use crate::engine::sampler::{FewASecond, Sampler, Seldom};
 
 /// Time between two log lines that tell of violations.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+const VIOLATIONS_EVERY: Duration = Duration::from_secs(10);
+/// Time between two that tell of what is no list: nothing about it changes from one to the next.
+const NO_LISTS_EVERY: Duration = Duration::from_secs(60);
 /// Lists being compared at once; each holds two bodies.
 const COMPARED_AT_ONCE: usize = 4;
 /// Lists whose event may still come; each holds a few places of the ledger.
@@ -26,10 +27,12 @@ pub struct Observation {
     pub sampler: Sampler,
     /// What bounds the measuring of staleness.
     pub staleness: Measuring,
+    stand_ins: FewASecond,
     epoch: Epoch,
     hasher: RandomState,
     request_ids: AtomicU64,
-    told_of_violations: AtomicU64,
+    violations: Seldom,
+    no_lists: Seldom,
 }
 
 /// What bounds the measuring of staleness.
@@ -55,13 +58,26 @@ impl Observation {
             fetches,
             rests_until: AtomicU64::new(0),
         };
-        let (sampler, request_ids, told_of_violations) = (Sampler::default(), AtomicU64::new(0), AtomicU64::new(0));
-        Self { sampler, staleness, epoch, hasher, request_ids, told_of_violations }
+        let (sampler, request_ids) = (Sampler::default(), AtomicU64::new(0));
+        let (violations, no_lists) = (Seldom::default(), Seldom::default());
+        let stand_ins = FewASecond::default();
+        Self { sampler, staleness, stand_ins, epoch, hasher, request_ids, violations, no_lists }
     }
 
     /// A keyed hash of a contact, for the log.
-    pub fn pseudonym(&self, key: &Key) -> u64 {
-        self.hasher.hash_one((key.inbox(), key.contact()))
+    pub fn pseudonym(&self, inbox: &str, contact: &str) -> u64 {
+        self.hasher.hash_one((inbox, contact))
+    }
+
+    /// A keyed hash of a client's address, for the log.
+    pub fn pseudonym_of_address(&self, address: IpAddr) -> u64 {
+        self.hasher.hash_one(address)
+    }
+
+    /// Whether a kept answer that stands in gets an access line: the first of each second, and of more the share of
+    /// hits that do.
+    pub fn may_tell_of_stand_in(&self, now: Instant, share: f64) -> bool {
+        self.stand_ins.takes(self.epoch.moment(now)) || self.sampler.takes(share)
     }
 
     /// A request id that no other request of this process has.
@@ -71,11 +87,13 @@ impl Observation {
         HeaderValue::try_from(id).expect("hex digits are a header value")
     }
 
+    /// Whether a log line may tell of what is no list at all.
+    pub fn may_tell_of_no_list(&self, now: Instant) -> bool {
+        self.no_lists.takes(self.epoch.moment(now), NO_LISTS_EVERY)
+    }
+
     /// Whether a log line may tell of violations: at most one in a while, the metric has them all.
     pub fn may_tell_of_violations(&self, now: Instant) -> bool {
-        let Moment(now) = self.epoch.moment(now);
-        let last = self.told_of_violations.load(Ordering::Relaxed);
-        let due = last == 0 || u128::from(now.saturating_sub(last)) >= TELL_EVERY.as_millis();
-        due && self.told_of_violations.compare_exchange(last, now.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()
+        self.violations.takes(self.epoch.moment(now), VIOLATIONS_EVERY)
     }
 }

@@ -1,17 +1,23 @@
 //! Towards the upstream: the settings in force with the client made from them, and what bounds requests of our own.
 
-use std::sync::Arc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use http::{HeaderValue, Method, Request};
-use tokio::sync::Semaphore;
-use tower::retry::budget::TpsBudget;
+use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
+use crate::engine::identities::Whose;
+use crate::engine::places::Places;
+use crate::engine::refusals::Refusals;
 use crate::engine::upstream::client::Upstream;
 use crate::engine::upstream::settings::UpstreamSettings;
-use crate::policy::http::headers::{X_REQUEST_ID, append_via};
+use crate::policy::coherence::ledger::Moment;
+use crate::policy::http::attempts::{Attempt, Failed, Health};
+use crate::policy::http::client::Client;
+use crate::policy::http::headers::X_REQUEST_ID;
+use crate::policy::http::via::Instance;
 
 /// Retries: a fifth of what succeeded within the window, and always so many a second.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
@@ -26,47 +32,97 @@ pub struct Active {
     pub upstream: Upstream,
     /// What shapes an answer: one made under other settings is unusable.
     pub fingerprint: u64,
+    /// Which of all Anterooms this is: the same after a reload.
+    pub instance: Instance,
 }
 
 /// What keeps requests of our own from being too many for the upstream.
 pub struct Protection {
     /// Bounds the fetches at once.
-    pub in_flight: Arc<Semaphore>,
+    pub in_flight: Places,
+    /// What the upstream said when it asked to be left alone.
+    pub refusals: Refusals,
     /// How often a failing upstream is asked again for what there is an answer of, for all keys together.
-    pub retries: TpsBudget,
+    retries: TpsBudget,
+    health: Mutex<Health>,
 }
 
 impl Protection {
     pub(super) fn new(settings: FetchSettings) -> Self {
         Self {
-            in_flight: Arc::new(Semaphore::new(settings.max_in_flight)),
+            in_flight: Places::new(settings.max_in_flight),
+            refusals: Refusals::default(),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
+            health: Mutex::default(),
         }
+    }
+
+    /// A shared fetch brought an answer.
+    pub fn succeeded(&self) {
+        self.health().succeeded();
+        self.retries.deposit();
+    }
+
+    /// A shared fetch failed; `earlier` is how that of the same list failed before, if it did.
+    pub fn failed(&self, earlier: Option<Failed>, now: Moment, until: Moment) -> Failed {
+        self.health().failed(earlier, now, until)
+    }
+
+    /// Whether the upstream may be asked for a list whose last fetch failed like this.
+    pub fn attempt(&self, last: Option<Failed>, now: Moment) -> Attempt {
+        // Nearly all have not failed: no lock for them.
+        if last.is_none() { Attempt::AsUsual } else { self.health().attempt(last, now) }
+    }
+
+    /// Takes one of the attempts that a failing upstream is asked with, if one is left.
+    pub fn may_probe(&self) -> bool {
+        self.retries.withdraw()
+    }
+
+    /// Whether nothing has come from the upstream for a while but failures.
+    pub fn is_down(&self, now: Moment) -> bool {
+        self.health().is_down(now)
+    }
+
+    /// Held briefly, never across an await; a panic while it is held leaves it whole.
+    fn health(&self) -> MutexGuard<'_, Health> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Active {
-    pub(super) fn new(config: Config, upstream: Upstream) -> Self {
-        let Config { upstream: UpstreamSettings { base, .. }, credentials, query, payload, encoding, .. } = &config;
+    pub(super) fn new(config: Config, upstream: Upstream, instance: Instance) -> Self {
+        let Config { upstream: UpstreamSettings { base, .. }, forward, credentials, query, payload, encoding, .. } =
+            &config;
         let has_codings = !encoding.offer.is_empty();
-        let shape = format!("{base:?} {credentials:?} {query:?} {payload:?} {has_codings}");
+        let host = &forward.host;
+        let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
-        Self { config, upstream, fingerprint }
+        Self { config, upstream, fingerprint, instance }
+    }
+
+    /// A source as the upstream of these settings knows it.
+    pub fn whose<'a>(&self, inbox: &'a str, source: &'a str) -> Whose<'a> {
+        Whose { fingerprint: self.fingerprint, inbox, source }
     }
 
     /// A `GET` of our own: built from a path and an allow-list, never from a reader's headers.
-    pub fn own_request(&self, path_and_query: &str, request_id: &HeaderValue) -> Option<Request<Body>> {
+    pub fn own_request(
+        &self,
+        path_and_query: &str,
+        request_id: &HeaderValue,
+        client: &Client,
+    ) -> Option<Request<Body>> {
         let base = self.upstream.base();
         let mut request = Request::new(Body::empty());
         *request.method_mut() = Method::GET;
         *request.uri_mut() = base.join(path_and_query).ok()?;
         let headers = request.headers_mut();
-        headers.insert(http::header::HOST, HeaderValue::try_from(base.authority.as_str()).ok()?);
+        client.lead(headers, &base.authority, &self.config.forward.host);
         headers.insert(http::header::ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-        headers.insert("x-forwarded-proto", HeaderValue::from_static("http"));
         headers.insert(X_REQUEST_ID, request_id.clone());
-        append_via(headers, http::Version::HTTP_11);
+        self.instance.append_to(headers, http::Version::HTTP_11);
         Some(request)
     }
 }

@@ -8,12 +8,14 @@
 use std::sync::PoisonError;
 
 use bytes::Bytes;
-use serde_json::{Value, json};
 
+use super::account::INBOX_ID;
 use super::data::{Event, Message, Missing, Sender, Status, World};
-use super::seed::{INBOX_ID, Shape, grow};
+use super::json::{Value, json};
+use super::render;
+use super::seed::{Shape, grow};
+use super::stand_in::StandIn;
 use super::writes::{ContactFields, Draft};
-use super::{StandIn, render};
 
 impl StandIn {
     fn act<T>(&self, act: impl FnOnce(&mut World) -> Result<T, Missing>) -> T {

@@ -9,7 +9,6 @@ use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
-use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::interval;
@@ -18,9 +17,12 @@ use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-use super::Shared;
-use super::data::{ACCOUNT, Event, wall_clock};
+use super::account::ACCOUNT;
+use super::data::Event;
+use super::json::{Value, json};
 use super::render::to_json;
+use super::shared::Shared;
+use super::stamps::wall_clock;
 use super::wire::{Body, full};
 
 const PROTOCOL: &str = "actioncable-v1-json";

@@ -2,11 +2,12 @@
 //!
 //! Shapes and key order are those of the real service. A webhook has underscores where the WebSocket has dots.
 
-use serde_json::{Map, Value, json};
-
-use super::data::{ACCOUNT, Contact, Conversation, Event, Message, Sender, World, iso};
+use super::account::ACCOUNT;
+use super::data::{Contact, Conversation, Event, Message, Sender, World};
+use super::json::{Map, Value, json};
 use super::outbox::About;
 use super::render::{contact_sender, conversation_data, conversation_event, message_event, to_json};
+use super::stamps::iso;
 
 /// Something that happens, under both its names.
 #[derive(Clone, Copy)]
@@ -141,12 +142,12 @@ fn account() -> Value {
     json!({ "id": ACCOUNT, "name": "Example Store" })
 }
 
-fn object(value: Value) -> Map<String, Value> {
+fn object(value: Value) -> Map {
     let Value::Object(object) = value else { unreachable!("written as an object") };
     object
 }
 
-fn contact_webhook(contact: &Contact) -> Map<String, Value> {
+fn contact_webhook(contact: &Contact) -> Map {
     object(json!({
         "account": account(),
         "additional_attributes": contact.additional_attributes,
@@ -177,7 +178,7 @@ fn sender_webhook(world: &World, conversation: &Conversation, sender: &Sender) -
     }
 }
 
-fn conversation_webhook(world: &World, it: &Conversation) -> Map<String, Value> {
+fn conversation_webhook(world: &World, it: &Conversation) -> Map {
     let mut payload = object(conversation_data(world, it));
     let answer = it.messages.iter().find(|it| it.message_type == 1 && !it.private);
     payload["first_reply_created_at"] = json!(answer.map(|it| iso(it.created_at * 1000)));

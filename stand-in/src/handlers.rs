@@ -3,14 +3,16 @@
 use std::sync::PoisonError;
 
 use http::{HeaderMap, StatusCode};
-use serde_json::{Value, json};
 
-use super::Shared;
-use super::data::{Conversation, Missing, Sender, Status, World, hex};
+use super::account::ACCOUNT;
+use super::data::{Conversation, Missing, Sender, Status, World};
 use super::http::Reply;
+use super::json::{Value, json};
 use super::params::{File, Params};
 use super::render;
 use super::routes::{Route, Who};
+use super::shared::Shared;
+use super::stamps::hex;
 use super::writes::Draft;
 
 /// What a handler gives back: the answer, and how many messages had to be read for it.
@@ -200,7 +202,7 @@ fn attachment(world: &mut World, file: &File) -> Value {
     let data_url = format!("{}/rails/active_storage/blobs/redirect/{signed}/{}", world.frontend, file.name);
     let thumb_url = if file_type == "image" { data_url.replace("blobs", "representations") } else { String::new() };
     let mut attachment = json!({
-        "id": id, "message_id": null, "file_type": file_type, "account_id": super::data::ACCOUNT,
+        "id": id, "message_id": null, "file_type": file_type, "account_id": ACCOUNT,
         "extension": file.name.rsplit_once('.').map(|(_, extension)| extension),
         "content_type": file.content_type, "data_url": data_url, "thumb_url": thumb_url,
         "file_size": file.length, "width": null, "height": null,
@@ -273,7 +275,7 @@ fn agent_message(world: &mut World, id: i64, params: &Params) -> Result<Reply, M
 
 fn agent_status(world: &mut World, id: i64, params: &Params) -> Result<Reply, Missing> {
     let toggled = if at(world, id)?.status == Status::Resolved { Status::Open } else { Status::Resolved };
-    let wanted = params.get("status").cloned().and_then(|it| serde_json::from_value(it).ok());
+    let wanted = params.get("status").cloned().and_then(|it| it.read().ok());
     let status = wanted.unwrap_or(toggled);
     world.set_status(id, status)?;
     let payload = json!({ "success": true, "conversation_id": id, "current_status": status });

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::data::{hex, uuid};
+use super::json::{Value, json};
 use super::render::to_json;
+use super::stamps::{hex, uuid, wall_clock};
 use super::wire::{Body, full};
 
 const NOT_FOUND_PAGE: &str = "<!DOCTYPE html>\n<html>\n<head>\n  <title>The page you were looking for doesn't exist (404)</title>\n</head>\n<body>\n  <h1>The page you were looking for doesn't exist.</h1>\n</body>\n</html>\n";
@@ -211,7 +211,7 @@ pub(super) fn finish(
 ) {
     reply.conditional(method, request);
     let id = request.get("x-request-id").and_then(|it| it.to_str().ok()).map(sanitised).filter(|it| !it.is_empty());
-    let id = id.unwrap_or_else(|| uuid(&format!("request {place} {:?}", super::data::wall_clock())));
+    let id = id.unwrap_or_else(|| uuid(&format!("request {place} {:?}", wall_clock())));
     let id = HeaderValue::from_str(&id).expect("letters and digits");
     reply.headers.insert(HeaderName::from_static("x-request-id"), id);
     let runtime = HeaderValue::from_str(&format!("{:.6}", took.as_secs_f64())).expect("a number");

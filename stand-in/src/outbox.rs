@@ -1,7 +1,7 @@
-//! What has happened and was not told yet, and the tasks that tell it.
+//! What has happened and was not told yet.
 //!
-//! The world puts an event in when it happens. One task takes out what is due and gives each delivery a task of its
-//! own, so nothing keeps its order. The queue is long, for a slow receiver must not cost any event of a test.
+//! The world puts an event in when it happens; `deliver` takes out what is due. The queue is long, for a slow receiver
+//! must not cost any event of a test.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -9,32 +9,26 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Uri;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::data::{uuid, wall_clock};
-use super::log::Gate;
-use super::webhooks::{Delivery, Fate, Webhook};
-use super::{Shared, StandIn};
+use super::stamps::{uuid, wall_clock};
+use super::webhooks::{Delivery, Webhook};
 
 /// Deliveries that may wait for their time. One more, and the one longest due is dropped and counted.
 const MAX_PENDING: usize = 10_000;
-
-/// Deliveries under way at once, held ones too: the rest stays in the queue.
-const WORKERS: usize = 256;
 
 /// The message that a delivery is about: its conversation and its id.
 pub(super) type About = (i64, i64);
 
 /// A delivery that waits for its time.
-struct Job {
-    delivery: Delivery,
+pub(super) struct Job {
+    pub(super) delivery: Delivery,
     /// Cancelled when the receiver is taken away or the stand-in stops.
-    stopped: CancellationToken,
-    about: Option<About>,
-    lost: bool,
+    pub(super) stopped: CancellationToken,
+    pub(super) about: Option<About>,
+    pub(super) lost: bool,
 }
 
 /// A receiver, and the chance that rules over its deliveries.
@@ -71,6 +65,26 @@ impl Outbox {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From now on this receiver is told, until it is stopped.
+    pub(super) fn add(&self, webhook: Webhook, stopped: CancellationToken) {
+        let dice = Dice(webhook.trouble.seed);
+        self.queue().receivers.push(Receiver { webhook: Arc::new(webhook), stopped, dice });
+    }
+
+    /// Takes all receivers away, with what was not sent yet.
+    pub(super) fn clear(&self) {
+        let queue = &mut *self.queue();
+        for receiver in queue.receivers.drain(..) {
+            receiver.stopped.cancel();
+        }
+        queue.due.clear();
+    }
+
+    /// Deliveries that were dropped because too many waited.
+    pub(super) fn dropped(&self) -> usize {
+        self.queue().dropped
+    }
+
     /// Whether anybody wants to know: rendering is not free.
     pub(super) fn is_wanted(&self, event: &str, inbox_id: Option<i64>) -> bool {
         self.queue().receivers.iter().any(|it| it.webhook.wants(event, inbox_id))
@@ -103,7 +117,7 @@ impl Outbox {
     }
 
     /// The next delivery, once it is due.
-    async fn next(&self) -> Job {
+    pub(super) async fn next(&self) -> Job {
         loop {
             let due = {
                 let mut queue = self.queue();
@@ -121,113 +135,6 @@ impl Outbox {
                 None => self.changed.notified().await,
             }
         }
-    }
-}
-
-/// Sends what is due until the stand-in stops.
-pub(super) async fn send(shared: Arc<Shared>) {
-    let workers = Arc::new(Semaphore::new(WORKERS));
-    let next = async || {
-        let worker = Arc::clone(&workers).acquire_owned().await.expect("never closed");
-        (worker, shared.outbox.next().await)
-    };
-    loop {
-        let (worker, job) = tokio::select! {
-            () = shared.stopping.cancelled() => return,
-            next = next() => next,
-        };
-        shared.tasks.spawn(deliver(Arc::clone(&shared), job, worker));
-    }
-}
-
-/// One delivery: held at the gates, sent once, noted.
-async fn deliver(shared: Arc<Shared>, job: Job, _worker: OwnedSemaphorePermit) {
-    let Job { stopped, mut delivery, about, lost } = job;
-    if !lost {
-        let sent = async {
-            shared.delivery_gates.pass(|condition| condition(&delivery)).await;
-            delivery.send().await;
-        };
-        tokio::select! {
-            () = stopped.cancelled() => return,
-            () = sent => {}
-        }
-    }
-    if let (Some((id, message_id)), Some(complaint)) = (about, delivery.complaint()) {
-        let mut world = shared.world.lock().unwrap_or_else(PoisonError::into_inner);
-        // Whoever deleted the conversation in the meantime has nothing to see any more.
-        let _ = world.fail_message(id, message_id, &complaint);
-    }
-    // The log comes last: whoever waits for it finds everything done.
-    shared.deliveries.note(delivery);
-}
-
-/// What says which deliveries a gate concerns.
-pub(super) type Condition = Box<dyn Fn(&Delivery) -> bool + Send + Sync>;
-
-impl StandIn {
-    /// From now on this receiver is told what happens, besides those there are. Panics if its URL is not an
-    /// `http` one; the message does not repeat it.
-    pub fn send_webhooks_to(&self, webhook: Webhook) {
-        let url: Option<Uri> = webhook.url.parse().ok();
-        let is_http = url.is_some_and(|it| it.scheme_str() == Some("http") && it.authority().is_some());
-        assert!(is_http, "a webhook needs the URL of a receiver, with http");
-        let (stopped, dice) = (self.shared.stopping.child_token(), Dice(webhook.trouble.seed));
-        let receiver = Receiver { webhook: Arc::new(webhook), stopped, dice };
-        self.shared.outbox.queue().receivers.push(receiver);
-    }
-
-    /// Takes all receivers away. What was not sent yet never is, and what is under way is given up.
-    pub fn stop_webhooks(&self) {
-        let queue = &mut *self.shared.outbox.queue();
-        for receiver in queue.receivers.drain(..) {
-            receiver.stopped.cancel();
-        }
-        queue.due.clear();
-    }
-
-    /// Every delivery that has ended, in the order in which they did.
-    pub fn deliveries(&self) -> Vec<Delivery> {
-        self.shared.deliveries.read(<[Delivery]>::to_vec)
-    }
-
-    /// Waits until a condition on the deliveries so far holds. Fails the test after 20 s, naming `what`.
-    pub async fn wait_for_deliveries(&self, what: &str, condition: impl Fn(&[Delivery]) -> bool) {
-        self.shared.deliveries.wait_for(what, condition).await;
-    }
-
-    /// Deliveries that were dropped because too many waited.
-    pub fn dropped_deliveries(&self) -> usize {
-        self.shared.outbox.queue().dropped
-    }
-
-    /// Sets up a gate for all deliveries. They come to it when they are due and are signed when they leave it; up to
-    /// 256 stand there at once.
-    pub fn hold_deliveries(&self) -> Gate {
-        self.hold_deliveries_when(|_| true)
-    }
-
-    /// Sets up a gate for some deliveries: all others overtake them.
-    pub fn hold_deliveries_when(&self, condition: impl Fn(&Delivery) -> bool + Send + Sync + 'static) -> Gate {
-        self.shared.delivery_gates.hold("deliveries".to_owned(), Box::new(condition))
-    }
-
-    /// Sends a delivery once more, as a queue does that runs a job twice: the same id and body, signed anew.
-    pub async fn deliver_again(&self, delivery: &Delivery) -> Fate {
-        let mut delivery = delivery.clone();
-        delivery.send().await;
-        let fate = delivery.fate;
-        self.shared.deliveries.note(delivery);
-        fate
-    }
-
-    /// Sends a delivery once more, byte for byte with its old signature, as a stranger would who has overheard it.
-    pub async fn replay_delivery(&self, delivery: &Delivery) -> Fate {
-        let mut delivery = delivery.clone();
-        delivery.send_as_it_is().await;
-        let fate = delivery.fate;
-        self.shared.deliveries.note(delivery);
-        fate
     }
 }
 
@@ -255,15 +162,13 @@ impl Dice {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Trouble;
+    use super::super::webhooks::Trouble;
     use super::*;
 
     /// An outbox with one receiver and events named by their bodies, as they will leave it.
     fn fates(trouble: Trouble, events: u64) -> (Vec<(Bytes, Duration, bool)>, usize) {
         let outbox = Outbox::new();
-        let webhook = Arc::new(Webhook::account("http://h/").with(trouble));
-        let dice = Dice(webhook.trouble.seed);
-        outbox.queue().receivers.push(Receiver { webhook, stopped: CancellationToken::new(), dice });
+        outbox.add(Webhook::account("http://h/").with(trouble), CancellationToken::new());
         let start = Instant::now();
         for event in 0..events {
             outbox.put("message_created", None, None, &event.to_string().into());

@@ -2,13 +2,13 @@
 
 use http::{HeaderMap, header};
 use percent_encoding::percent_decode_str;
-use serde_json::{Map, Value, json};
 
+use super::json::{Map, Value};
 use super::writes::ContactFields;
 
 /// What the client sent.
 pub(super) struct Params {
-    values: Map<String, Value>,
+    values: Map,
     /// Files of a multipart body: name and content type and length.
     pub(super) files: Vec<File>,
 }
@@ -59,11 +59,8 @@ impl Params {
     /// `a[b][c]` is nesting, as in Rails; arrays are not needed here.
     fn put(&mut self, name: &str, value: String) {
         let mut keys = name.split(['[', ']']).filter(|key| !key.is_empty());
-        let mut place = self.values.entry(keys.next().unwrap_or_default()).or_insert(Value::Null);
+        let mut place = self.values.entry(keys.next().unwrap_or_default().to_owned()).or_default();
         for key in keys {
-            if !place.is_object() {
-                *place = json!({});
-            }
             place = &mut place[key];
         }
         *place = Value::String(value);
@@ -136,6 +133,7 @@ fn split<'a>(mut bytes: &'a [u8], delimiter: &[u8]) -> Vec<&'a [u8]> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::json::json;
     use super::*;
 
     fn read(content_type: &'static str, body: &str) -> Params {

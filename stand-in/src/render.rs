@@ -5,9 +5,11 @@ use std::io;
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::ser::{Formatter, Serializer};
-use serde_json::{Value, json};
 
-use super::data::{ACCOUNT, Agent, Contact, ContactInbox, Conversation, Inbox, Message, Sender, Status, World, iso};
+use super::account::ACCOUNT;
+use super::data::{Agent, Contact, ContactInbox, Conversation, Inbox, Message, Sender, Status, World};
+use super::json::{Value, json};
+use super::stamps::iso;
 
 /// Compact JSON with the characters escaped that Rails escapes.
 pub(super) fn to_json<T: Serialize + ?Sized>(value: &T) -> Bytes {
@@ -199,7 +201,7 @@ pub(super) fn inbox(inbox: &Inbox) -> Bytes {
 
 /// The survey of a conversation.
 pub(super) fn csat(inbox: &Inbox, conversation: &Conversation, survey: &Message) -> Bytes {
-    let response = survey.content_attributes.pointer("/submitted_values/csat_survey_response");
+    let response = &survey.content_attributes["submitted_values"]["csat_survey_response"];
     to_json(&json!({
         "id": survey.id,
         "csat_survey_response": response,
@@ -261,7 +263,7 @@ pub(super) fn message_event(world: &World, conversation: &Conversation, message:
         data["attachments"] = json!(attachments);
     }
     if let Some(sender) = view.sender {
-        data["sender"] = serde_json::to_value(sender).expect("plain data");
+        data["sender"] = Value::of(&sender);
     }
     data
 }

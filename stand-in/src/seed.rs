@@ -1,11 +1,12 @@
 //! What the account holds when it opens, and more of it on request.
 
 use serde::Deserialize;
-use serde_json::{Value, json};
 
+use super::account::{INBOX, INBOX_ID, OTHER_INBOX, OTHER_INBOX_ID};
 use super::data::{Agent, Contact, Conversation, Inbox, Message, Sender, Status, World};
+use super::json::{Value, json};
+use super::stamps::iso;
 use super::writes::{ContactFields, Draft};
-use super::{INBOX, OTHER_INBOX};
 
 /// How much to seed: `conversations` of `messages` each, every message with about `bytes` of text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,10 +18,6 @@ pub struct Shape {
     /// Bytes of text in each message.
     pub bytes: usize,
 }
-
-/// The numeric ids of the two inboxes, as the samples have them.
-pub(super) const INBOX_ID: i64 = 23;
-pub(super) const OTHER_INBOX_ID: i64 = 31;
 
 const TYPICAL: &str = include_str!("samples/typical.json");
 const EDGE_CASES: &str = include_str!("samples/edge-cases.json");
@@ -103,7 +100,7 @@ fn import_message(world: &mut World, contact: &mut Contact, it: SampleMessage) -
                 Sender::Contact
             }
             Some("user") => {
-                let agent: Agent = serde_json::from_value(sender).expect("the sample has an agent");
+                let agent: Agent = sender.read().expect("the sample has an agent");
                 let id = agent.id;
                 world.agents.insert(id, agent);
                 Sender::Agent(id)
@@ -118,7 +115,7 @@ fn import_message(world: &mut World, contact: &mut Contact, it: SampleMessage) -
         content_type: it.content_type,
         content_attributes: it.content_attributes,
         created_at: it.created_at,
-        updated_at: super::data::iso(it.created_at * 1000),
+        updated_at: iso(it.created_at * 1000),
         private: false,
         attachments: it.attachments,
         sender,

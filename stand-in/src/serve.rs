@@ -13,19 +13,20 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
 
-use super::data::{hex, wall_clock};
 use super::faults::{Befallen, Fault};
 use super::http::{Content, Reply, finish, preflight};
+use super::json::json;
 use super::log::{Point, Seen};
 use super::params::{Params, Unreadable};
 use super::routes::{self, Route};
+use super::shared::Shared;
+use super::stamps::{hex, wall_clock};
 use super::wire::{Altered, Body, Download, Ending, Handle, Wire};
-use super::{Shared, cable, handlers, render};
+use super::{cable, handlers, render};
 
 /// The service gives a request up after this long.
 const SERVICE_LIMIT: Duration = Duration::from_secs(15);
@@ -132,19 +133,7 @@ async fn serve(
         return Ok(shared.send(Reply::maintenance(*status), &[], busy, &handle));
     }
 
-    let accepts_json_only = headers.get(header::ACCEPT).is_some_and(|it| it == "application/json");
-    let mut reply = match (route, params) {
-        _ if befallen.has(Fault::Throttle) || !shared.within_rate(&headers) => Reply::throttled(),
-        _ if befallen.has(Fault::Error) => Reply::broken(),
-        (None, _) => Reply::no_route(accepts_json_only),
-        (Some(Route::Download(length)), _) => {
-            Reply::stream("application/octet-stream", Download::of(length).boxed_unsync())
-        }
-        (Some(Route::Upload), _) => upload(&shared, place, request.into_body()).await.map_err(|_| Gone)?,
-        (Some(Route::Cable), _) => Reply::no_socket(),
-        (Some(_), Err(Unreadable)) => Reply::unreadable(accepts_json_only),
-        (Some(route), Ok(params)) => shared.work(&route, &seen, &params, &befallen).await,
-    };
+    let mut reply = shared.answer(route, params, request, &seen, place, &befallen).await?;
     if befallen.has(Fault::ResetAfter) {
         return Err(Gone);
     }
@@ -185,6 +174,31 @@ async fn upload(shared: &Shared, place: usize, mut body: Incoming) -> Result<Rep
 }
 
 impl Shared {
+    /// What the service answers, before the middleware.
+    async fn answer(
+        &self,
+        route: Option<Route>,
+        params: Result<Params, Unreadable>,
+        request: Request<Incoming>,
+        seen: &Seen,
+        place: usize,
+        befallen: &Befallen,
+    ) -> Result<Reply, Gone> {
+        let accepts_json_only = seen.headers.get(header::ACCEPT).is_some_and(|it| it == "application/json");
+        Ok(match (route, params) {
+            _ if befallen.has(Fault::Throttle) || !self.within_rate(&seen.headers) => Reply::throttled(),
+            _ if befallen.has(Fault::Error) => Reply::broken(),
+            (None, _) => Reply::no_route(accepts_json_only),
+            (Some(Route::Download(length)), _) => {
+                Reply::stream("application/octet-stream", Download::of(length).boxed_unsync())
+            }
+            (Some(Route::Upload), _) => upload(self, place, request.into_body()).await.map_err(|_| Gone)?,
+            (Some(Route::Cable), _) => Reply::no_socket(),
+            (Some(_), Err(Unreadable)) => Reply::unreadable(accepts_json_only),
+            (Some(route), Ok(params)) => self.work(&route, seen, &params, befallen).await,
+        })
+    }
+
     /// The application at work: gates, threads, time and the data.
     ///
     /// A list is read first and then takes its time, so that it is as old as a real one by the time it arrives. A

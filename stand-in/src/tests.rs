@@ -1,21 +1,20 @@
 //! The stand-in over the wire: what it answers, and that tests can hold and break it.
 
+mod cable;
+mod faults;
 mod receiver;
 mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{SinkExt, StreamExt};
 use http::{HeaderMap, Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::Message as Frame;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 
-use super::{Fault, INBOX, Latency, Matcher, OTHER_INBOX, Options, Point, Shape, StandIn};
+use super::{Fault, INBOX, Latency, Matcher, OTHER_INBOX, Options, Point, StandIn};
 
 /// Everything a connection gave before it was closed, taken apart by hand: hyper would hide what is wrong with it.
 struct Answer {
@@ -275,66 +274,6 @@ async fn a_write_held_before_its_acknowledgement_has_happened() {
 }
 
 #[tokio::test]
-async fn broken_answers_are_broken_in_the_way_they_are_named() {
-    let stand_in = start().await;
-    stand_in.seed("big", Shape { conversations: 1, messages: 100, bytes: 2000 });
-    let whole = stand_in.list_body("big");
-    let request = format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", list("big"));
-
-    stand_in.fault_times(Fault::Truncate, Matcher::lists(), 1);
-    let cut = parse(&raw(&stand_in, &request).await);
-    assert_eq!(cut.header("content-length"), whole.len().to_string());
-    assert!(!cut.body.is_empty() && cut.body.len() < whole.len() && whole.starts_with(&cut.body));
-
-    stand_in.fault_times(Fault::TruncateChunked, Matcher::lists(), 1);
-    let cut = parse(&raw(&stand_in, &request).await);
-    assert_eq!(cut.header("transfer-encoding"), "chunked");
-    assert!(!cut.body.is_empty() && !cut.body.ends_with(b"0\r\n\r\n"));
-
-    stand_in.fault_times(Fault::CloseDelimited, Matcher::lists(), 1);
-    let bare = parse(&raw(&stand_in, &request).await);
-    assert!(!bare.headers.contains_key("content-length") && !bare.headers.contains_key("transfer-encoding"));
-    assert_eq!(bare.body, whole);
-
-    stand_in.fault_times(Fault::Reset, Matcher::lists(), 1);
-    assert_eq!(raw(&stand_in, &request).await, b"");
-
-    stand_in.fault_times(Fault::Chunked, Matcher::lists(), 1);
-    let chunked = get(&stand_in, &list("big")).await;
-    assert!(chunked.header("transfer-encoding") == "chunked" && chunked.body.ends_with(b"0\r\n\r\n"));
-    assert_eq!(get(&stand_in, &list("big")).await.body, whole, "all is well again");
-}
-
-#[tokio::test]
-async fn a_body_can_hang_after_its_head() {
-    let stand_in = start().await;
-    stand_in.fault(Fault::HangBody);
-    let mut stream = TcpStream::connect(stand_in.addr()).await.expect("it listens");
-    let request = format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", list("visitor-a"));
-    stream.write_all(request.as_bytes()).await.expect("it reads");
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        assert!(stream.read_buf(&mut answer).await.expect("open") > 0);
-    }
-    stand_in.close_idle_connections();
-    stand_in.stop().await;
-    stream.read_to_end(&mut answer).await.expect("a clean end");
-    let answer = parse(&answer);
-    assert_eq!((answer.status, answer.body.len()), (StatusCode::OK, 0));
-    assert_ne!(answer.header("content-length"), "0");
-}
-
-#[tokio::test]
-async fn the_order_of_a_list_can_change_without_a_change_of_data() {
-    let stand_in = start().await;
-    stand_in.fault(Fault::Reorder);
-    let (one, other) = (get(&stand_in, &list("visitor-a")).await, get(&stand_in, &list("visitor-a")).await);
-    assert_eq!(one.body, stand_in.list_body("visitor-a"));
-    assert_ne!(one.header("etag"), other.header("etag"));
-    assert_eq!(one.body.len(), other.body.len());
-}
-
-#[tokio::test]
 async fn a_demo_forgets_old_requests() {
     let options = Options { kept_requests: 4, ..Options::default() };
     let stand_in = StandIn::start(options).await.expect("a free port");
@@ -343,36 +282,6 @@ async fn a_demo_forgets_old_requests() {
     }
     let kept: Vec<_> = stand_in.requests().into_iter().map(|it| (it.source_id, it.body_length)).collect();
     assert_eq!(kept, ["3", "4", "5"].map(|it| (Some(it.to_owned()), Some(1))));
-}
-
-#[tokio::test]
-async fn faults_with_a_status_have_it_and_concern_lists_alone() {
-    let stand_in = start().await;
-    for (fault, status, content_type) in [
-        (Fault::Error, 500, "application/json; charset=UTF-8"),
-        (Fault::Unavailable, 503, "text/html"),
-        (Fault::Throttle, 429, "text/plain"),
-        (Fault::Html, 200, "text/html"),
-        (Fault::WrongShape, 200, "application/json; charset=utf-8"),
-        (Fault::NoEtag, 200, "application/json; charset=utf-8"),
-        (Fault::SetCookie, 200, "application/json; charset=utf-8"),
-    ] {
-        stand_in.fault(fault);
-        let answer = get(&stand_in, &list("visitor-a")).await;
-        assert_eq!((answer.status.as_u16(), answer.header("content-type")), (status, content_type), "{fault}");
-        assert_eq!(answer.headers.contains_key("set-cookie"), fault == Fault::SetCookie);
-        assert_eq!(get(&stand_in, &contact_path("visitor-a")).await.status, StatusCode::OK);
-        stand_in.clear_faults();
-    }
-}
-
-#[tokio::test]
-async fn a_write_can_happen_and_be_answered_badly() {
-    let stand_in = start().await;
-    stand_in.fault_times(Fault::ErrorAfter, Matcher::writes(), 1);
-    let answer = send(&stand_in, "POST", &list("visitor-c"), &json!({})).await;
-    assert_eq!(answer.status, StatusCode::INTERNAL_SERVER_ERROR);
-    assert_eq!(stand_in.conversation_ids("visitor-c").len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
@@ -435,52 +344,6 @@ async fn idle_connections_can_be_closed_and_all_end_with_the_stand_in() {
     stand_in.stop().await;
     assert_eq!(stream.read(&mut buffer).await.unwrap_or(0), 0);
     assert!(TcpStream::connect(address).await.is_err());
-}
-
-/// The next frame that is not a ping.
-async fn next(socket: &mut tokio_tungstenite::WebSocketStream<TcpStream>) -> Value {
-    loop {
-        let frame = socket.next().await.expect("open").expect("a frame");
-        let frame: Value = serde_json::from_str(frame.to_text().expect("text")).expect("JSON");
-        if frame["type"] != "ping" {
-            return frame;
-        }
-    }
-}
-
-#[tokio::test]
-async fn cable_welcomes_confirms_and_tells_of_messages() {
-    let stand_in = start().await;
-    assert_eq!(get(&stand_in, "/cable").await.status, StatusCode::NOT_FOUND);
-    let mut request = format!("ws://{}/cable", stand_in.addr()).into_client_request().expect("a request");
-    request.headers_mut().insert("sec-websocket-protocol", "actioncable-v1-json".parse().expect("a value"));
-    let stream = TcpStream::connect(stand_in.addr()).await.expect("it listens");
-    let (mut socket, answer) = tokio_tungstenite::client_async(request, stream).await.expect("a handshake");
-    assert_eq!(answer.headers()["sec-websocket-protocol"], "actioncable-v1-json");
-
-    assert_eq!(next(&mut socket).await, json!({"type": "welcome"}));
-    for token in ["unknown".to_owned(), stand_in.pubsub_token("visitor-a")] {
-        let identifier = json!({"channel": "RoomChannel", "pubsub_token": token}).to_string();
-        let command = json!({"command": "subscribe", "identifier": identifier}).to_string();
-        socket.send(Frame::text(command)).await.expect("open");
-    }
-    assert_eq!(next(&mut socket).await["type"], "confirm_subscription", "and not a word about the unknown token");
-    assert_eq!(next(&mut socket).await["message"]["event"], "presence.update");
-    stand_in.agent_message("visitor-c", "for somebody else");
-    let id = stand_in.agent_message("visitor-a", "<b>");
-    let message = next(&mut socket).await["message"].take();
-    assert_eq!((&message["event"], &message["data"]["id"]), (&json!("message.created"), &json!(id)));
-    let sample: Value =
-        serde_json::from_str(include_str!("../../tests/fixtures/events/cable-frames.json")).expect("JSON");
-    webhooks::assert_same_shape(&sample[5]["frame"]["message"], &message, "message.created");
-    let typing = format!("{}/131/toggle_typing", list("visitor-a"));
-    send(&stand_in, "POST", &typing, &json!({"typing_status": "on"})).await;
-    stand_in.agent_types("visitor-a", false);
-    let message = next(&mut socket).await["message"].take();
-    assert_eq!(message["event"], "conversation.typing_off", "and nothing of what he typed himself");
-    assert_eq!((&message["data"]["conversation"]["id"], &message["data"]["user"]["id"]), (&json!(131), &json!(31)));
-    stand_in.restart_cable();
-    assert_eq!(next(&mut socket).await["reason"], "server_restart");
 }
 
 #[tokio::test]

@@ -20,8 +20,8 @@ use sha2::Sha256;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::data::{hex, wall_clock};
-use super::seed::INBOX_ID;
+use super::account::INBOX_ID;
+use super::stamps::{hex, wall_clock};
 
 /// The service gives a receiver up after this long.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -264,3 +264,6 @@ async fn exchange(url: &str, headers: HeaderMap, body: Bytes) -> Result<StatusCo
     let (answer, _) = tokio::join!(answer, connection);
     answer
 }
+
+/// What says which deliveries a gate concerns.
+pub(super) type Condition = Box<dyn Fn(&Delivery) -> bool + Send + Sync>;

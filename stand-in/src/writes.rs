@@ -2,10 +2,11 @@
 //!
 //! Each method is what one request (or one agent) does, under the one lock.
 
-use serde_json::{Map, Value, json};
-
-use super::data::{Contact, ContactInbox, Conversation, Message, Missing, Sender, Status, World, uuid};
+use super::account::ACCOUNT;
+use super::data::{Contact, ContactInbox, Conversation, Message, Missing, Sender, Status, World};
 use super::events::{Name, change, changes};
+use super::json::{Map, Value, json};
+use super::stamps::{iso, uuid};
 
 /// What a client may say about a contact.
 #[derive(Default)]
@@ -14,7 +15,7 @@ pub(super) struct ContactFields {
     pub(super) email: Option<String>,
     pub(super) name: Option<String>,
     pub(super) phone_number: Option<String>,
-    pub(super) custom_attributes: Option<Map<String, Value>>,
+    pub(super) custom_attributes: Option<Map>,
 }
 
 /// A message about to be written.
@@ -72,7 +73,7 @@ impl World {
             name: fields.name.or_else(|| Some(format!("quiet-river-{}", id % 1000))),
             email: fields.email,
             phone_number: fields.phone_number,
-            account_id: super::data::ACCOUNT,
+            account_id: ACCOUNT,
             created_at: now.clone(),
             updated_at: now,
             additional_attributes: json!({}),
@@ -284,7 +285,7 @@ impl World {
             content_type: draft.content_type.to_owned(),
             content_attributes: draft.content_attributes,
             created_at,
-            updated_at: super::data::iso(now),
+            updated_at: iso(now),
             private: draft.private,
             attachments,
             sender: draft.sender,

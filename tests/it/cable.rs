@@ -89,8 +89,8 @@ async fn whoever_hears_of_a_change_gets_it_with_the_list() {
 }
 
 #[tokio::test]
-async fn unless_told_to_the_proxy_does_not_listen() {
-    let (stand_in, proxy) = both("").await;
+async fn told_not_to_the_proxy_does_not_listen() {
+    let (stand_in, proxy) = both("cable.observe = false").await;
     let mut socket = subscribed(&stand_in, &proxy, A).await;
     is_a_hit(&proxy, A).await;
     stand_in.agent_message(A, "nobody tells the proxy");

@@ -241,7 +241,7 @@ async fn a_list_is_read_from_a_url() {
     let address = url("visitor-a");
     stand_in.stop().await;
     let refused = check(&[&address], "").await;
-    let expected = format!("anteroom: {origin}: no connection to the upstream\n");
+    let expected = format!("anteroom: {origin}: it refused the connection\n");
     assert_eq!((refused.code, refused.stdout, refused.stderr), (Some(1), String::new(), expected));
 }
 

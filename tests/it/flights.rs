@@ -143,15 +143,15 @@ async fn a_flight_ends_at_its_deadline() {
 }
 
 #[tokio::test]
-async fn a_reader_waits_for_two_flights_at_most() {
-    let (stand_in, proxy) = both("cache.wait = \"2s\"").await;
+async fn a_reader_waits_for_two_flights_at_most_and_both_fit_into_his_limit() {
+    let (stand_in, proxy) = both("cache.wait = \"3s\"").await;
     stand_in.fault(Fault::Hang);
     let reader = reading(&proxy, A);
     for flights in 1..=2_u32 {
         proxy.wait_for_metric("anteroom_flights", f64::from(flights)).await;
         let asked = usize::try_from(flights).unwrap();
         stand_in.wait_for("the list", |seen| seen.iter().filter(|seen| seen.is_list).count() == asked).await;
-        jump(Duration::from_secs(3)).await;
+        jump(Duration::from_millis(if flights == 1 { 2_100 } else { 1_000 })).await;
     }
     assert_eq!(reader.await.unwrap().status, StatusCode::GATEWAY_TIMEOUT);
     jump(Duration::from_secs(31)).await;
@@ -184,7 +184,7 @@ fn join(
     told: Arc<std::sync::Mutex<Vec<FlightEnd>>>,
 ) -> Joined<u32> {
     let on_end = move |on_end, _: Option<&u32>| told.lock().unwrap().push(on_end);
-    flights.join(&key(), |_, _| true, || None, || NewFlight { noted, fetch, on_end })
+    flights.join(&key(), |_, _| true, || None, || NewFlight { noted, fetch: move |_| fetch, on_end })
 }
 
 #[tokio::test]

@@ -422,7 +422,7 @@ async fn i22_readers_who_give_up_on_a_flight_begin_one_new_flight_together() {
     let readers: Vec<_> = (0..20).map(|_| reading(&proxy, A)).collect();
     gate.arrived(1).await;
     proxy.wait_for_metric(WAITERS, 20.0).await;
-    jump(Duration::from_secs(6)).await;
+    jump(Duration::from_secs(4)).await;
     for reader in readers {
         assert!(reader.await.unwrap().body == stand_in.list_body(A));
     }
@@ -464,7 +464,7 @@ async fn i23_a_purge_reaches_what_is_kept_and_what_is_being_fetched() {
 async fn purge(proxy: &Proxy, what: &str) {
     let token = [("authorization", "Bearer let-me-in")];
     let purged = send(request("POST", &format!("{}/purge", proxy.admin), &token, what)).await;
-    assert_eq!(purged.status, StatusCode::NO_CONTENT, "{what}");
+    assert_eq!(purged.status, StatusCode::OK, "{what}");
 }
 
 /// By webhooks of the stand-in, signed and sent as the application does.

@@ -9,6 +9,7 @@ use tokio::process::Command;
 
 use crate::support::child::{Program, run};
 use crate::support::raw::{Scripted, Talk, exchange};
+use crate::support::relay::Relay;
 use crate::support::{Proxy, get, get_with, spawn};
 
 /// No notice, since nobody has to hear of the drain.
@@ -136,6 +137,7 @@ async fn settings_are_read_again_on_hangup_if_they_are_good() {
     };
     assert_eq!(get(&list(&program, "visitor-a")).await.status, StatusCode::OK);
     reload("cache.ttl = \"soon\"\nnonsense = 1\n", "failed").await;
+    program.wait_for_stderr("the settings stay as they were").await;
     assert!(program.stderr().contains("cache.ttl") && program.stderr().contains("nonsense"), "{}", program.stderr());
     assert!(get_with(&list(&program, "visitor-a"), &[]).await.is_hit(), "bad settings change nothing");
     // The command line is stronger than the file, so the flag's upstream stays; another setting shows the reload.
@@ -174,6 +176,93 @@ async fn wrong_settings_are_all_told_at_once() {
     assert_eq!(run(&["serve", "--config", "/nowhere.toml"], &[], "").await.code, Some(2));
 }
 
+/// Whatever `serve` refuses without opening a port, `config` refuses, in the same words and the same list.
+#[tokio::test]
+async fn config_refuses_what_serve_refuses() {
+    let folder = tempfile::tempdir().unwrap();
+    let no_certificate = folder.path().join("empty.pem");
+    std::fs::write(&no_certificate, "").unwrap();
+    for (ca_file, what) in
+        [("/nowhere/ca.pem", "cannot be read"), (no_certificate.to_str().unwrap(), "holds no certificate")]
+    {
+        let variables = [
+            ("ANTEROOM_UPSTREAM__URL", "https://a.test/app/accounts/1"),
+            ("ANTEROOM_UPSTREAM__CA_FILE", ca_file),
+            ("ANTEROOM_CACHE__TTL", "soon"),
+        ];
+        let config = run(&["config"], &variables, "").await;
+        let serve = run(&["serve", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], &variables, "").await;
+        assert_eq!((config.code, serve.code), (Some(2), Some(2)));
+        assert_eq!(config.stderr, serve.stderr);
+        assert!(config.stderr.contains("environment: 3 problems") && config.stderr.contains(what), "{}", config.stderr);
+        assert!(config.stderr.contains("write \"https://a.test\""), "{}", config.stderr);
+    }
+}
+
+/// As in the image, whose health check has no arguments.
+#[tokio::test]
+async fn whoever_asks_a_running_proxy_finds_it_by_its_settings() {
+    let (_stand_in, program) = both("admin.token = \"hush-hush\"\n").await;
+    let address = program.admin.trim_start_matches("http://").to_owned();
+    let port = address.rsplit(':').next().unwrap();
+    let url = format!("{}/", program.admin);
+    for admin in [&address, &program.admin, &url, &format!("0.0.0.0:{port}"), &format!("localhost:{port}")] {
+        for command in [&["ready"][..], &["purge", "--all"]] {
+            let by_flag = [command, &["--admin", admin]].concat();
+            let ended = run(&by_flag, &[("ANTEROOM_ADMIN__TOKEN", "hush-hush")], "").await;
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{by_flag:?}");
+        }
+    }
+    for admin in [address.clone(), program.admin.clone(), format!("0.0.0.0:{port}")] {
+        let variables = [("ANTEROOM_ADMIN__ADDRESS", admin.as_str()), ("ANTEROOM_ADMIN__TOKEN", "hush-hush")];
+        for command in [&["ready"][..], &["purge", "--all"]] {
+            let ended = run(command, &variables, "").await;
+            assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{command:?} {admin}");
+        }
+    }
+    // By the file alone, whatever else may be wrong in it.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("some.toml");
+    std::fs::write(&file, format!("cache.ttl = 'soon'\n[admin]\naddress = '{address}'\ntoken = 'hush-hush'\n"))
+        .unwrap();
+    for command in [&["ready"][..], &["purge", "--all"]] {
+        let by_file = [command, &["--config", file.to_str().unwrap()]].concat();
+        let ended = run(&by_file, &[], "").await;
+        assert_eq!((ended.code, ended.stderr.as_str()), (Some(0), ""), "{by_file:?}");
+    }
+    // The variable is stronger than the file; nobody listens there.
+    let elsewhere = [("ANTEROOM_ADMIN__ADDRESS", "127.0.0.1:1")];
+    assert_eq!(run(&["ready", "--config", file.to_str().unwrap()], &elsewhere, "").await.code, Some(1));
+    for unclear in ["here", "127.0.0.1:0"] {
+        let ended = run(&["ready"], &[("ANTEROOM_ADMIN__ADDRESS", unclear)], "").await;
+        assert_eq!(ended.code, Some(2), "{unclear}: {}", ended.stderr);
+        assert!(ended.stderr.contains("admin.address"), "{}", ended.stderr);
+    }
+}
+
+/// `serve` takes what `ready` takes.
+#[tokio::test]
+async fn the_private_listener_may_be_given_as_a_url() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let program = Program::serve_at("http://127.0.0.1:0/", &stand_in.url(), "").await;
+    assert_eq!(run(&["ready", "--admin", &program.admin], &[], "").await.code, Some(0));
+}
+
+/// As in the compose file: somebody who opens the dashboard sees something on it.
+#[tokio::test]
+async fn the_demonstration_visits_a_proxy_in_front_of_its_stand_in() {
+    let relay = Relay::start().await;
+    let program = Program::demo_with(&["--visit", &relay.url]).await;
+    relay.leads_to(&program.url);
+    for outcome in [
+        r#"{method="GET",outcome="hit",status_class="2xx"}"#,
+        r#"{method="GET",outcome="miss",status_class="2xx"}"#,
+        r#"{method="POST",outcome="write",status_class="2xx"}"#,
+    ] {
+        program.wait_for_metric(&format!("anteroom_requests_total{outcome}"), |count| count > 0.5).await;
+    }
+}
+
 #[tokio::test]
 async fn config_shows_the_settings_in_force_and_no_secret() {
     let variables = [
@@ -208,7 +297,8 @@ async fn purge_makes_it_forget_a_contact_an_inbox_or_everything() {
     assert!(get(&a).await.is_hit());
 
     let done = purge(&["--contact", "-"], "hush-hush", "visitor-a\n").await;
-    assert_eq!((done.code, done.stderr.as_str(), done.stdout.as_str()), (Some(0), "", ""));
+    assert_eq!((done.code, done.stderr.as_str()), (Some(0), ""), "{done:?}");
+    assert!(done.stdout.starts_with("dropped 1 list (") && done.stdout.contains(" of 1 contact"), "{}", done.stdout);
     assert!(!get(&a).await.is_hit());
     assert!(get(&b).await.is_hit());
 

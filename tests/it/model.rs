@@ -34,7 +34,7 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::settings;
-use register::{INBOX, Register, Want, number_of, source_name};
+use register::{INBOX, Register, SOURCES, Want, number_of, source_name};
 
 /// Ages in the model: short, so that a schedule passes through all of them.
 const SETTINGS: &str = r#"
@@ -100,6 +100,7 @@ struct Broken(String);
 struct Schedule {
     state: Arc<State>,
     register: Arc<Mutex<Register>>,
+    origin: wire::Origin,
     seed: u64,
     began: Instant,
     story: Mutex<Vec<String>>,
@@ -123,7 +124,7 @@ impl Schedule {
 
     /// Sends a request through the real path; gives status, `Cache-Status` and body, or nothing if that broke off.
     async fn send(&self, request: Request<Body>) -> Option<(u16, String, Bytes)> {
-        let peer = ([127, 0, 0, 1], 1).into();
+        let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
         let response: Response<Body> = proxy::handle::handle(self.state.clone(), peer, request).await;
         let (head, body) = response.into_parts();
         let body = body.collect().await.ok()?.to_bytes();
@@ -166,14 +167,16 @@ impl Client {
     }
 
     async fn act(&mut self) {
-        let source = self.dice.below(4);
-        match self.dice.below(20) {
+        let source = self.dice.below(SOURCES as u64);
+        match self.dice.below(22) {
             0..10 => self.read(source).await,
             10..15 => self.write(source).await,
             15 => self.create().await,
             16 => self.merge().await,
             17 => self.agent(source),
             18 => self.forget(source),
+            19 => self.verify(source).await,
+            20 => self.reload(),
             _ => sleep(Duration::from_millis(self.dice.below(6_000))).await,
         }
     }
@@ -224,8 +227,8 @@ impl Client {
         let want = Want::any(&mut self.dice);
         let op = self.schedule.register().next_op();
         let path = format!(
-            "{}/conversations/1/{}",
-            self.path(source),
+            "{}/conversations/9/{}",
+            self.spelt(source),
             if want == Want::Empty { "update_last_seen" } else { "messages" }
         );
         self.change(&format!("writes to s{source}"), request("POST", &path, op, want, "{}"), op).await;
@@ -242,15 +245,53 @@ impl Client {
     async fn merge(&mut self) {
         let want = if self.dice.percent(70) { Want::Answer } else { Want::any(&mut self.dice) };
         let op = self.schedule.register().next_op();
-        self.change("merges s2 into s0's", request("PATCH", &self.path(2), op, want, "{}"), op).await;
+        let source = if self.dice.percent(50) { 2 } else { 4 };
+        let path = format!("{}{}", self.spelt(source), if self.dice.percent(20) { ".json" } else { "" });
+        self.change(&format!("merges s{source} into s0's"), request("PATCH", &path, op, want, "{}"), op).await;
+    }
+
+    /// A hash, with a `GET`, in a spelling of the parameter that the upstream takes for it.
+    async fn verify(&mut self, source: u64) {
+        let want = Want::any(&mut self.dice);
+        let op = self.schedule.register().next_op();
+        let name = ["identifier_hash", "[identifier_hash]", "identifier_hash[]", "%5Bidentifier%5Fhash%5D"];
+        let name = name[usize::try_from(self.dice.below(4)).expect("few")];
+        let path = format!("{}?{name}={op}", self.spelt(source));
+        self.change(&format!("verifies s{source}"), request("GET", &path, op, want, ""), op).await;
+    }
+
+    /// A path of a contact, sometimes in another spelling.
+    fn spelt(&mut self, source: u64) -> String {
+        let path = self.path(source);
+        match self.dice.below(5) {
+            0 => path.replace("/contacts/", "//contacts/"),
+            1 => path.replace("/inboxes/", "/x/../inboxes/"),
+            2 => path.replace('s', "%73"),
+            _ => path,
+        }
+    }
+
+    /// Settings that shape answers differently, or those of before: what flies and what is kept is of no use any more.
+    fn reload(&self) {
+        let trims = self.schedule.register().next_op().is_multiple_of(2);
+        let state = &self.schedule.state;
+        let more = if trims { "payload.trim.sort_conversations = true\n" } else { "" };
+        let config = settings("http://origin.test", &format!("{SETTINGS}{more}"));
+        let upstream = Upstream::over(self.schedule.origin.clone(), config.upstream.clone(), state.metrics.clone());
+        state.reload_with(config, upstream);
+        self.schedule.tell("the settings are loaded anew");
     }
 
     async fn change(&self, what: &str, request: Request<Body>, op: u64) {
         let what = format!("client {} {what} (op {op}, {})", self.name, request.headers()["x-want"].to_str().unwrap());
         self.schedule.tell(&what);
+        let unattributed = &self.schedule.state.metrics.writes_unattributed;
+        let before = unattributed.get();
         let answer = self.schedule.send(request).await;
         let status = answer.map_or(0, |(status, ..)| status);
-        let needed = self.schedule.register().acknowledge(op);
+        // Of these only the bound on age is promised, but for the source itself.
+        let attributed = unattributed.get() == before;
+        let needed = self.schedule.register().acknowledge(op, attributed);
         self.schedule.tell(&format!("{what}: {status}, acknowledged {needed:?}"));
     }
 
@@ -281,7 +322,7 @@ impl Client {
         match self.dice.below(4) {
             0 => drop(state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Source(&name)))),
             1 => drop(state.invalidation.ledger.invalidate_all()),
-            _ => state.cache.store.forget(&Key::new(INBOX, &name, None), state.invalidation.ledger.now()),
+            _ => drop(state.cache.store.forget(&Key::new(INBOX, &name, None), state.invalidation.ledger.now())),
         }
         self.schedule.tell(&format!("s{source} is purged or evicted"));
     }
@@ -299,11 +340,12 @@ fn room(origin: &wire::Origin, negative: bool, audits: bool) -> Arc<State> {
 
 async fn run(state: Arc<State>, origin: &wire::Origin, seed: u64) -> Result<(), Broken> {
     let mut dice = Dice::new(seed);
-    let register = Arc::new(Mutex::new(Register::new(seed)));
+    let register = Arc::new(Mutex::new(Register::new(seed, !seed.is_multiple_of(5))));
     origin.serves(register.clone(), Dice::new(!seed));
     let schedule = Arc::new(Schedule {
         state: state.clone(),
         register,
+        origin: origin.clone(),
         seed,
         began: Instant::now(),
         story: Mutex::default(),

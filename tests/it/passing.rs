@@ -122,12 +122,13 @@ async fn the_upstream_learns_whom_a_request_is_for_and_the_client_who_answered()
     .await;
     let seen = upstream.last_request();
     assert_eq!(seen.field("host"), Some(upstream.address.to_string().as_str()));
-    assert_eq!(seen.field("x-forwarded-for"), Some("192.0.2.7, 10.0.0.1, 127.0.0.1"));
+    assert_eq!(seen.field("x-forwarded-for"), Some("127.0.0.1"));
     assert_eq!(seen.field("x-forwarded-host"), Some("front.test:8080"));
     assert_eq!(seen.field("x-forwarded-proto"), Some("http"));
-    let forwarded = "for=192.0.2.7, for=127.0.0.1;host=\"front.test:8080\";proto=http";
+    let forwarded = "for=127.0.0.1;host=\"front.test:8080\";proto=http";
     assert_eq!(seen.field("forwarded"), Some(forwarded));
-    assert_eq!(seen.fields("via"), ["1.0 fred", "1.1 anteroom"]);
+    let [fred, own] = seen.fields("via")[..] else { panic!("{}", seen.head) };
+    assert!(fred == "1.0 fred" && own.starts_with("1.1 anteroom ("), "{fred}, {own}");
     assert_eq!(seen.field("x-request-id"), Some("mine-1"));
     assert_eq!(answer.field("via"), Some("1.1 anteroom"));
     assert_eq!(answer.field("x-request-id"), Some("mine-1"));
@@ -456,7 +457,7 @@ async fn clients_of_http_1_0_are_served() {
     assert_eq!((answer.status(), answer.text(), answer.field("transfer-encoding")), (200, "abc", None));
     assert!(client.rest().await.is_empty(), "the end of the connection is the end of the answer");
     assert_eq!(upstream.last_request().start_line(), "GET /x HTTP/1.1");
-    assert_eq!(upstream.last_request().field("via"), Some("1.0 anteroom"));
+    assert!(upstream.last_request().field("via").is_some_and(|via| via.starts_with("1.0 anteroom (")));
     assert_eq!(upstream.last_request().field("x-forwarded-host"), None);
 }
 

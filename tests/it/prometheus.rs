@@ -21,7 +21,7 @@ use crate::support::{Proxy, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 24] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 26] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -33,8 +33,9 @@ const ONLY_BY_A_FAULT: [(&str, &str); 24] = [
     ("AnteroomCrowded", "an upstream that never answers, and few places to wait"),
     ("AnteroomReadersGiveUp", "an upstream that never answers, and little patience"),
     ("AnteroomFetchDropped", "counted by hand: no fault from outside makes a fetch panic"),
-    ("AnteroomOldAnswers", "an upstream whose answers are two minutes old"),
+    ("AnteroomOldAnswers", "an upstream that answers once and then closes every connection"),
     ("AnteroomContractBroken", "an upstream whose lists lack nearly everything"),
+    ("AnteroomNoLists", "an upstream that redirects every list"),
     ("AnteroomBypassed", "readers who send a cookie"),
     ("AnteroomHelpsLittle", "readers none of whom asks what another asked"),
     ("AnteroomWritesUnattributed", "writes to an upstream that tells no contact"),
@@ -46,6 +47,7 @@ const ONLY_BY_A_FAULT: [(&str, &str); 24] = [
     ("AnteroomCacheTooSmall", "readers none of whom asks what another asked, and little memory"),
     ("AnteroomFewFileDescriptors", "a proxy that may open no more than it has open"),
     ("AnteroomReloadFailed", "a file of settings with a mistake"),
+    ("AnteroomLogLinesLost", "a standard error that is full"),
 ];
 
 /// A Prometheus, gone when the test is.
@@ -300,13 +302,23 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         known.len()
     ))
     .await;
-    let old = Proxy::in_front_of(&aged.url(), "").await;
+    // Answers once.
+    let once = StandIn::start(Options::default()).await.unwrap();
+    let old = Proxy::start(&once, "cache.ttl = \"0s\"\ncache.stale_while_revalidate = \"0s\"").await;
+    assert!(old.list("visitor-a").await.status.is_success());
+    once.fault_on(Fault::Reset, Matcher::any());
     busy.with(persist(old.list_url("visitor-a"), &[]));
-    let small = "cache.memory = \"8KiB\"\ncache.max_body = \"4KiB\"\ncache.fetch_memory = \"8KiB\"";
+    let small = "cache.memory = \"64KiB\"\ncache.max_body = \"4KiB\"\ncache.fetch_memory = \"64KiB\"";
     let useless = Proxy::in_front_of(&aged.url(), small).await;
     busy.with(never_twice(useless.list_url("visitor-a")));
     let unattributed = Proxy::in_front_of(&odd.url(), "").await;
     busy.with(never_twice(unattributed.list_url("visitor-a")));
+
+    // Somewhere else.
+    let moved = "HTTP/1.1 302 Found\r\nlocation: /app/login\r\ncontent-length: 0\r\n\r\n";
+    let moved = Scripted::answering(moved).await;
+    let redirected = Proxy::in_front_of(&moved.url(), "").await;
+    busy.with(persist(redirected.list_url("visitor-a"), &[]));
 
     // Waits for webhooks that never come, gets some of strangers and some that say nothing, and lists change unheard.
     let changing = StandIn::start(Options::default()).await.unwrap();
@@ -318,6 +330,9 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
 
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
+    let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+    let mute = Program::serve_into(full.into(), "127.0.0.1:0", &stand_in.url(), "").await;
+    busy.with(persist(format!("{}/x", mute.url), &[]));
     let mistaken = Program::serve(&stand_in.url(), "").await;
     let drains_long = "drain.notice = \"10m\"";
     let draining = Program::serve(&stand_in.url(), drains_long).await;
@@ -326,9 +341,11 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_url = format!("http://{}", dead.local_addr().unwrap());
 
-    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &untold];
+    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &redirected, &untold];
     let mut targets: Vec<&str> = in_process.iter().map(|proxy| proxy.admin.as_str()).collect();
-    targets.extend([&cramped.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str));
+    targets.extend(
+        [&cramped.admin, &mute.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str),
+    );
     let prometheus = Prometheus::start(&targets).await;
 
     // Counters that are watched for a change have to be seen before it.
@@ -435,6 +452,8 @@ fn every_alert_has_a_paragraph_in_the_operating_manual() {
         assert!(manual.lines().any(|line| line == format!("### {name}")), "docs/operating.md lacks ### {name}");
         let pointer = format!("What to do: docs/operating.md#{}", name.to_lowercase());
         assert!(rules.lines().any(|line| line.trim() == pointer), "{name} does not point to {pointer}");
+        let runbook = format!("runbook_url: docs/operating.md#{}", name.to_lowercase());
+        assert!(rules.lines().any(|line| line.trim() == runbook), "{name} lacks {runbook}");
     }
 }
 

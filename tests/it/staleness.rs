@@ -15,7 +15,6 @@ use anteroom::policy::http::key::Key;
 use anteroom::server::listeners::Drained;
 use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Shape, StandIn};
 use http::StatusCode;
-use tower::retry::budget::Budget;
 
 use crate::support;
 use crate::support::child::Program;
@@ -234,7 +233,11 @@ async fn an_event_that_never_comes_was_lost() {
     classes(&proxy, &[("event_lost", 1.0)]).await;
     // Nobody wrote through the proxy: it knows from this alone that webhooks are silent.
     proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
+    // That somebody types proves nothing of messages.
     proxy.state.invalidation.hear(br#"{"event":"conversation_typing_on"}"#, Duration::ZERO);
+    proxy.wait_for_metric("anteroom_webhooks_silent", 1.0).await;
+    let of_another = br#"{"event":"message_created","account":{"id":987},"conversation":{"id":654}}"#;
+    proxy.state.invalidation.hear(of_another, Duration::ZERO);
     proxy.wait_for_metric("anteroom_webhooks_silent", 0.0).await;
 }
 
@@ -438,7 +441,7 @@ async fn audits_take_no_place_that_a_reader_needs() {
     assert_eq!(reading.await.unwrap().status, StatusCode::OK);
     assert!(proxy.list(A).await.is_hit());
     proxy.wait_for_metric(&audits("same"), 1.0).await;
-    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 1, "an audit gives its place back");
+    assert_eq!(proxy.state.upstream.in_flight.free(), 1, "an audit gives its place back");
 }
 
 #[tokio::test]
@@ -453,14 +456,14 @@ async fn audits_leave_half_of_the_places_to_readers() {
         assert!(proxy.list(source).await.is_hit());
     }
     proxy.wait_for_metric(&audits("skipped"), 1.0).await;
-    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 2);
+    assert_eq!(proxy.state.upstream.in_flight.free(), 2);
     // However slow the upstream is, a reader does not wait for audits.
     assert_eq!(proxy.list(A).await.status, StatusCode::OK);
     for gate in &gates {
         gate.release_all();
     }
     proxy.wait_for_metric(&audits("same"), 2.0).await;
-    assert_eq!(proxy.state.upstream.in_flight.available_permits(), 4);
+    assert_eq!(proxy.state.upstream.in_flight.free(), 4);
 }
 
 #[tokio::test]
@@ -473,7 +476,7 @@ async fn a_failed_audit_costs_no_reader_a_fetch() {
     stand_in.agent_message(A, "hello");
     jump(Duration::from_secs(40)).await;
     // As if many fetches had failed: what has is not tried again for its own sake.
-    while proxy.state.upstream.retries.withdraw() {}
+    while proxy.state.upstream.may_probe() {}
     assert!(proxy.list(A).await.body == stand_in.list_body(A), "an older list than the upstream has");
 }
 

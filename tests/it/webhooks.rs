@@ -243,7 +243,11 @@ async fn a_message_without_a_webhook_means_that_webhooks_are_silent() {
     // What is no genuine webhook does not end the silence.
     post(&format!("{}{PATH}", proxy.url), "{}").await;
     assert!((proxy.metric("anteroom_webhooks_silent").await - 1.0).abs() < 0.1);
+    // Nor does an event that could not have told of a message.
     tell(&proxy, r#"{"event":"conversation_typing_on"}"#).await;
+    tell(&proxy, &message_created(&stand_in, A).replace("message_created", "automation_event.message_created")).await;
+    assert!((proxy.metric("anteroom_webhooks_silent").await - 1.0).abs() < 0.1);
+    tell(&proxy, &message_created(&stand_in, A)).await;
     assert!((proxy.metric("anteroom_webhooks_silent").await).abs() < 0.1);
     assert!(ttl().await > 200);
     assert_eq!(ready().await, "ready\n");
@@ -364,7 +368,9 @@ async fn every_event_puts_exactly_those_lists_out_of_date_that_it_may_have_chang
         (told(message, &[("/event", "conversation_typing_off".into())]), ""),
         (told(conversation, &[("/event", "inbox_created".into())]), ""),
         (told(conversation, &[("/event", "inbox_updated".into())]), ""),
-        (told(conversation, &[("/event", "conversation_exploded".into())]), ""),
+        (told(conversation, &[("/event", "conversation_exploded".into())]), ALL),
+        (told(message, &[("/event", "automation_event.message_created".into())]), ALL),
+        (told(conversation, &[("/event", "macro.executed".into())]), ALL),
         // A message's own source is not the contact's.
         (told(message, &[("/source_id", "visitor-c".into())]), ALL),
         // Before 4.14.2 conversations did not name their account.

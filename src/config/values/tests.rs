@@ -68,6 +68,15 @@ fn sizes() {
     );
 }
 
+/// A list whose length is not known begins with so much.
+#[test]
+fn memory_in_which_no_list_could_begin() {
+    let little =
+        |value: &str| format!("{value} is too little for a list of unknown length to begin; write 64KiB or more");
+    let (one, most) = (little("1"), little(r#""63KiB""#));
+    check(&MEMORY, &[(r#""64KiB""#, r#""64KiB""#)], &[("1", &one), (r#""63KiB""#, &most)]);
+}
+
 #[test]
 fn numbers_and_switches() {
     check(
@@ -106,7 +115,12 @@ fn addresses_and_paths() {
     let bad: Vec<_> = bad.map(|value| (value, format!("{value} {write}"))).into();
     check(
         &ADDRESS,
-        &[(r#""0.0.0.0:0""#, r#""0.0.0.0:0""#), (r#""[::1]:80""#, r#""[::1]:80""#)],
+        &[
+            (r#""0.0.0.0:0""#, r#""0.0.0.0:0""#),
+            (r#""[::1]:80""#, r#""[::1]:80""#),
+            (r#""http://127.0.0.1:80""#, r#""127.0.0.1:80""#),
+            (r#""http://127.0.0.1:80/""#, r#""127.0.0.1:80""#),
+        ],
         &bad.iter().map(|(value, message)| (*value, message.as_str())).collect::<Vec<_>>(),
     );
     let empty = r#""" is not the path of a file; write "/etc/anteroom/ca.pem""#;
@@ -173,6 +187,60 @@ fn base_urls() {
     );
     let slash = r#""https://a/b/" ends in a slash; leave the slash out"#;
     check(&BASE_URL, &[], &[(r#""https://a/b/""#, slash)]);
+}
+
+/// Clients' own paths begin so; what follows may be a contact's identifier, so it is not repeated.
+#[test]
+fn base_urls_that_end_in_a_path_of_the_api_or_the_dashboard() {
+    for (url, found, fix) in [
+        ("https://a/public/api/v1", "/public/api", "https://a"),
+        ("https://a/public/api/v1/", "/public/api", "https://a"),
+        (
+            "https://a:444/chat/public/api/v1/inboxes/i/contacts/secret/conversations",
+            "/public/api",
+            "https://a:444/chat",
+        ),
+        ("https://a/app/accounts/1/dashboard", "/app/accounts", "https://a"),
+        ("https://a/app/login", "/app/login", "https://a"),
+        ("https://a/api/v1/accounts/1", "/api/v1", "https://a"),
+        ("https://a/cable", "/cable", "https://a"),
+    ] {
+        let error = reread(&BASE_URL, &format!("'{url}'")).unwrap_err();
+        let told = format!(
+            "ends in {found}, which is a path of the API or its dashboard and no place below which it lives; write \"{fix}\""
+        );
+        assert_eq!(error, told, "{url}");
+    }
+    for prefix in ["/app", "/api", "/public", "/publicly/api", "/chat/app"] {
+        let url = format!("\"https://a{prefix}\"");
+        assert_eq!(reread(&BASE_URL, &url).as_deref(), Ok(&*url));
+    }
+}
+
+#[test]
+fn every_mistake_in_a_value_is_told() {
+    let error = reread(&BASE_URL, "'ftp://joe:secret@a:0//b?x=secret#secret'").unwrap_err();
+    for told in [
+        "a user name",
+        "a query",
+        "a fragment",
+        "is neither http nor https",
+        "has no proper host and port",
+        "an empty or dotted step",
+    ] {
+        assert!(error.contains(told), "{told} in {error}");
+    }
+    assert!(!error.contains("secret"), "{error}");
+    let error = reread(&BASE_URL, "'https://a/api/v1?x=secret'").unwrap_err();
+    assert!(error.contains("a query") && error.ends_with("write \"https://a\""), "{error}");
+    let error = reread(&CODINGS, r#"["zstd", "lz4", "zstd", 7]"#).unwrap_err();
+    let told = "\"lz4\" is not a coding, and \"zstd\" is there twice, and 7 is not a coding; write some of";
+    assert!(error.starts_with(told), "{error}");
+    let error = reread(&SECRETS, r#"["", "good", 7]"#).unwrap_err();
+    assert!(
+        error.contains("number 1 is an empty secret") && error.contains("; and number 3 is not a secret"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -114,7 +114,7 @@ pub(super) fn page(described: &[Described]) -> String {
     let mut page = String::from(
         "# Metrics\n\n\
          `GET /metrics` of the private listener, in the text format of Prometheus. This page is made from\n\
-         `src/engine/metrics.rs` (`UPDATE=1 cargo test --lib engine::metrics`); a test holds the two equal.\n\n\
+         `src/engine/metrics/mod.rs` (`UPDATE=1 cargo test --lib engine::metrics`); a test holds the two equal.\n\n\
          Labels come from closed sets: no client can add a series. Times are in seconds and sizes in bytes. Counters with\n\
          one label are there from the start, at 0.\n\n\
          What to look at, and what to do about it: [`operating.md`](operating.md). Ready-made: a dashboard and rules in\n\

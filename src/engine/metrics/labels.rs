@@ -3,7 +3,9 @@
 use http::{Method, StatusCode};
 
 use crate::policy::coherence::event::Event;
+use crate::policy::http::no_list::NoList;
 use crate::policy::http::route::BypassReason;
+use crate::policy::payload::{ViolationKind, schema};
 
 /// Declares an enumeration whose values are labels.
 macro_rules! closed_set {
@@ -125,6 +127,40 @@ closed_set! {
 }
 
 closed_set! {
+    /// Why the upstream gave no answer: the error types of RFC 9209 section 2.3.
+    pub enum ErrorClass {
+        /// Its name was not resolved in time.
+        DnsTimeout => "dns_timeout",
+        /// Its name cannot be resolved.
+        DnsError => "dns_error",
+        /// It cannot be connected to, for another reason than those below.
+        DestinationUnavailable => "destination_unavailable",
+        /// There is no way to its address.
+        DestinationIpUnroutable => "destination_ip_unroutable",
+        /// Nobody listens there.
+        ConnectionRefused => "connection_refused",
+        /// It closed the connection before it answered.
+        ConnectionTerminated => "connection_terminated",
+        /// There was no connection in time.
+        ConnectionTimeout => "connection_timeout",
+        /// The TLS handshake failed; most often it does not speak TLS.
+        TlsProtocolError => "tls_protocol_error",
+        /// Its certificate is not good.
+        TlsCertificateError => "tls_certificate_error",
+        /// It refused the TLS handshake.
+        TlsAlertReceived => "tls_alert_received",
+        /// Its answer broke off.
+        HttpResponseIncomplete => "http_response_incomplete",
+        /// It did not answer in time.
+        HttpResponseTimeout => "http_response_timeout",
+        /// Its answer is not HTTP.
+        HttpProtocolError => "http_protocol_error",
+        /// Something is missing on this side, such as file descriptors.
+        ProxyInternalError => "proxy_internal_error",
+    }
+}
+
+closed_set! {
     /// What came of a message that passed through a WebSocket.
     pub enum CableResult {
         /// Lists are out of date.
@@ -152,6 +188,7 @@ macro_rules! labels_of {
 }
 
 pub(super) const EVENTS: &[&str] = labels_of!(Event);
+pub(super) const NO_LISTS: &[&str] = labels_of!(NoList);
 pub(super) const BYPASS_REASONS: &[&str] = labels_of!(BypassReason);
 pub(super) const METHODS: [&str; 8] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "other"];
 pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
@@ -168,6 +205,8 @@ pub(super) const FLIGHT_ENDS: &[&str] = &[
     "upstream_error",
     "deadline",
     "breaks_contract",
+    "refused",
+    "not_sent",
     "superseded",
     "dropped",
     "waiter_deadline",
@@ -191,4 +230,29 @@ pub(super) fn class_index(status: StatusCode) -> usize {
 /// The label of a status class.
 pub fn class_label(status: StatusCode) -> &'static str {
     CLASSES[class_index(status)]
+}
+
+/// The ways in which a list can differ from the contract: by field and by kind.
+pub(super) fn violations() -> impl Iterator<Item = [&'static str; 2]> {
+    schema::Label::all().flat_map(|label| {
+        let kinds = ViolationKind::ALL.into_iter().filter(move |kind| kind.can_be(label));
+        kinds.map(move |kind| [label.path(), kind.as_str()])
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::engine::metrics::Metrics;
+
+    /// A rate needs a value to begin from: the first list that differs is seen, too.
+    #[test]
+    fn what_differs_from_the_contract_is_counted_from_zero() {
+        let text = String::from_utf8(Metrics::new().render()).unwrap();
+        let series = |labels: &str| text.contains(&format!("anteroom_payload_violations_total{{{labels}}} 0\n"));
+        for kind in ["missing", "wrong_type", "null"] {
+            assert!(series(&format!("field=\"id\",kind=\"{kind}\"")), "{kind}");
+        }
+        assert!(series("field=\"status\",kind=\"unknown_enum_value\"") && series("field=\"[]\",kind=\"null\""));
+        assert!(!text.contains("field=\"id\",kind=\"unknown_enum_value\""), "an integer is of no enum");
+    }
 }

@@ -12,13 +12,14 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
 
+use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
 use declared::Declaring;
 pub use declared::{Described, Label};
-pub use labels::{Audited, CableResult, Ending, InvalidationSource, Untold, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
 use labels::{
-    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, UPSTREAM_RESULTS, class_index,
-    method_index,
+    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
+    method_index, violations,
 };
 
 /// Seconds: from what nobody notices to the longest a list may be kept.
@@ -59,6 +60,8 @@ pub struct Metrics {
     pub tunnels: IntGauge,
     /// Requests to the upstream, by result.
     pub upstream_requests: IntCounterVec,
+    /// Failures of the upstream, by class.
+    pub upstream_errors: IntCounterVec,
     /// Time from the request to the head, and to the end of the answer.
     pub upstream_duration: HistogramVec,
     /// Requests the upstream is answering.
@@ -79,6 +82,8 @@ pub struct Metrics {
     pub bypass: IntCounterVec,
     /// Age of answers served from memory.
     pub answer_age: Histogram,
+    /// Answers that stood in for a failed fetch.
+    pub stale_if_error: IntCounter,
     /// Fetches under way.
     pub flights: IntGauge,
     /// Readers waiting for a fetch.
@@ -101,14 +106,22 @@ pub struct Metrics {
     pub audits: IntCounterVec,
     /// Writes of which no contact was known.
     pub writes_unattributed: IntCounter,
+    /// What came instead of lists, by what it likely is.
+    pub no_lists: IntCounterVec,
     /// Lists that were compared with the contract, by result.
     pub payload_lists: IntCounterVec,
     /// What differs from the contract, by field and kind.
     pub payload_violations: IntCounterVec,
     /// Keys that are not on the published page.
     pub payload_unknown_keys: IntCounter,
+    /// Lines of the log that never came out.
+    pub log_lines_dropped: IntCounter,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
+    /// Whether the last reading of the settings succeeded.
+    pub config_last_reload_ok: IntGauge,
+    /// When one last did.
+    pub config_last_reload_time: IntGauge,
     /// Bytes of lists, by stage.
     pub payload_bytes: IntCounterVec,
     /// Those of the stage `sent`, resolved for the hit path.
@@ -125,7 +138,7 @@ impl Metrics {
             "Constant 1; the version and commit that run.",
             &[("version", &[]), ("commit", &[])],
         );
-        build.with_label_values(&[env!("CARGO_PKG_VERSION"), option_env!("ANTEROOM_COMMIT").unwrap_or("unknown")]).set(1);
+        build.with_label_values(&[VERSION, COMMIT]).set(1);
         let requests = declare.counters(
             "anteroom_requests_total",
             "Requests of clients that were answered, by how they ended. A client that left before its answer counts as \
@@ -185,6 +198,12 @@ impl Metrics {
                  own body broke off.",
                 &[("result", UPSTREAM_RESULTS)],
             ),
+            upstream_errors: declare.counters(
+                "anteroom_upstream_errors_total",
+                "Times the upstream gave no answer, or not the whole of it, by the class that RFC 9209 section 2.3 gives \
+                 such errors. Errors that it answers (5xx) are not among them.",
+                &[("class", ErrorClass::LABELS)],
+            ),
             upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",
                 "Time from sending a request to the upstream until the head (phase `head`) and the end (phase `whole`) of \
@@ -225,12 +244,17 @@ impl Metrics {
                 "Age of answers served from memory, from the moment their fetch began.",
                 &[0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0],
             ),
+            stale_if_error: declare.counter(
+                "anteroom_stale_if_error_total",
+                "Answers from memory that stood in for a fetch that failed, or was not tried since the last one had failed.",
+            ),
             flights: declare.gauge("anteroom_flights", "Shared fetches under way."),
             waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
             flight_ends: declare.counters(
                 "anteroom_flight_ends_total",
-                "Shared fetches that ended, by how. `waiter_deadline` counts readers who gave up waiting, while the fetch \
-                 went on.",
+                "Shared fetches that ended, by how. `refused`: the one for whom they asked; the others ask on. `not_sent`: \
+                 everybody left before there was a place. `waiter_deadline` counts readers who gave up waiting, while the \
+                 fetch went on.",
                 &[("end", FLIGHT_ENDS)],
             ),
             invalidations: array::from_fn(|index| invalidations.with_label_values(&[InvalidationSource::LABELS[index]])),
@@ -281,6 +305,12 @@ impl Metrics {
                 "anteroom_writes_unattributed_total",
                 "Writes whose contact stayed unknown: for its other sources only the bound on age holds.",
             ),
+            no_lists: declare.counters(
+                "anteroom_no_lists_total",
+                "Answers of the upstream in a list's place that are no list and no error, by what is likely: it forces TLS, \
+                 a login page, another redirect, a page for people, another API's JSON.",
+                &[("likely", NO_LISTS)],
+            ),
             payload_lists: declare.counters(
                 "anteroom_payload_lists_total",
                 "Lists received, by what comparing them with the published contract gave: `not_a_list` is no JSON array at \
@@ -297,10 +327,23 @@ impl Metrics {
                 "anteroom_payload_unknown_keys_total",
                 "Keys of lists that are not on the published page; they are no violation.",
             ),
+            log_lines_dropped: declare.counter(
+                "anteroom_log_lines_dropped_total",
+                "Lines of the log that were lost: standard error cannot be written (its reader has gone, the disk is \
+                 full), or is read too slowly. No request waits for its line.",
+            ),
             config_reloads: declare.counters(
                 "anteroom_config_reloads_total",
                 "Settings that were read again on SIGHUP, by result.",
                 &[("result", &["ok", "failed"])],
+            ),
+            config_last_reload_ok: declare.gauge(
+                "anteroom_config_last_reload_successful",
+                "1 if the settings could be used when they were last read, 0 if those from before stay in force.",
+            ),
+            config_last_reload_time: declare.gauge(
+                "anteroom_config_last_reload_success_timestamp_seconds",
+                "When the settings in force were read, in seconds since 1970.",
             ),
             payload_bytes_sent: payload_bytes.with_label_values(&["sent"]),
             payload_bytes,
@@ -309,6 +352,9 @@ impl Metrics {
         };
         for (ending, method, class) in FIRST_REQUESTS {
             this.requests_of(ending, method, class);
+        }
+        for labels in violations() {
+            this.payload_violations.with_label_values(&labels);
         }
         this
     }
@@ -379,52 +425,4 @@ impl Drop for Raised {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::policy::payload::{ViolationKind, schema};
-
-    #[cfg(target_os = "linux")]
-    const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
-
-    /// The crate counts the process on Linux alone.
-    #[cfg(target_os = "linux")]
-    #[test]
-    fn the_page_of_metrics_is_made_from_them() {
-        let page = Metrics::new().page();
-        if std::env::var_os("UPDATE").is_some() {
-            std::fs::write(PAGE, &page).unwrap();
-        }
-        let shipped = std::fs::read_to_string(PAGE).unwrap_or_default();
-        assert!(
-            shipped == page,
-            "docs/metrics.md differs from the metrics; UPDATE=1 cargo test --lib engine::metrics writes it anew"
-        );
-    }
-
-    #[test]
-    fn a_scrape_with_every_series_there_can_be_is_short() {
-        let metrics = Metrics::new();
-        for &ending in Ending::ALL {
-            for method in 0..METHODS.len() {
-                for class in 0..CLASSES.len() {
-                    metrics.requests_of(ending, method, class).inc_by(1 << 40);
-                }
-            }
-        }
-        for label in schema::Label::all() {
-            for kind in ViolationKind::ALL {
-                metrics.payload_violations.with_label_values(&[label.path(), kind.as_str()]).inc_by(1 << 40);
-            }
-        }
-        let length = metrics.render().len();
-        assert!(length < 200_000, "{length} bytes");
-    }
-
-    #[test]
-    fn every_label_value_of_the_contract_is_described() {
-        let metrics = Metrics::new();
-        let kinds = ViolationKind::ALL.map(ViolationKind::as_str);
-        let described = metrics.described().iter().find(|metric| metric.name == "anteroom_payload_violations_total");
-        assert_eq!(described.unwrap().labels[1].1, kinds);
-    }
-}
+mod tests;

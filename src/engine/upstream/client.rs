@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
@@ -14,13 +14,17 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
+use super::connect_failure::ConnectFailure;
 use super::connector::Connector;
 use super::error::UpstreamError;
+use super::health::Health;
 use super::outgoing::{Outgoing, Reached};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Metrics, Raised, class_label};
+use crate::policy::http::framing::{Content, contradicts_itself, frame_request, is_plain};
+use crate::policy::http::route::switches_to_websocket;
 
 /// The longest head of an answer, and what one read takes of a body at most.
 const BUFFER: usize = 64 * 1024;
@@ -37,10 +41,15 @@ impl From<UpstreamError> for Failed {
     }
 }
 
+type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>;
+
 /// The client.
 pub struct Upstream {
-    stack: BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>,
+    stack: Stack,
+    /// Over connections that carry one request each.
+    switching: Stack,
     settings: UpstreamSettings,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
@@ -71,10 +80,14 @@ impl Upstream {
             .retry_canceled_requests(true);
         let pooled = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
-        let stack = ServiceBuilder::new()
-            .layer(RetryLayer::new(OnceOnClosedConnection { tried: false }))
-            .service(Send { pooled, fresh, head_timeout: settings.head_timeout });
-        Self { stack: BoxCloneSyncService::new(stack), settings, metrics }
+        let head_timeout = settings.head_timeout;
+        let stack = |switches| {
+            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
+            let send = Send { pooled: pooled.clone(), fresh: fresh.clone(), head_timeout, switches };
+            BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
+        };
+        let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
+        Self { stack: stack(false), switching: stack(true), settings, health, metrics }
     }
 
     /// Where it is.
@@ -82,15 +95,34 @@ impl Upstream {
         &self.settings.base
     }
 
+    /// Who is told of answers and failures that are not known here.
+    pub fn health(&self) -> &Health {
+        &self.health
+    }
+
     /// What it obeys.
     pub fn settings(&self) -> &UpstreamSettings {
         &self.settings
     }
 
-    /// Sends a request; gives the head and the body as it comes. The body is watched for stalls.
+    /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
+    /// error.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.count(self.stack.clone().oneshot(request)).await
+    }
+
+    /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
+    /// the switch cannot be known, so nobody else's request comes near it.
+    pub async fn switch(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.count(self.switching.clone().oneshot(request)).await
+    }
+
+    async fn count(
+        &self,
+        answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
+    ) -> Result<Response<Incoming>, UpstreamError> {
         let began = clock::now();
-        let result = self.stack.clone().oneshot(request).await;
+        let result = answer.await;
         let label = match &result {
             Ok(response) => class_label(response.status()),
             Err(failed) => failed.error.label(),
@@ -98,12 +130,18 @@ impl Upstream {
         self.metrics.upstream_requests.with_label_values(&[label]).inc();
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
+        match &result {
+            // Neither: for a list that is a failure, and told of as such; for anything else it is the application's word.
+            Ok(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {}
+            Ok(_) => self.health.answered(),
+            Err(failed) => self.health.failed(failed.error),
+        }
         result.map_err(|failed| failed.error)
     }
 
     /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
     pub fn exchange(&self) -> Exchange {
-        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), metrics: self.metrics.clone() }
+        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), health: self.health.clone(), metrics: self.metrics.clone() }
     }
 
     /// A body of the upstream, watched for stalls.
@@ -116,6 +154,7 @@ impl Upstream {
 pub struct Exchange {
     _in_flight: Raised,
     began: Instant,
+    health: Arc<Health>,
     metrics: Arc<Metrics>,
 }
 
@@ -123,6 +162,10 @@ impl Guard for Exchange {
     fn whole(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
+    }
+
+    fn broken(&mut self) {
+        self.health.failed(UpstreamError::Incomplete);
     }
 }
 
@@ -133,6 +176,8 @@ struct Send<C> {
     /// Every request has a connection of its own.
     fresh: Client<C, Outgoing>,
     head_timeout: Duration,
+    /// Its requests ask for a switch of protocols.
+    switches: bool,
 }
 
 /// Marks a request that met a closed connection and must not meet another one.
@@ -152,16 +197,18 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let fresh = request.extensions_mut().remove::<OnFreshConnection>().is_some();
+        let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
         let client = if fresh { &self.fresh } else { &self.pooled };
-        let (client, head_timeout) = (client.clone(), self.head_timeout);
+        let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
         Box::pin(async move {
             let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
             let is_repeatable = is_safe && request.body().is_empty();
-            let (parts, body) = request.into_parts();
+            let (mut parts, body) = request.into_parts();
+            frame_request(&parts.method, &mut parts.headers, content_of(&body));
             let (body, sending, given) = Outgoing::new(body);
             let mut request = Request::from_parts(parts, body);
-            sending.goes_over(capture_connection(&mut request));
+            let connection = capture_connection(&mut request);
+            sending.goes_over(connection.clone());
             let mut response = std::pin::pin!(client.request(request));
             let late = async {
                 let _ = given.await;
@@ -176,7 +223,7 @@ where
                     return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
                 }
             };
-            result.map_err(|error| {
+            let response = result.map_err(|error| {
                 let error = kind(&error);
                 let may_go_again = error == UpstreamError::Reset
                     && match sending.reached() {
@@ -185,18 +232,49 @@ where
                         Reached::Upstream => false,
                     };
                 Failed { error, again: may_go_again.then(|| sending.take_back()) }
-            })
+            })?;
+            if leaves_a_doubt(&response)
+                && let Some(connected) = connection.connection_metadata().as_ref()
+            {
+                connected.poison();
+            }
+            if is_answer(&response, switches) {
+                Ok(response)
+            } else {
+                Err(UpstreamError::Malformed.into())
+            }
         })
     }
 }
 
+fn content_of(body: &Body) -> Content {
+    match http_body::Body::size_hint(body).exact() {
+        _ if body.is_empty() => Content::Nothing,
+        Some(length) => Content::Sized(length),
+        None => Content::Unsized,
+    }
+}
+
+/// Whether the connection may not be used again, though the answer is whole: of HTTP/1.0 hyper would send no chunks, and
+/// lose the body; after an answer that contradicts itself nobody knows what comes.
+fn leaves_a_doubt<B>(response: &Response<B>) -> bool {
+    response.version() < Version::HTTP_11 || contradicts_itself(response.status(), response.headers())
+}
+
+/// Whether this is an answer to what was asked: in no coding that would stay in it, and a switch only if one was asked
+/// for, to what was asked for. What is none is dropped, and its connection with it.
+fn is_answer<B>(response: &Response<B>, switches: bool) -> bool {
+    let well_switched = || switches && switches_to_websocket(response.headers());
+    is_plain(response.headers()) && (response.status() != StatusCode::SWITCHING_PROTOCOLS || well_switched())
+}
+
 /// What went wrong, by the causes of hyper's error.
 fn kind(error: &legacy::Error) -> UpstreamError {
-    if error.is_connect() {
-        return UpstreamError::Connect;
-    }
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
+        if let Some(failure) = error.downcast_ref::<ConnectFailure>() {
+            return UpstreamError::Connect(*failure);
+        }
         match error.downcast_ref::<BodyError>() {
             Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
             Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,

@@ -1,17 +1,20 @@
 //! Connections to the upstream: TCP and TLS within one limit, and what has passed over them.
 
 use std::io::{self, ErrorKind, IoSlice};
+use std::net::IpAddr;
+use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::Uri;
-use hyper_rustls::{HttpsConnector, MaybeHttpsStream};
+use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
+use hyper_util::client::legacy::connect::dns::GaiResolver;
 use hyper_util::client::legacy::connect::{self, Connection, HttpConnector};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -20,6 +23,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::connect_failure::{ConnectFailure, Stage};
 use super::settings::UpstreamSettings;
 use crate::engine::body::poll_part;
 use crate::engine::clock;
@@ -27,7 +31,9 @@ use crate::engine::clock;
 /// Makes connections to the upstream.
 #[derive(Clone)]
 pub struct Connector {
-    inner: HttpsConnector<HttpConnector>,
+    tls: Arc<ClientConfig>,
+    /// What the certificate must be for, if that is not the host of the URL.
+    server_name: Option<ServerName<'static>>,
     connect_timeout: Duration,
     stall_timeout: Duration,
 }
@@ -41,15 +47,10 @@ impl Connector {
             .map_err(|error| format!("TLS: {error}"))?
             .with_root_certificates(roots(settings)?)
             .with_no_client_auth();
-        let mut http = HttpConnector::new();
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let inner = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(http);
-        Ok(Self { inner, connect_timeout: settings.connect_timeout, stall_timeout: settings.stall_timeout })
+        let server_name = settings.server_name.clone().map(ServerName::try_from).transpose();
+        let server_name = server_name.map_err(|error| format!("upstream.host: {error}"))?;
+        let UpstreamSettings { connect_timeout, stall_timeout, .. } = settings;
+        Ok(Self { tls: Arc::new(tls), server_name, connect_timeout: *connect_timeout, stall_timeout: *stall_timeout })
     }
 }
 
@@ -60,38 +61,116 @@ fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
     if let Some(file) = &settings.ca_file {
-        let mistake = |what: &dyn std::fmt::Display| format!("upstream.ca_file: {}: {what}", file.display());
-        let certificates: Vec<_> = CertificateDer::pem_file_iter(file)
-            .and_then(Iterator::collect)
-            .map_err(|error| mistake(&error))?;
-        if certificates.is_empty() {
-            return Err(mistake(&"holds no certificate; it must be PEM"));
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| mistake(&error))?;
-        }
+        add_certificates(&mut roots, file).map_err(|what| format!("upstream.ca_file: {what}"))?;
     }
     Ok(roots)
 }
 
+/// Whether a file can be `upstream.ca_file`.
+///
+/// # Errors
+/// In words, and what to do.
+pub fn check_certificates(file: &Path) -> Result<(), String> {
+    add_certificates(&mut RootCertStore::empty(), file)
+}
+
+fn add_certificates(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
+    let shown = file.display();
+    let text = std::fs::read(file)
+        .map_err(|error| format!("{shown} cannot be read ({error}); see that it is there and may be read"))?;
+    let unfit = |what: &dyn std::fmt::Display| format!("{shown} {what}; write certificates in PEM into it");
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
+        .collect::<Result<_, _>>()
+        .map_err(|error| unfit(&format!("is not PEM ({error})")))?;
+    if certificates.is_empty() {
+        return Err(unfit(&"holds no certificate"));
+    }
+    for certificate in certificates {
+        roots.add(certificate).map_err(|error| unfit(&format!("holds a certificate that cannot be used ({error})")))?;
+    }
+    Ok(())
+}
+
 impl Service<Uri> for Connector {
     type Response = TokioIo<Connected>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Error = ConnectFailure;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
 
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.inner.poll_ready(context)
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let stall_timeout = self.stall_timeout;
-        let connecting = tokio::time::timeout(self.connect_timeout, self.inner.call(uri));
+        let reached = Reached::from_the_start(&uri);
+        let mut http = HttpConnector::new_with_resolver(Staged { inner: GaiResolver::new(), then: Stage::Address, reached: reached.clone() });
+        http.enforce_http(false);
+        http.set_nodelay(true);
+        let tcp = Staged { inner: http, then: Stage::Tls, reached: reached.clone() };
+        let mut connector = match self.server_name.clone() {
+            Some(name) => {
+                HttpsConnector::new(tcp, self.tls.clone(), false, Arc::new(FixedServerNameResolver::new(name)))
+            }
+            None => HttpsConnector::from((tcp, self.tls.clone())),
+        };
+        let connecting = tokio::time::timeout(self.connect_timeout, connector.call(uri));
         Box::pin(async move {
-            let stream = connecting.await.map_err(|_| io::Error::from(ErrorKind::TimedOut))??;
+            let stream = match connecting.await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return Err(ConnectFailure::of(&*error, reached.get())),
+                Err(_) => return Err(ConnectFailure::too_late(reached.get())),
+            };
             let mut timed = TimeoutStream::new(TokioIo::new(stream));
             // Reading has its limits elsewhere: an idle connection is silent by right.
             timed.set_write_timeout(Some(stall_timeout));
             Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::new(Traffic::new()), deaf: false, discard: false }))
+        })
+    }
+}
+
+/// How far one attempt has come.
+#[derive(Clone)]
+struct Reached(Arc<Mutex<Stage>>);
+
+impl Reached {
+    /// A name is looked up first; an address is not.
+    fn from_the_start(uri: &Uri) -> Self {
+        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+        let is_address = host.parse::<IpAddr>().is_ok();
+        Self(Arc::new(Mutex::new(if is_address { Stage::Address } else { Stage::Name })))
+    }
+
+    fn get(&self) -> Stage {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A step of one attempt; when it is done, the next stage is reached.
+#[derive(Clone)]
+struct Staged<S> {
+    inner: S,
+    then: Stage,
+    reached: Reached,
+}
+
+impl<S, R> Service<R> for Staged<S>
+where
+    S: Service<R, Future: Send + 'static>,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, request: R) -> Self::Future {
+        let (step, then, reached) = (self.inner.call(request), self.then, self.reached.clone());
+        Box::pin(async move {
+            let done = step.await?;
+            *reached.0.lock().unwrap_or_else(PoisonError::into_inner) = then;
+            Ok(done)
         })
     }
 }

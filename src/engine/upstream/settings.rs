@@ -19,6 +19,8 @@ pub struct UpstreamSettings {
     pub stall_timeout: Duration,
     /// `upstream.pool_idle`: how long an unused connection is kept.
     pub pool_idle: Duration,
+    /// `upstream.host`, if it is a name: what the certificate is checked against.
+    pub server_name: Option<String>,
     /// `upstream.ca_file`: PEM certificates trusted besides the system's.
     pub ca_file: Option<PathBuf>,
 }

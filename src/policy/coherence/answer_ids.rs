@@ -42,6 +42,86 @@ pub fn of_creation(body: &[u8]) -> Option<String> {
     })
 }
 
+/// A conversation's uuid as scopes have it. The upstream's database takes it in any case, with hyphens after any four
+/// digits or none, and in braces.
+pub fn canonical_uuid(text: &str) -> String {
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).map(|char| char.to_ascii_lowercase()).collect();
+    let rest_is_form = text.chars().all(|char| char.is_ascii_hexdigit() || matches!(char, '-' | '{' | '}'));
+    if digits.len() != 32 || !rest_is_form {
+        return text.to_ascii_lowercase();
+    }
+    [&digits[..8], &digits[8..12], &digits[12..16], &digits[16..20], &digits[20..]].join("-")
+}
+
+/// What a request of the account API names in its body. `Debug` is for tests; nothing logs it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// The contact's identifier in an inbox.
+    pub source: Option<String>,
+    /// Contacts: of a new conversation, of a merge, or of a change to many at once.
+    pub contacts: Vec<u64>,
+    /// Conversations, by their display ids.
+    pub displays: Vec<u64>,
+}
+
+impl Named {
+    /// Whether it names nobody.
+    pub fn is_empty(&self) -> bool {
+        self.source.is_none() && self.contacts.is_empty() && self.displays.is_empty()
+    }
+}
+
+/// Reads the body of a request of the account API, JSON or form: what creates a conversation or a contact, changes many
+/// at once, runs a macro, or merges contacts.
+pub fn of_account_request(body: &[u8]) -> Named {
+    let request = serde_json::from_slice::<AccountRequest>(body).unwrap_or_else(|_| AccountRequest::of_form(body));
+    let AccountRequest { source_id, kind, ids, conversation_ids, contact_id, base, mergee } = request;
+    let of_contacts = kind.0.as_deref() == Some("Contact");
+    let (mut contacts, mut displays) = if of_contacts { (ids.0, Vec::new()) } else { (Vec::new(), ids.0) };
+    contacts.extend([contact_id, base, mergee].into_iter().filter_map(|id| id.0));
+    displays.extend(conversation_ids.0);
+    Named { source: source_id.0, contacts, displays }
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct AccountRequest {
+    source_id: Text,
+    #[serde(rename = "type")]
+    kind: Text,
+    ids: Many,
+    conversation_ids: Many,
+    contact_id: Id,
+    #[serde(rename = "base_contact_id")]
+    base: Id,
+    #[serde(rename = "mergee_contact_id")]
+    mergee: Id,
+}
+
+impl AccountRequest {
+    fn of_form(body: &[u8]) -> Self {
+        let mut request = Self::default();
+        for pair in body.split(|byte| *byte == b'&') {
+            let text = String::from_utf8_lossy(pair).replace('+', " ");
+            let (name, value) = text.split_once('=').unwrap_or((&text, ""));
+            let decode = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
+            let (name, value) = (decode(name), decode(value));
+            let number = value.parse().ok();
+            match name.split('[').next().unwrap_or_default() {
+                "source_id" => request.source_id = Text(Some(value)),
+                "type" => request.kind = Text(Some(value)),
+                "ids" => request.ids.0.extend(number),
+                "conversation_ids" => request.conversation_ids.0.extend(number),
+                "contact_id" => request.contact_id = Id(number),
+                "base_contact_id" => request.base = Id(number),
+                "mergee_contact_id" => request.mergee = Id(number),
+                _ => {}
+            }
+        }
+        request
+    }
+}
+
 #[derive(Deserialize)]
 struct Contact {
     #[serde(default)]
@@ -83,6 +163,27 @@ struct Object {
     contact: Option<Contact>,
     sender: Option<Sender>,
     messages: Option<Messages>,
+    meta: Option<Meta>,
+    payload: Option<Box<Payload>>,
+}
+
+/// What the account API shows beside a conversation.
+#[derive(Deserialize)]
+struct Meta {
+    sender: Option<Contact>,
+}
+
+/// What the account API shows of a new contact.
+#[derive(Deserialize)]
+struct Payload {
+    contact: Option<Contact>,
+    contact_inbox: Option<ContactInbox>,
+}
+
+#[derive(Deserialize)]
+struct ContactInbox {
+    #[serde(default)]
+    source_id: Text,
 }
 
 impl Object {
@@ -91,10 +192,18 @@ impl Object {
             let message = Message { sender: self.sender };
             return AnswerIds { contact: message.contact(), ..AnswerIds::default() };
         }
+        if let Some(payload) = self.payload {
+            let source = payload.contact_inbox.and_then(|inbox| inbox.source_id.0);
+            return AnswerIds { contact: payload.contact.and_then(|contact| contact.id.0), source, ..AnswerIds::default() };
+        }
+        if let Some(sender) = self.meta.and_then(|meta| meta.sender) {
+            let uuid = self.uuid.0.map(|uuid| canonical_uuid(&uuid));
+            return AnswerIds { contact: sender.id.0, source: None, token: None, uuid };
+        }
         if self.messages.is_some() || self.contact.is_some() || self.uuid.0.is_some() {
             let of_messages = || self.messages.as_ref()?.0.iter().find_map(Message::contact);
             let contact = self.contact.as_ref().and_then(|contact| contact.id.0).or_else(of_messages);
-            let uuid = self.uuid.0.map(|uuid| uuid.to_ascii_lowercase());
+            let uuid = self.uuid.0.map(|uuid| canonical_uuid(&uuid));
             return AnswerIds { contact, uuid, ..AnswerIds::default() };
         }
         AnswerIds { contact: self.id.0, source: self.source_id.0, token: self.pubsub_token.0, uuid: None }
@@ -136,6 +245,21 @@ impl<'de> Deserialize<'de> for Answer {
 /// A whole number, or nothing.
 #[derive(Default)]
 struct Id(Option<u64>);
+
+/// Whole numbers; whatever else stands among them is skipped.
+#[derive(Default)]
+struct Many(Vec<u64>);
+
+impl<'de> Deserialize<'de> for Many {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found: serde_json::Value = Deserialize::deserialize(deserializer)?;
+        let number = |id: &serde_json::Value| id.as_u64().or_else(|| id.as_str()?.parse().ok());
+        Ok(Self(match &found {
+            serde_json::Value::Array(ids) => ids.iter().filter_map(number).collect(),
+            one => number(one).into_iter().collect(),
+        }))
+    }
+}
 
 /// A text, or nothing.
 #[derive(Default)]

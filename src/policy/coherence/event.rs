@@ -4,11 +4,9 @@
 //! loses nothing of the others. The keys are those of `api.md` section 7.3 and 8; a message's own `source_id` is not
 //! the contact's.
 
-use std::fmt;
+mod found;
 
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
+use self::found::{Below, Found, Json, Path};
 use super::ledger::Scope;
 
 /// Which event. A closed set: these are metric labels.
@@ -92,7 +90,6 @@ impl Event {
                 | Self::ConversationTypingOff
                 | Self::InboxCreated
                 | Self::InboxUpdated
-                | Self::Other
         )
     }
 }
@@ -120,9 +117,35 @@ impl Touched {
         source.into_iter().chain(contacts).chain(conversation).chain(any)
     }
 
+    /// What another part of the event names, too; of a message, the conversation is that of its own part.
+    fn add(&mut self, more: Self) {
+        self.source = more.source.or(self.source.take());
+        self.conversation = more.conversation.or(self.conversation);
+        self.contacts.extend(more.contacts);
+        self.contacts.sort_unstable();
+        self.contacts.dedup();
+    }
+
     /// Whether it names nobody.
     pub fn is_empty(&self) -> bool {
         self.source.is_none() && self.contacts.is_empty() && self.conversation.is_none()
+    }
+}
+
+impl Heard {
+    /// Of which contacts it may tell that they were merged, or got another source.
+    pub fn identities(&self) -> impl Iterator<Item = Scope<'_>> {
+        let moves = match self.event {
+            Event::ContactCreated | Event::ContactUpdated => true,
+            Event::Other => self.touched.conversation.is_none(),
+            _ => false,
+        };
+        self.touched.contacts.iter().filter(move |_| moves).map(|id| Scope::Identity(*id))
+    }
+
+    /// Whether it could have told of a message: only such an event proves that such events arrive.
+    pub fn tells_of_messages(&self) -> bool {
+        self.event == Event::MessageCreated && !self.touched.is_empty()
     }
 }
 
@@ -199,6 +222,16 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
             let contacts = Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id));
             Heard { event, changes_lists: true, touched: Touched { source, contacts, conversation: None }, happened: None }
         }
+        Event::Other => {
+            let mut touched = of_conversation(payload, payload.at(&["account", "id"]));
+            let of_message = of_conversation(found.below(CONVERSATION), payload.at(&["account", "id"]));
+            touched.add(of_message);
+            touched.add(Touched {
+                contacts: Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id)),
+                ..Touched::default()
+            });
+            of_unknown_event(touched)
+        }
         _ => of_conversation_event(event, payload, &["account", "id"]),
     })
 }
@@ -236,6 +269,8 @@ pub fn of_cable(text: &str) -> Option<Overheard> {
             let touched = Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
             Heard { event, changes_lists: true, touched, happened: None }
         }
+        // The cable has many names of its own, which tell of nothing that a list shows (`api.md` section 8).
+        Event::Other => Heard { changes_lists: false, ..of_conversation_event(event, data, &["account_id"]) },
         _ => of_conversation_event(event, data, &["account_id"]),
     };
     Some(Overheard { heard, subscriber: found.below(&[]).at(&["identifier"]).and_then(token) })
@@ -251,6 +286,14 @@ fn token(identifier: Json<'_>) -> Option<String> {
         return None;
     }
     channel.at(&["pubsub_token"])?.text()
+}
+
+/// An event whose name nobody knows, such as those of automation rules and macros (`api.md` section 7.1): what it names
+/// may have changed. An `id` alone may be that of anything.
+fn of_unknown_event(touched: Touched) -> Heard {
+    let names_anybody = touched.source.is_some() || !touched.contacts.is_empty();
+    let touched = if names_anybody { touched } else { Touched::default() };
+    Heard { event: Event::Other, changes_lists: names_anybody, touched, happened: None }
 }
 
 fn of_conversation_event(event: Event, payload: Below<'_, '_>, account: &[&str]) -> Heard {
@@ -269,168 +312,6 @@ fn of_conversation(conversation: Below<'_, '_>, account: Option<Json<'_>>) -> To
     contacts.dedup();
     let display = conversation.at(&["id"]).and_then(Json::id);
     Touched { source, contacts, conversation: account.and_then(Json::id).zip(display) }
-}
-
-/// Keys from the outermost object to a value.
-type Path = &'static [&'static str];
-
-/// What stands at the end of some paths; of two members with one name the later one, as most readers have it.
-struct Found<'a> {
-    paths: &'static [Path],
-    values: Vec<Option<Json<'a>>>,
-}
-
-impl<'a> Found<'a> {
-    /// Reads a text once. `None`: it is not one JSON value. A value of another kind than the path has it loses what is
-    /// below it alone.
-    fn in_text(text: &'a str, paths: &'static [Path]) -> Option<Self> {
-        let mut values = vec![None; paths.len()];
-        let mut reading = serde_json::Deserializer::from_str(text);
-        let through: Vec<usize> = (0..paths.len()).collect();
-        Looking { paths, through: &through, depth: 0, values: &mut values }.deserialize(&mut reading).ok()?;
-        reading.end().ok()?;
-        Some(Self { paths, values })
-    }
-
-    fn below(&self, start: Path) -> Below<'_, 'a> {
-        Below { found: self, start }
-    }
-}
-
-/// What was found below the end of a path.
-#[derive(Clone, Copy)]
-struct Below<'f, 'a> {
-    found: &'f Found<'a>,
-    start: Path,
-}
-
-impl<'a> Below<'_, 'a> {
-    /// What stands at the end of a path from there, which is one of those that were looked for.
-    fn at(self, path: &[&str]) -> Option<Json<'a>> {
-        let number = self.found.paths.iter().position(|known| known.strip_prefix(self.start) == Some(path));
-        debug_assert!(number.is_some(), "nobody looked for {path:?}");
-        self.found.values[number?]
-    }
-}
-
-/// A JSON value as it stands in the text.
-#[derive(Clone, Copy)]
-struct Json<'a>(&'a str);
-
-impl Json<'_> {
-    /// A string, or a number as one.
-    fn text(self) -> Option<String> {
-        if self.0.starts_with('"') { serde_json::from_str(self.0).ok() } else { self.id().map(|id| id.to_string()) }
-    }
-
-    /// A whole number, or a string of one.
-    fn id(self) -> Option<u64> {
-        self.0.trim_matches('"').parse().ok()
-    }
-
-    /// Milliseconds since 1970.
-    fn time(self) -> Option<u64> {
-        super::times::from_json(self.0)
-    }
-}
-
-/// Reads a value through which some of the paths lead, this many keys from the outermost object.
-struct Looking<'l, 'a> {
-    paths: &'static [Path],
-    through: &'l [usize],
-    depth: usize,
-    values: &'l mut [Option<Json<'a>>],
-}
-
-impl<'a> DeserializeSeed<'a> for Looking<'_, 'a> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Looking<'_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<(), A::Error> {
-        let Self { paths, through, depth, values } = self;
-        while let Some(lead) = map.next_key_seed(Key { paths, through, depth })? {
-            // Of an earlier member with this name nothing counts.
-            for &number in &lead {
-                values[number] = None;
-            }
-            match lead[..] {
-                [] => drop(map.next_value::<IgnoredAny>()?),
-                [number] if paths[number].len() == depth + 1 => {
-                    values[number] = Some(Json(map.next_value::<&RawValue>()?.get()));
-                }
-                _ => map.next_value_seed(Looking { paths, through: &lead, depth: depth + 1, values })?,
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'a>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<(), E> {
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
-    }
-}
-
-/// A key: gives those of the paths that lead on through it, or end at it.
-struct Key<'l> {
-    paths: &'static [Path],
-    through: &'l [usize],
-    depth: usize,
-}
-
-impl<'a> DeserializeSeed<'a> for Key<'_> {
-    type Value = Vec<usize>;
-
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<Vec<usize>, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Vec<usize>;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-
-    fn visit_str<E>(self, key: &str) -> Result<Vec<usize>, E> {
-        let leads = |number: &usize| self.paths[*number].get(self.depth) == Some(&key);
-        Ok(self.through.iter().copied().filter(leads).collect())
-    }
 }
 
 #[cfg(test)]

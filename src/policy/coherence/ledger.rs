@@ -3,7 +3,7 @@
 //! > An answer is served only if its fetch began after the last change to everything it was made from.
 //!
 //! A fixed table of places, each the tick of the last change to any scope that hashes there. Sharing a place costs a
-//! needless fetch, never a stale answer. Nothing grows, nothing expires, and outdating everything is one store.
+//! needless fetch, never a stale answer. Nothing grows, nothing expires, and invalidating everything is one store.
 //!
 //! # Memory order
 //!
@@ -42,6 +42,16 @@ pub enum Scope<'a> {
     Inbox(&'a str),
     /// One list, by the text of its key.
     List(&'a str),
+    /// Which contact is behind a contact identifier.
+    IdentityOfSource(&'a str),
+    /// Which sources are a contact's.
+    Identity(u64),
+    /// What names nobody: empty lists and 404s. Out of date after a write of which nobody can say whose it was.
+    Nameless,
+    /// Everything of an account.
+    Account(u64),
+    /// The answers to one list for readers of different origins, by the text that their keys share.
+    Variants(&'a str),
 }
 
 /// A point in the order of changes: one counter for all places, since a scope learned from a body is compared with a
@@ -86,6 +96,11 @@ impl Ledger {
             Scope::Missing(text) => hash_text(&mut hasher, 5, text),
             Scope::Inbox(text) => hash_text(&mut hasher, 6, text),
             Scope::List(text) => hash_text(&mut hasher, 7, text),
+            Scope::IdentityOfSource(text) => hash_text(&mut hasher, 8, text),
+            Scope::Identity(id) => hash_numbers(&mut hasher, 9, &[*id]),
+            Scope::Nameless => hash_numbers(&mut hasher, 10, &[]),
+            Scope::Account(id) => hash_numbers(&mut hasher, 11, &[*id]),
+            Scope::Variants(text) => hash_text(&mut hasher, 12, text),
         }
         let places = self.unsettled.len() as u64;
         Place(u32::try_from(hasher.finish() % places).expect("a table has fewer than 2^32 places"))
@@ -94,6 +109,16 @@ impl Ledger {
     /// The tick to note: before the first byte of a fetch is sent, or when a reader arrives.
     pub fn now(&self) -> Tick {
         Tick(self.counter.load(Ordering::Acquire))
+    }
+
+    /// A tick that nobody else has, to note before a fetch begins: of two fetches it says which one began later.
+    pub fn own_tick(&self) -> Tick {
+        Tick(self.counter.fetch_add(1, Ordering::AcqRel) + 1)
+    }
+
+    /// What is made from this place and was noted before this tick is out of date; what was noted then is not.
+    pub fn supersede(&self, place: Place, Tick(tick): Tick) {
+        self.changed[place.0 as usize].fetch_max(tick, Ordering::Release);
     }
 
     /// Everything made from what is in this place is out of date from here on. Gives the tick of the change.

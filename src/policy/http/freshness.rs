@@ -111,17 +111,15 @@ pub fn use_of(freshness: Freshness, is_current: bool, outdated_on_error: bool) -
 
 /// The age up to which an answer is fresh.
 pub fn ttl(aging: &Aging, lifetimes: &Lifetimes) -> Duration {
-    if aging.negative { lifetimes.negative_ttl } else { list_ttl(aging.unsettled_expiry, lifetimes) }
-}
-
-fn list_ttl(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
-    unsettled_expiry.map_or(lifetimes.ttl, |expiry| expiry.min(lifetimes.ttl))
+    let of_kind = if aging.negative { lifetimes.negative_ttl } else { lifetimes.ttl };
+    aging.unsettled_expiry.map_or(of_kind, |expiry| expiry.min(of_kind))
 }
 
 /// The age up to which a list that stays current is served while the upstream works, stale or not.
 pub fn served_until(unsettled_expiry: Option<Duration>, lifetimes: &Lifetimes) -> Duration {
+    let aging = Aging { age: Duration::ZERO, negative: false, unsettled_expiry };
     let grace = if unsettled_expiry.is_some() { Duration::ZERO } else { lifetimes.stale_while_revalidate };
-    list_ttl(unsettled_expiry, lifetimes).saturating_add(grace)
+    ttl(&aging, lifetimes).saturating_add(grace)
 }
 
 /// The age at which an answer expires that was fetched before its scopes had settled: as long after landing as the

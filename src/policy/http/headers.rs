@@ -1,23 +1,20 @@
 //! What may cross the proxy, and what it adds.
 
-use std::fmt::Write;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::{self, HeaderName, HeaderValue};
-use http::uri::Authority;
 use http::{HeaderMap, StatusCode, Version};
 
 use super::encoding::coding_of;
+use super::framing::has_known_end;
 
 /// The name of a request in logs on both sides.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// RFC 9211.
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+/// `Proxy-Status` (RFC 9209): why there is no answer of the upstream.
+pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// Fields that mean one connection only (RFC 9110 section 7.6.1, and those for proxies of section 11.7).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -62,60 +59,10 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// What the upstream is told of the client's side.
-#[derive(Clone, Debug)]
-pub struct ClientSide<'a> {
-    /// The peer of the client's connection.
-    pub peer: IpAddr,
-    /// `Host` as the client sent it.
-    pub host: Option<HeaderValue>,
-    /// The version the client spoke.
-    pub version: Version,
-    /// The request's id.
-    pub request_id: &'a HeaderValue,
-}
-
-/// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` (RFC 7239), `Via`
-/// (RFC 9110 section 7.6.3) and the request's id.
-///
-/// The public listener is plain HTTP, so the protocol is `http`, whatever the client claims.
-pub fn forward(headers: &mut HeaderMap, upstream: &Authority, client: &ClientSide<'_>) {
-    let host = HeaderValue::try_from(upstream.as_str()).expect("an authority is a header value");
-    headers.insert(header::HOST, host);
-    headers.insert(X_FORWARDED_FOR, forwarded_for(headers, client.peer));
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    let mut forwarded = match client.peer {
-        IpAddr::V4(peer) => format!("for={peer}"),
-        IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
-    };
-    headers.remove(X_FORWARDED_HOST);
-    if let Some(host) = &client.host {
-        headers.insert(X_FORWARDED_HOST, host.clone());
-        if let Some(host) = host.to_str().ok().filter(|host| !host.contains(['"', '\\'])) {
-            let _ = write!(forwarded, ";host=\"{host}\"");
-        }
-    }
-    forwarded.push_str(";proto=http");
-    headers.insert(header::FORWARDED, appended(headers, &header::FORWARDED, &forwarded));
-    append_via(headers, client.version);
-    headers.insert(X_REQUEST_ID, client.request_id.clone());
-}
-
-/// Adds this proxy to `Via`, with the version in which the message was received.
+/// Adds this proxy to `Via` of an answer, with the version in which it was received.
 pub fn append_via(headers: &mut HeaderMap, version: Version) {
     let via = if version == Version::HTTP_10 { "1.0 anteroom" } else { "1.1 anteroom" };
     headers.append(header::VIA, HeaderValue::from_static(via));
-}
-
-/// The list of addresses of `X-Forwarded-For`, with the peer's added.
-pub fn forwarded_for(headers: &HeaderMap, peer: IpAddr) -> HeaderValue {
-    appended(headers, &X_FORWARDED_FOR, &peer.to_string())
-}
-
-fn appended(headers: &HeaderMap, name: &HeaderName, value: &str) -> HeaderValue {
-    let before: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    let list = if before.is_empty() { value.to_owned() } else { format!("{}, {value}", before.join(", ")) };
-    HeaderValue::try_from(list).expect("addresses and hosts are header values")
 }
 
 /// The client's request id if it is one that the upstream would echo unchanged (`api.md` 6.1).
@@ -162,30 +109,45 @@ pub fn stock_cors(headers: &mut HeaderMap) {
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     let methods = HeaderValue::from_static("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS");
     headers.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods);
-    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(""));
     headers.insert(header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("7200"));
+    expose(headers);
+}
+
+/// Lets a page of another origin read the fields that this proxy adds, if it may read the answer at all (Fetch standard,
+/// "CORS-safelisted response-header name"). What the upstream exposes itself stays as it is; that the stock one exposes
+/// nothing is no wish of its own (`api.md` 6.6).
+pub fn expose(headers: &mut HeaderMap) {
+    let is_open = headers.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    let mut exposed = headers.get_all(header::ACCESS_CONTROL_EXPOSE_HEADERS).iter();
+    if is_open && exposed.all(|names| names.as_bytes().trim_ascii().is_empty()) {
+        let ours = HeaderValue::from_static("Age, Cache-Status, X-Request-Id");
+        headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, ours);
+    }
 }
 
 /// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
 /// does not vary by what a shared fetch leaves out.
 pub fn is_shareable(status: StatusCode, headers: &HeaderMap) -> bool {
-    let framed =
-        headers.contains_key(header::CONTENT_LENGTH) || headers.contains_key(header::TRANSFER_ENCODING);
     let decodable = coding_of(headers).is_ok();
-    let known = ["origin", "accept-encoding", "cookie", "authorization"];
-    let varies = headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
+    let varies = varies_beyond(headers, &["origin", "accept-encoding", "cookie", "authorization"]);
+    (has_known_end(headers) || status == StatusCode::NO_CONTENT) && decodable && !varies
+}
+
+/// Whether an answer varies by another field than these, or by what cannot be read.
+pub fn varies_beyond(headers: &HeaderMap, known: &[&str]) -> bool {
+    headers.get_all(header::VARY).iter().any(|vary| match vary.to_str() {
         Ok(vary) => {
             vary.split(',').map(str::trim).any(|name| !known.iter().any(|known| known.eq_ignore_ascii_case(name)))
         }
         Err(_) => true,
-    });
-    (framed || status == StatusCode::NO_CONTENT) && decodable && !varies
+    })
 }
 
-/// Whether `Cache-Control` has this directive (RFC 9111 section 5.2).
+/// Whether `Cache-Control` has this directive (RFC 9111 section 5.2), whatever its argument.
 pub fn has_directive(headers: &HeaderMap, name: &str) -> bool {
     let values = headers.get_all(header::CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|directive| directive.trim().eq_ignore_ascii_case(name))
+    let directive = |part: &str| part.split('=').next().unwrap_or_default().trim().eq_ignore_ascii_case(name);
+    values.flat_map(|value| value.split(',')).any(directive)
 }
 
 /// How old an answer was when it came (RFC 9111 section 5.1): of several ages the first counts, and one that cannot be read is none; section 1.2.2: more
@@ -237,26 +199,20 @@ mod tests {
     }
 
     #[test]
-    fn the_upstream_learns_whom_a_request_is_for() {
-        let mut headers = map(&[("host", "front.test"), ("x-forwarded-for", "10.0.0.1"), ("x-forwarded-proto", "https")]);
-        let id = HeaderValue::from_static("abc");
-        let client = ClientSide {
-            peer: "2001:db8::1".parse().unwrap(),
-            host: headers.get("host").cloned(),
-            version: Version::HTTP_11,
-            request_id: &id,
-        };
-        forward(&mut headers, &Authority::from_static("up.test:3000"), &client);
-        let expected = map(&[
-            ("host", "up.test:3000"),
-            ("x-forwarded-for", "10.0.0.1, 2001:db8::1"),
-            ("x-forwarded-proto", "http"),
-            ("x-forwarded-host", "front.test"),
-            ("forwarded", "for=\"[2001:db8::1]\";host=\"front.test\";proto=http"),
-            ("via", "1.1 anteroom"),
-            ("x-request-id", "abc"),
-        ]);
-        assert_eq!(headers, expected);
+    fn what_is_open_to_pages_exposes_our_fields_unless_it_exposes_others() {
+        const OURS: (&str, &str) = ("access-control-expose-headers", "Age, Cache-Status, X-Request-Id");
+        let open = ("access-control-allow-origin", "https://a.test");
+        for (given, expected) in [
+            (&[][..], &[][..]),
+            (&[open], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", " ")], &[open, OURS]),
+            (&[open, ("access-control-expose-headers", "*")], &[open, ("access-control-expose-headers", "*")]),
+            (&[("access-control-expose-headers", "")], &[("access-control-expose-headers", "")]),
+        ] {
+            let mut headers = map(given);
+            expose(&mut headers);
+            assert_eq!(headers, map(expected), "{given:?}");
+        }
     }
 
     #[test]

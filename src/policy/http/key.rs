@@ -14,13 +14,13 @@ pub enum QueryRule {
     Ignore,
 }
 
-/// Which answer a list request asks for: inbox, contact (both decoded once), the query as it was sent, and the reader's
-/// origin if the upstream tells origins apart.
+/// Which answer a list request asks for: inbox, contact (both decoded once), the query as it was sent, the host if the
+/// upstream gets the client's, and the reader's origin if the upstream tells origins apart.
 ///
 /// Compared whole, never by hash. `Debug` shows nothing: the contact's identifier is the credential of this API.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// `inbox NUL contact NUL ?query NUL origin`, the last two empty if there is none. No part holds a NUL.
+    /// `inbox NUL contact NUL ?query NUL host NUL origin`, the last three empty if there is none. No part holds a NUL.
     text: Arc<str>,
 }
 
@@ -33,7 +33,7 @@ impl Key {
     /// sees to that); a query holds none either.
     pub fn new(inbox: &str, contact: &str, query: Option<&str>) -> Self {
         debug_assert!(!inbox.contains('\0') && !contact.contains('\0'));
-        let mut text = String::with_capacity(inbox.len() + contact.len() + query.map_or(0, str::len) + 4);
+        let mut text = String::with_capacity(inbox.len() + contact.len() + query.map_or(0, str::len) + 5);
         text.push_str(inbox);
         text.push('\0');
         text.push_str(contact);
@@ -42,7 +42,16 @@ impl Key {
             text.push('?');
             text.push_str(query);
         }
-        text.push('\0');
+        text.push_str("\0\0");
+        Self { text: text.into() }
+    }
+
+    /// The key of readers who asked this host, for an upstream that gets it (`upstream.host = "client"`).
+    #[must_use]
+    pub fn for_host(&self, host: &str) -> Self {
+        debug_assert!(!host.contains('\0'));
+        let (inbox, contact, query) = (self.part(0), self.part(1), self.part(2));
+        let text = format!("{inbox}\0{contact}\0{query}\0{}\0{}", host.to_ascii_lowercase(), self.part(4));
         Self { text: text.into() }
     }
 
@@ -69,12 +78,12 @@ impl Key {
 
     /// The only origin whose readers it is for.
     pub fn origin(&self) -> Option<&str> {
-        Some(self.part(3)).filter(|origin| !origin.is_empty())
+        Some(self.part(4)).filter(|origin| !origin.is_empty())
     }
 
     /// The text that the keys of all origins share, and no other list's.
     pub fn text_of_list(&self) -> &str {
-        &self.text[..self.text.len() - self.part(3).len()]
+        &self.text[..self.text.len() - self.part(4).len()]
     }
 
     /// Bytes of its text.
@@ -98,7 +107,7 @@ impl Key {
     }
 
     fn part(&self, index: usize) -> &str {
-        self.text.splitn(4, '\0').nth(index).unwrap_or_default()
+        self.text.splitn(5, '\0').nth(index).unwrap_or_default()
     }
 }
 
@@ -113,6 +122,14 @@ impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Key(***)")
     }
+}
+
+/// Whether a text can be an inbox's or a contact's identifier: what [`decode_segment`] can give, of a sane length, and no
+/// line of something else.
+pub fn is_identifier(text: &str) -> bool {
+    const LONGEST: usize = 1024;
+    let is_step = !text.trim().is_empty() && text != "." && text != "..";
+    is_step && text.len() <= LONGEST && !text.contains(|char: char| char == '/' || char.is_control())
 }
 
 /// A path segment as the upstream reads it, or nothing if two parties might read it differently: empty, invalid
@@ -201,6 +218,16 @@ mod tests {
             let segments: Vec<_> = path.split(['/', '?']).collect();
             assert_eq!(decode_segment(segments[7]).as_deref(), Some(contact), "{path}");
             assert!(path.ends_with("/conversations?q=%20"), "{path}");
+        }
+    }
+
+    #[test]
+    fn not_every_text_is_an_identifier() {
+        for good in ["a", "+1 555", "a.b@c", "phone:+15550100003", "café"] {
+            assert!(is_identifier(good), "{good:?}");
+        }
+        for bad in ["", " ", ".", "..", "a/b", "https://h/contacts/a", "a\nb", "a\0", &"a".repeat(1025)] {
+            assert!(!is_identifier(bad), "{bad:?}");
         }
     }
 

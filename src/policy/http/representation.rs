@@ -8,7 +8,7 @@ use http::{Method, Response, StatusCode, Version};
 use siphasher::sip128::SipHasher13;
 
 use super::encoding::Coding;
-use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, has_origin, remove_hop_by_hop};
+use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, has_origin, remove_hop_by_hop};
 
 /// An answer made ready to be sent any number of times. The head of each form is made when it is first asked for.
 #[derive(Debug)]
@@ -93,7 +93,10 @@ impl Prepared {
         for name in &NOT_KEPT {
             head.remove(name);
         }
-        let cors = split_cors(&mut head, for_one_origin).map(|cors| compact(&cors));
+        let cors = split_cors(&mut head, for_one_origin).map(|mut cors| {
+            expose(&mut cors);
+            compact(&cors)
+        });
         let mut head = compact(&head);
         let upstream_etag = head.get(header::ETAG).cloned();
         if encoded {
@@ -159,6 +162,11 @@ impl Prepared {
     /// Whether this reader may have it: one from another origin may not, if the upstream tells origins apart.
     pub fn serves(&self, asked: &HeaderMap) -> bool {
         self.cors.is_some() || !has_origin(asked)
+    }
+
+    /// Whether readers of every origin may have it.
+    pub fn is_for_all_origins(&self) -> bool {
+        self.cors.is_some()
     }
 
     /// The validator by which the upstream knows what this was made from.

@@ -3,10 +3,11 @@
 //! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
 //! is recognised in every spelling that some server on the way might take for it.
 
-use http::{HeaderMap, Method, StatusCode, Uri, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::key::{Key, QueryRule, decode_segment};
+use crate::policy::coherence::answer_ids::canonical_uuid;
 
 /// `cache.credentials`: what a list request with credentials is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,11 +38,11 @@ pub enum Route {
     Bypass(Key, BypassReason),
     /// A request that may change lists; never empty.
     Write(Vec<Target>),
-    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard).
+    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard), and says no more than that.
     Preflight,
     /// The application tells of an event.
     Webhook,
-    /// A WebSocket handshake.
+    /// A WebSocket handshake, on a path that means nothing else.
     Tunnel,
     /// Anything else: passed on untouched. If its answer shows a contact of this source, its id is learned.
     Pass(Option<Source>),
@@ -85,10 +86,18 @@ impl BypassReason {
 pub enum Refusal {
     /// CONNECT and TRACE: 405.
     Method,
-    /// No `Host`, or more than one (RFC 9112 section 3.2): 400.
+    /// No `Host`, more than one, or one that is no host (RFC 9112 section 3.2): 400.
     Host,
+    /// A target whose form is not the method's: 400.
+    Target,
+    /// A body in a transfer coding other than chunks: 501.
+    Coding,
+    /// A body of senseless length: 413.
+    TooLong,
     /// Anything but a POST where webhooks come: 405.
     NoWebhook,
+    /// It has passed this very instance before (RFC 9110 section 7.6.3): 508.
+    Loop,
 }
 
 /// A contact as one inbox knows it. `Debug` is for tests; nothing logs it.
@@ -105,6 +114,16 @@ pub struct Source {
 pub enum Target {
     /// Something under a contact.
     Contact(Source),
+    /// A contact itself: afterwards its source may be another's, and other sources, too (`api.md` section 2: a `PATCH`
+    /// merges contacts).
+    Identity(Source),
+    /// A conversation under a contact, by its display id in the account of the inbox.
+    DisplayId {
+        /// The inbox identifier, decoded.
+        inbox: String,
+        /// The conversation's display id.
+        display: u64,
+    },
     /// A contact is created in this inbox: who it is, its request and its answer tell.
     Creation {
         /// The inbox identifier, decoded.
@@ -127,6 +146,11 @@ pub enum Target {
         /// The contact's id.
         id: u64,
     },
+    /// Something of an account, through the account API: what it is, its request and its answer tell.
+    Account {
+        /// The account's id.
+        account: u64,
+    },
 }
 
 /// What a request is, by its head alone.
@@ -141,9 +165,6 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     let overridden = headers.contains_key("x-http-method-override");
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
-    if *method == Method::GET && wants_websocket(headers) {
-        return Route::Tunnel;
-    }
     if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
         let key = Key::new(&inbox, &contact, uri.query().filter(|_| query == QueryRule::Key));
         return match credential(headers, uri.query()) {
@@ -151,8 +172,7 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
             _ => Route::List(key),
         };
     }
-    let preflight = headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
-    if *method == Method::OPTIONS && preflight && safe && canonical_list(uri.path()).is_some() {
+    if *method == Method::OPTIONS && safe && is_preflight(headers, uri.query()) && canonical_list(uri.path()).is_some() {
         return Route::Preflight;
     }
     let mut targets = Vec::new();
@@ -160,7 +180,11 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     for segments in readings(uri.path()) {
         let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
         if !safe {
-            targets.extend(write_target(&segments));
+            for target in write_targets(&segments) {
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
+            }
         } else if let ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] = &segments[..] {
             let found = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
             if reads && matches!(rest, ["conversations"]) && !contact.contains('\0') && !inbox.contains('\0') {
@@ -169,14 +193,22 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
                 return Route::Bypass(key, reason);
             }
             if reads && rest.is_empty() && (has_identifier_hash(uri.query()) || has_body(headers)) {
-                targets.push(Target::Contact(found));
+                let target = Target::Contact(found);
+                if !targets.contains(&target) {
+                    targets.push(target);
+                }
             } else if *method == Method::GET {
                 source = source.or(Some(found));
             }
         }
     }
-    targets.dedup();
-    if targets.is_empty() { Route::Pass(source) } else { Route::Write(targets) }
+    if !targets.is_empty() {
+        Route::Write(targets)
+    } else if *method == Method::GET && reads && source.is_none() && is_websocket_handshake(headers) {
+        Route::Tunnel
+    } else {
+        Route::Pass(source)
+    }
 }
 
 /// Inbox and contact, if the path is the list route exactly as published.
@@ -191,12 +223,38 @@ fn canonical_list(path: &str) -> Option<(String, String)> {
     Some((decode_segment(inbox)?, decode_segment(contact)?))
 }
 
-/// Whether the client asks for a WebSocket: the only upgrade that is tunnelled.
-pub fn wants_websocket(headers: &HeaderMap) -> bool {
+/// Whether a `GET` is the whole of a WebSocket handshake (RFC 6455 section 4.2.1), the only upgrade that is tunnelled: with
+/// a key and a version, and without a body. Anything less is what it would be without the field.
+fn is_websocket_handshake(headers: &HeaderMap) -> bool {
+    let only = |name| {
+        let mut values = headers.get_all(name).iter().map(HeaderValue::as_bytes);
+        values.next().filter(|_| values.next().is_none())
+    };
+    switches_to_websocket(headers)
+        && !has_body(headers)
+        && only(header::SEC_WEBSOCKET_VERSION) == Some(b"13")
+        // 16 bytes in base64.
+        && only(header::SEC_WEBSOCKET_KEY).is_some_and(|key| key.len() == 24)
+}
+
+/// Whether a request asks for a switch to WebSocket, or an answer agrees to it.
+pub fn switches_to_websocket(headers: &HeaderMap) -> bool {
     let has = |name, token: &str| {
-        headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
+        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|part| part.trim().eq_ignore_ascii_case(token))
     };
     has(header::UPGRADE, "websocket") && has(header::CONNECTION, "upgrade")
+}
+
+/// Whether this is a preflight as browsers send it: one origin, one method, at most one list of fields, and neither
+/// credentials nor a body. Anything else is asked for its sender alone.
+fn is_preflight(headers: &HeaderMap, query: Option<&str>) -> bool {
+    let count = |name| headers.get_all(name).iter().count();
+    count(header::ORIGIN) == 1
+        && count(header::ACCESS_CONTROL_REQUEST_METHOD) == 1
+        && count(header::ACCESS_CONTROL_REQUEST_HEADERS) <= 1
+        && credential(headers, query).is_none()
+        && !has_body(headers)
 }
 
 fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> {
@@ -222,8 +280,10 @@ fn has_parameter(query: Option<&str>, name: &str) -> bool {
     query.is_some_and(|query| {
         query.split(['&', ';']).any(|pair| {
             let found = pair.split('=').next().unwrap_or_default();
-            // `name[]` and `name[x]` reach the same parameter in Rack.
-            percent_decode_str(found).decode_utf8_lossy().trim_start_matches('+').split('[').next() == Some(name)
+            // `name[]`, `name[x]` and `[name]` reach the same parameter in Rack.
+            let found = percent_decode_str(found).decode_utf8_lossy();
+            let found = found.trim_start_matches(|char: char| char == '+' || char.is_whitespace());
+            found.trim_start_matches(['[', ']']).split(['[', ']']).next() == Some(name)
         })
     })
 }
@@ -235,20 +295,47 @@ pub fn has_body(headers: &HeaderMap) -> bool {
 }
 
 /// What a write on this path may change. `toggle_typing` changes no list (`api.md` section 2).
-fn write_target(segments: &[&str]) -> Option<Target> {
+fn write_targets(segments: &[&str]) -> Vec<Target> {
+    let one = |target| vec![target];
     match segments {
-        ["public", "api", "v1", "inboxes", inbox, "contacts"] => Some(Target::Creation { inbox: (*inbox).to_owned() }),
-        ["public", "api", "v1", "inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => None,
-        ["public", "api", "v1", "inboxes", inbox, "contacts", contact, ..] => {
-            Some(Target::Contact(Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() }))
+        ["public", "api", "v1", "inboxes", inbox, "contacts"] => one(Target::Creation { inbox: (*inbox).to_owned() }),
+        ["public", "api", "v1", "inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => Vec::new(),
+        ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] => {
+            let source = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
+            let [first, below @ ..] = rest else { return one(Target::Identity(source)) };
+            if *first != "conversations" && !first.starts_with("conversations.") {
+                return one(Target::Identity(source));
+            }
+            let display = below.first().and_then(|display| leading_number(display));
+            let display = display.map(|display| Target::DisplayId { inbox: source.inbox.clone(), display });
+            [Target::Contact(source)].into_iter().chain(display).collect()
         }
-        ["public", "api", "v1", "csat_survey", uuid] => Some(Target::Csat { uuid: uuid.to_ascii_lowercase() }),
-        ["api", "v1", "accounts", account, "conversations", display, ..] => {
-            Some(Target::AccountConversation { account: account.parse().ok()?, display: display.parse().ok()? })
+        ["public", "api", "v1", "csat_survey", uuid] => one(Target::Csat { uuid: canonical_uuid(uuid) }),
+        ["api", "v1", "accounts", account, rest @ ..] => {
+            leading_number(account).and_then(|account| account_target(account, rest)).into_iter().collect()
         }
-        ["api", "v1", "accounts", _, "contacts", id, ..] => Some(Target::AccountContact { id: id.parse().ok()? }),
+        _ => Vec::new(),
+    }
+}
+
+/// What a write of the account API may change. Searches are sent with `POST`, too, and change nothing.
+fn account_target(account: u64, rest: &[&str]) -> Option<Target> {
+    match rest {
+        ["conversations" | "contacts" | "bulk_actions"] | ["actions", "contact_merge"] | ["macros", _, "execute"] => {
+            Some(Target::Account { account })
+        }
+        ["conversations", display, ..] => {
+            Some(Target::AccountConversation { account, display: leading_number(display)? })
+        }
+        ["contacts", id, ..] => Some(Target::AccountContact { id: leading_number(id)? }),
         _ => None,
     }
+}
+
+/// The number at the beginning of a text: what Ruby makes of an id in a path.
+fn leading_number(text: &str) -> Option<u64> {
+    let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
+    text[..digits].parse().ok()
 }
 
 /// What the final status of a write says of what it did.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::schema::{LABELS, Label, Shape};
+use super::schema::{Kind, LABELS, Label, Shape};
 
 /// How a value breaks the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -29,6 +29,17 @@ impl ViolationKind {
             ViolationKind::WrongType => "wrong_type",
             ViolationKind::UnknownEnumValue => "unknown_enum_value",
             ViolationKind::Null => "null",
+        }
+    }
+
+    /// Whether a value of this label can break the contract so.
+    pub fn can_be(self, label: Label) -> bool {
+        let field = label.field();
+        match self {
+            ViolationKind::Missing => field.is_some_and(|field| field.required),
+            ViolationKind::WrongType => field.is_none_or(|field| !matches!(field.kind, Kind::Anything)),
+            ViolationKind::UnknownEnumValue => field.is_some_and(|field| matches!(field.kind, Kind::Status)),
+            ViolationKind::Null => field.is_none_or(|field| !field.nullable && !matches!(field.kind, Kind::Anything)),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! JSON by the byte: a cursor that moves over a body and refuses whatever is not JSON.
 //!
-//! It accepts what `serde_json` accepts as a `Value` (same depth limit, same rules for UTF-8 and surrogates), except that
-//! a number may be too large for a float: nothing here turns it into one. Nothing is copied and nothing allocated.
+//! It accepts what `serde_json` accepts as a `Value` (same depth limit, same rules for UTF-8), and two things more, since
+//! nothing here makes values of them: a number may be too large for a float, and half of a surrogate pair may stand alone
+//! in an escape (RFC 8259 section 8.2). Nothing is copied and nothing allocated.
 
 use super::not_a_list::Why;
 use super::token::Text;
@@ -355,39 +356,30 @@ impl<'a> Cursor<'a> {
         seen
     }
 
-    /// Passes over an escape; halves of a surrogate pair must come together.
+    /// Passes over an escape. Whether halves of a surrogate pair come together does not matter: alone, too, they are JSON
+    /// (RFC 8259 section 8.2).
     fn escape(&mut self) -> Scan<()> {
         match self.bytes.get(self.at + 1) {
             Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => {
                 self.at += 2;
                 Ok(())
             }
-            Some(b'u') => match self.unit()? {
-                0xDC00..=0xDFFF => Err(Why::Malformed),
-                0xD800..=0xDBFF => match (self.bytes.get(self.at), self.bytes.get(self.at + 1)) {
-                    (Some(b'\\'), Some(b'u')) => match self.unit()? {
-                        0xDC00..=0xDFFF => Ok(()),
-                        _ => Err(Why::Malformed),
-                    },
-                    (None, _) | (Some(b'\\'), None) => Err(Why::Truncated),
-                    _ => Err(Why::Malformed),
-                },
-                _ => Ok(()),
-            },
+            Some(b'u') => self.unit(),
             Some(_) => Err(Why::Malformed),
             None => Err(Why::Truncated),
         }
     }
 
-    /// Passes over `\uXXXX` and gives the code unit.
-    fn unit(&mut self) -> Scan<u32> {
-        let mut unit = 0;
+    /// Passes over `\uXXXX`.
+    fn unit(&mut self) -> Scan<()> {
         for i in 2..6 {
             let digit = self.bytes.get(self.at + i).ok_or(Why::Truncated)?;
-            unit = unit * 16 + char::from(*digit).to_digit(16).ok_or(Why::Malformed)?;
+            if !digit.is_ascii_hexdigit() {
+                return Err(Why::Malformed);
+            }
         }
         self.at += 6;
-        Ok(unit)
+        Ok(())
     }
 }
 

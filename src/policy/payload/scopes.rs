@@ -22,13 +22,13 @@ pub struct BodyScopes {
     pub too_many_contacts: bool,
     /// UUIDs of the conversations, in lower case, as a database compares them. Empty if there are too many.
     pub uuids: Vec<String>,
-    /// There were more UUIDs than [`MAX_UUIDS`]: any CSAT write must outdate the answer.
+    /// There were more UUIDs than [`MAX_UUIDS`]: any CSAT write must invalidate the answer.
     pub too_many_uuids: bool,
     /// The accounts, of contacts and attachments. In practice one.
     pub accounts: Vec<u64>,
     /// The display ids of the conversations, unique in their account. Empty if there are too many.
     pub display_ids: Vec<u64>,
-    /// There were more than [`MAX_DISPLAY_IDS`] (or [`MAX_ACCOUNTS`]): any write of the account API must outdate it.
+    /// There were more than [`MAX_DISPLAY_IDS`] (or [`MAX_ACCOUNTS`]): any write of the account API must invalidate it.
     pub too_many_conversations: bool,
 }
 

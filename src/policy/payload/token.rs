@@ -1,5 +1,10 @@
 //! What a single string or number says, read from the bytes as they stand.
 
+use std::fmt;
+
+use serde::Deserializer as _;
+use serde::de::Visitor;
+
 /// A string as it stands in the body.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Text<'a> {
@@ -20,10 +25,27 @@ impl<'a> Text<'a> {
         if self.escaped { self.decoded() == expected } else { self.raw() == expected.as_bytes() }
     }
 
-    /// The string, escapes resolved.
+    /// The string, escapes resolved. Half of a surrogate pair that stands alone is no character: it becomes U+FFFD, so
+    /// that the text is none that anything is compared with.
     pub(super) fn decoded(self) -> String {
-        // Only what the cursor has accepted gets here, and it accepts no more than serde_json does.
-        serde_json::from_slice(self.token).unwrap_or_default()
+        // Only what the cursor has accepted gets here, and of strings serde_json accepts as much, if asked for bytes.
+        let decoded = serde_json::Deserializer::from_slice(self.token).deserialize_bytes(Lossy);
+        decoded.unwrap_or_else(|_| char::REPLACEMENT_CHARACTER.into())
+    }
+}
+
+/// Takes the bytes of a string as text. `serde_json` gives halves of surrogate pairs as bytes, and only so.
+struct Lossy;
+
+impl Visitor<'_> for Lossy {
+    type Value = String;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_bytes<E>(self, bytes: &[u8]) -> Result<String, E> {
+        Ok(String::from_utf8_lossy(bytes).into_owned())
     }
 }
 
@@ -56,6 +78,21 @@ pub(super) fn is_integral(token: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn half_a_pair_of_surrogates_is_no_text_that_anything_is_compared_with() {
+        let text = |token| Text { token, escaped: true };
+        for (token, decoded) in [
+            (&br#""\u006fpen""#[..], "open"),
+            (br#""\ud83d\ude00""#, "\u{1F600}"),
+            (br#""open\ud83d""#, "open\u{FFFD}\u{FFFD}\u{FFFD}"),
+            (br#""\ude00\n""#, "\u{FFFD}\u{FFFD}\u{FFFD}\n"),
+            (br#""\ud83d\u0041""#, "\u{FFFD}\u{FFFD}\u{FFFD}A"),
+        ] {
+            assert_eq!(text(token).decoded(), decoded);
+            assert_eq!(text(token).is("open"), decoded == "open");
+        }
+    }
 
     #[test]
     fn ids_are_digits_that_fit() {

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::super::data::hex;
+use super::super::stamps::hex;
 use super::parse;
 
 pub(super) const SECRET: &str = "whsec_test_0001";

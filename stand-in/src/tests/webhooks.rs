@@ -6,29 +6,30 @@ use http::StatusCode;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
+use super::super::json::{Map, Value as Ordered};
 use super::super::{Delivery, Fate, OTHER_INBOX, Options, StandIn, Trouble, Webhook};
 use super::receiver::{Received, Receiver, SECRET, assert_signed};
 use super::{contact_path, list, send, start};
 
 /// The same keys in the same order, and values of the same types.
-pub(super) fn assert_same_shape(sample: &Value, actual: &Value, place: &str) {
-    let kind = |value: &Value| match value {
-        Value::Null => "null",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float",
-        Value::Number(_) => "int",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
+pub(super) fn assert_same_shape(sample: &Ordered, actual: &Ordered, place: &str) {
+    let kind = |value: &Ordered| match value {
+        Ordered::Null => "null",
+        Ordered::Bool(_) => "bool",
+        Ordered::Number(number) if number.is_f64() => "float",
+        Ordered::Number(_) => "int",
+        Ordered::String(_) => "string",
+        Ordered::Array(_) => "array",
+        Ordered::Object(_) => "object",
     };
     assert_eq!(kind(sample), kind(actual), "{place}: {actual}");
     match (sample, actual) {
-        (Value::Object(sample), Value::Object(actual)) => {
-            let keys = |it: &serde_json::Map<String, Value>| it.keys().cloned().collect::<Vec<_>>();
+        (Ordered::Object(sample), Ordered::Object(actual)) => {
+            let keys = |it: &Map| it.keys().cloned().collect::<Vec<_>>();
             assert_eq!(keys(sample), keys(actual), "{place}");
             sample.iter().for_each(|(key, it)| assert_same_shape(it, &actual[key], &format!("{place}.{key}")));
         }
-        (Value::Array(sample), Value::Array(actual)) => {
+        (Ordered::Array(sample), Ordered::Array(actual)) => {
             assert_eq!(sample.len(), actual.len(), "{place}");
             sample.iter().zip(actual).for_each(|(one, other)| assert_same_shape(one, other, &format!("{place}[]")));
         }
@@ -86,12 +87,13 @@ async fn payloads_have_the_keys_of_the_samples_in_their_order() {
     stand_in.agent_message("visitor-a", "Thanks!");
     stand_in.agent_toggle_status("visitor-a");
     stand_in.wait_for_deliveries("all", |all| all.len() == 6).await;
-    let samples: Value =
+    let samples: Ordered =
         serde_json::from_str(include_str!("../../../tests/fixtures/events/webhooks.json")).expect("JSON");
     for (event, sample) in samples.as_object().expect("an object") {
         let deliveries = stand_in.deliveries();
-        let from_agent = |it: &Value| event != "message_created" || it["message_type"] == "outgoing";
-        let payloads = deliveries.iter().filter(|it| it.event == *event).map(Delivery::json);
+        let from_agent = |it: &Ordered| event != "message_created" || it["message_type"] == "outgoing";
+        let read = |it: &Delivery| serde_json::from_slice::<Ordered>(&it.body).expect("JSON");
+        let payloads = deliveries.iter().filter(|it| it.event == *event).map(read);
         let payload = payloads.filter(from_agent).last().expect("it happened");
         assert_same_shape(sample, &payload, event);
     }

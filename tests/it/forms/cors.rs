@@ -180,7 +180,11 @@ async fn a_list_that_passed_by_outdates_the_one_of_its_origin() {
 #[tokio::test]
 async fn errors_have_the_fields_too() {
     let (stand_in, proxy) = both("").await;
-    let direct = get_with(&format!("{}/public/api/v1/inboxes/x", stand_in.url()), &[("origin", A)]).await;
+    let mut direct = get_with(&format!("{}/public/api/v1/inboxes/x", stand_in.url()), &[("origin", A)]).await;
+    // The stock upstream exposes nothing, which the proxy's own fields are added to.
+    assert_eq!(direct.header("access-control-expose-headers"), Some(""));
+    let ours = http::HeaderValue::from_static("Age, Cache-Status, X-Request-Id");
+    direct.headers.insert("access-control-expose-headers", ours);
     // The upstream's own.
     let missing = get_with(&proxy.list_url("nobody"), &[("origin", A)]).await;
     assert_eq!((missing.status, cors(&missing)), (StatusCode::NOT_FOUND, cors(&direct)));
@@ -217,4 +221,74 @@ async fn an_error_for_another_origin_is_not_given() {
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR);
     assert!([None, Some(A)].contains(&failed.header("access-control-allow-origin")));
     assert!(cors(&proxy.list("visitor-a").await).is_empty());
+}
+
+/// A page can read what the proxy says of an answer (Fetch standard, "CORS-exposed header-name list").
+#[tokio::test]
+async fn pages_may_read_the_fields_of_the_proxy() {
+    const OURS: &str = "Age, Cache-Status, X-Request-Id";
+    let (stand_in, proxy) = both("").await;
+    let exposed = |answer: &Answer| answer.header("access-control-expose-headers").map(str::to_owned);
+    let list = proxy.list_url("visitor-a");
+    let (miss, hit) = (from(&proxy, A).await, from(&proxy, A).await);
+    assert!(!miss.is_hit() && hit.is_hit());
+    let held = get_with(&list, &[("origin", A), ("if-none-match", "*")]).await;
+    let bypass = get_with(&list, &[("origin", A), ("cookie", "a=b")]).await;
+    let passed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    let json = [("origin", A), ("content-type", "application/json")];
+    let write = send(request("POST", &format!("{list}/131/messages"), &json, r#"{"content":"x"}"#)).await;
+    for (answer, status) in [(&miss, 200), (&hit, 200), (&held, 304), (&bypass, 200), (&passed, 200), (&write, 200)] {
+        assert_eq!((answer.status.as_u16(), exposed(answer).as_deref()), (status, Some(OURS)), "{:?}", answer.headers);
+    }
+    // Without an origin there is nothing to be opened.
+    assert_eq!(exposed(&proxy.list("visitor-a").await), None);
+    stand_in.stop().await;
+    let failed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    assert_eq!((failed.status, exposed(&failed).as_deref()), (StatusCode::BAD_GATEWAY, Some(OURS)));
+}
+
+#[tokio::test]
+async fn what_the_upstream_exposes_itself_stays_as_it_is() {
+    let fields = [("access-control-allow-origin", "*"), ("access-control-expose-headers", "X-Own")];
+    let upstream = Asked::start(move |_| json_with(&list(10), &fields)).await;
+    let proxy = Proxy::in_front_of(&upstream.script.url, "").await;
+    let passed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    for answer in [from(&proxy, A).await, from(&proxy, A).await, passed] {
+        assert_eq!(answer.headers.get_all("access-control-expose-headers").iter().collect::<Vec<_>>(), ["X-Own"]);
+    }
+}
+
+/// What readers of one origin have seen, those of another see too: no client steps backwards by changing its origin.
+#[tokio::test]
+async fn what_one_origin_has_seen_puts_older_answers_to_others_out_of_date() {
+    let version = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(1));
+    let state = version.clone();
+    let upstream = crate::support::script::Script::start(move |asked| {
+        let version = state.load(std::sync::atomic::Ordering::SeqCst);
+        let body = format!(r#"[{{"id":{version},"contact":{{"id":7}}}}]"#);
+        match asked.headers().get("origin") {
+            Some(origin) => json_with(
+                &body,
+                &[
+                    ("access-control-allow-origin", origin.to_str().unwrap()),
+                    ("access-control-allow-credentials", "true"),
+                    ("vary", "Origin"),
+                ],
+            ),
+            None => json_with(&body, &[("vary", "Origin")]),
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url, "").await;
+    for origin in [A, B, A, B] {
+        from(&proxy, origin).await;
+    }
+    assert!(from(&proxy, A).await.is_hit() && from(&proxy, B).await.is_hit(), "what is alike stays");
+    version.store(2, std::sync::atomic::Ordering::SeqCst);
+    let third = "https://c.test";
+    let newer = from(&proxy, third).await;
+    for origin in [A, B, third] {
+        assert_eq!(from(&proxy, origin).await.text(), newer.text(), "{origin}");
+        assert!(from(&proxy, origin).await.is_hit(), "{origin}");
+    }
 }

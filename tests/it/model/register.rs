@@ -1,7 +1,9 @@
 //! The upstream of the model, and what has been acknowledged of it.
 //!
-//! Sources 0 and 1 are one contact's, source 2 another's until they are merged, source 3 is missing until it is
-//! created for the first. A list shows the version of its contact: 0 is a 404, 1 is `[]`, and versions only grow.
+//! Sources 0 and 1 are one contact's, sources 2 and 4 another's until they are merged, source 3 is missing until it is
+//! created for the first. A list shows the version of its contact: 0 is a 404, 1 is `[]`, and versions only grow; two
+//! contacts whose lists are empty are merged into one whose list is empty. In some schedules the upstream shows no
+//! contact but in lists: a hash is demanded.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,7 +19,7 @@ use tokio::time::{Instant, sleep};
 use super::Dice;
 
 pub const INBOX: &str = "in";
-const SOURCES: usize = 4;
+pub const SOURCES: usize = 5;
 
 /// Other schedules have other contacts.
 pub fn source_name(seed: u64, source: u64) -> String {
@@ -74,6 +76,8 @@ struct Done {
 
 pub struct Register {
     seed: u64,
+    /// Whether a contact is shown to whoever has no hash.
+    shows_contacts: bool,
     last: u64,
     /// The version of each contact, and when it got each of them.
     versions: [u64; 2],
@@ -89,11 +93,12 @@ pub struct Register {
 }
 
 impl Register {
-    pub fn new(seed: u64) -> Self {
-        let owner = [Some(0), Some(0), Some(1), None];
+    pub fn new(seed: u64, shows_contacts: bool) -> Self {
+        let owner = [Some(0), Some(0), Some(1), None, Some(1)];
         let now = Instant::now();
         Self {
             seed,
+            shows_contacts,
             last: 1,
             versions: [1, 1],
             history: [vec![(1, now)], vec![(1, now)]],
@@ -102,7 +107,7 @@ impl Register {
             ops: 0,
             done: HashMap::new(),
             known_owner: owner,
-            needed: [1, 1, 1, 0],
+            needed: [1, 1, 1, 0, 1],
         }
     }
 
@@ -142,10 +147,27 @@ impl Register {
     }
 
     /// A write was answered: whatever it did before, every later reader of what it touched sees.
-    pub fn acknowledge(&mut self, op: u64) -> Option<u64> {
+    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<u64> {
         let Done { contact, version, source, created, merged } = self.done.remove(&op)?;
+        if !attributed {
+            if merged {
+                // Whose the others' lists are is not promised to be known.
+                for owner in self.known_owner.iter_mut().filter(|owner| **owner == Some(1)) {
+                    *owner = None;
+                }
+            }
+            self.known_owner[source] = None;
+            self.need(source, version);
+            return Some(version);
+        }
         if created || merged {
             self.known_owner[source] = Some(contact);
+        }
+        if merged {
+            // With all that the other one had.
+            for owner in self.known_owner.iter_mut().filter(|owner| **owner == Some(1)) {
+                *owner = Some(0);
+            }
         }
         self.need(source, version);
         if self.known_owner[source] == Some(contact) {
@@ -193,7 +215,9 @@ impl Register {
             self.owner[source] = Some(0);
         }
         let contact = self.owner[source]?;
-        let version = if created { self.versions[contact] } else { self.raise(if merged { 0 } else { contact }) };
+        let stays_empty = merged && self.versions == [1, 1];
+        let version =
+            if created || stays_empty { self.versions[contact] } else { self.raise(if merged { 0 } else { contact }) };
         if merged && contact == 1 {
             for owner in self.owner.iter_mut().filter(|owner| **owner == Some(1)) {
                 *owner = Some(0);
@@ -264,19 +288,23 @@ async fn work(register: Arc<Mutex<Register>>, dice: Arc<Mutex<Dice>>, head: Head
     let pause = || dice.lock().unwrap_or_else(PoisonError::into_inner).pause();
     let seed = lock().seed;
     let named = |text: &str| (0..SOURCES).find(|source| text.contains(&source_name(seed, *source as u64)));
-    let Some(source) = named(&head.path).or_else(|| named(&String::from_utf8_lossy(&body))) else {
+    let path = head.path.replace("%2E", ".").replace("%73", "s");
+    let Some(source) = named(&path).or_else(|| named(&String::from_utf8_lossy(&body))) else {
         // A write of a schedule that is over.
         return Ok(json(404, "{}"));
     };
-    if head.method == Method::GET && !head.path.ends_with("/conversations") {
+    if head.method == Method::GET && !head.path.ends_with("/conversations") && head.op == 0 {
         // The look-up of a contact: it may take a moment and does not fail.
         sleep(Duration::from_millis(roll(30))).await;
+        if !lock().shows_contacts {
+            return Ok(json(500, "{}"));
+        }
         let shown = lock().contact_json(source);
         sleep(Duration::from_millis(roll(30))).await;
         return Ok(shown.map_or_else(|| json(404, "{}"), |shown| json(200, &shown)));
     }
     sleep(pause()).await;
-    if head.method == Method::GET {
+    if head.method == Method::GET && head.op == 0 {
         let (shown, contact) = lock().list(source);
         sleep(pause()).await;
         return list(shown, contact, roll(100), head.asked_if.as_ref());

@@ -37,7 +37,7 @@ pub struct Ended {
 }
 
 /// The command itself, deaf to the settings of whoever runs the tests.
-fn command(arguments: &[&str]) -> Command {
+pub fn command(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_anteroom"));
     let ours = std::env::vars().map(|(name, _)| name).filter(|name| name.starts_with("ANTEROOM_"));
     for name in ours.collect::<Vec<_>>() {
@@ -75,6 +75,11 @@ impl Program {
 
     /// The same, with a private listener that has been there before.
     pub async fn serve_at(admin: &str, upstream: &str, settings: &str) -> Self {
+        Self::serve_into(Stdio::piped(), admin, upstream, settings).await
+    }
+
+    /// The same, with standard error somewhere else.
+    pub async fn serve_into(stderr: Stdio, admin: &str, upstream: &str, settings: &str) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let file = folder.path().join("anteroom.toml");
         std::fs::write(&file, settings).expect("a file can be written");
@@ -82,21 +87,29 @@ impl Program {
         let listen = ["--listen", "127.0.0.1:0", "--admin", admin];
         let mut arguments = vec!["serve", "--config", &file, "--upstream", upstream];
         arguments.extend(listen);
-        Self::start(folder, &arguments).await
+        Self::start(folder, &arguments, stderr).await
     }
 
     /// `anteroom demo`.
     pub async fn demo() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        Self::start(folder, &["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]).await
+        Self::demo_with(&[]).await
     }
 
-    async fn start(folder: tempfile::TempDir, arguments: &[&str]) -> Self {
-        let mut child = command(arguments).current_dir(folder.path()).spawn().expect("the program is built");
+    /// The same, with more arguments.
+    pub async fn demo_with(more: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let arguments = [&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
+        Self::start(folder, &arguments, Stdio::piped()).await
+    }
+
+    async fn start(folder: tempfile::TempDir, arguments: &[&str], stderr: Stdio) -> Self {
+        let mut command = command(arguments);
+        let mut child = command.current_dir(folder.path()).stderr(stderr).spawn().expect("the program is built");
         let stderr = Arc::new(Mutex::new(String::new()));
-        let mut lines = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let lines = child.stderr.take().map(|lines| BufReader::new(lines).lines());
         let collected = stderr.clone();
         let reading = tokio::spawn(async move {
+            let Some(mut lines) = lines else { return };
             while let Ok(Some(line)) = lines.next_line().await {
                 let mut all = collected.lock().expect("no panic");
                 all.push_str(&line);

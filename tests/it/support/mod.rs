@@ -3,7 +3,9 @@
 
 pub mod child;
 pub mod raw;
+pub mod relay;
 pub mod script;
+pub mod tls;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -122,11 +122,16 @@ impl Talk {
     /// The answer to a request with this method.
     pub async fn message_to(&mut self, method: &str) -> Option<Message> {
         let head = self.head().await?;
+        Some(self.rest_of(head, method).await)
+    }
+
+    /// What belongs to a head that was read.
+    pub async fn rest_of(&mut self, head: String, method: &str) -> Message {
         let mut message = Message { head, body: Vec::new(), trailers: String::new(), whole: true };
         let is_answer = message.head.starts_with("HTTP/");
         let bodiless = is_answer && (method == "HEAD" || matches!(message.status(), 100..200 | 204 | 304));
         if bodiless {
-            return Some(message);
+            return message;
         }
         if message.field("transfer-encoding").is_some() {
             self.chunks(&mut message).await;
@@ -138,7 +143,7 @@ impl Talk {
         } else if is_answer {
             message.body = self.rest().await;
         }
-        Some(message)
+        message
     }
 
     /// Reads an answer with a length and keeps nothing of its body; it must be a whole 200.

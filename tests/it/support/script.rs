@@ -9,6 +9,7 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 /// What an upstream answers.
@@ -35,15 +36,26 @@ pub struct Script {
 
 impl Script {
     pub async fn start(script: impl Fn(&Request<Incoming>) -> Scripted + Send + Sync + 'static) -> Self {
+        Self::gated(Arc::new(Semaphore::new(Semaphore::MAX_PERMITS)), script).await
+    }
+
+    /// One that answers once for each permit of the gate.
+    pub async fn gated(
+        gate: Arc<Semaphore>,
+        script: impl Fn(&Request<Incoming>) -> Scripted + Send + Sync + 'static,
+    ) -> Self {
         let script = Arc::new(script);
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
         let url = format!("http://{}", listener.local_addr().expect("a bound socket has an address"));
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let script = script.clone();
+                let (gate, script) = (gate.clone(), script.clone());
                 let service = service_fn(move |request| {
-                    let answer = script(&request);
-                    async move { Ok::<_, Infallible>(answer) }
+                    let (gate, answer) = (gate.clone(), script(&request));
+                    async move {
+                        gate.acquire().await.expect("never closed").forget();
+                        Ok::<_, Infallible>(answer)
+                    }
                 });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service),

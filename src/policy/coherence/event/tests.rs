@@ -197,14 +197,45 @@ fn what_shows_in_no_list_changes_none() {
         assert_eq!(of_frame(&frame).unwrap().changes_lists, expected);
     }
     for event in Event::ALL {
-        let expected = !matches!(event.label(), "inbox_created" | "inbox_updated" | "other")
+        let expected = !matches!(event.label(), "inbox_created" | "inbox_updated")
             && !event.label().starts_with("conversation_typing");
         let sample = with(webhook("conversation_status_changed"), "/event", json!(event.label()));
         assert_eq!(of_sample(&sample).map(|heard| (heard.event, heard.changes_lists)), Some((event, expected)));
         let name = event.label().replacen('_', ".", 1);
         let heard = of_frame(&conversation_frame(&name)).unwrap();
-        assert_eq!((heard.event, heard.changes_lists), (event, expected));
+        assert_eq!((heard.event, heard.changes_lists), (event, expected && event != Event::Other));
     }
+}
+
+#[test]
+fn an_event_whose_name_nobody_knows_touches_what_it_names() {
+    let of = |name: &str, sample: &str| of_sample(&with(webhook(sample), "/event", json!(name))).unwrap();
+    for name in ["automation_event.message_created", "macro.executed", "conversation_opened", "of_next_year", ""] {
+        for sample in ["conversation_status_changed", "message_created"] {
+            let heard = of(name, sample);
+            assert_eq!((heard.event, heard.changes_lists, &heard.touched), (Event::Other, true, &whole()), "{name}");
+            assert_eq!(heard.identities().count(), 0, "a conversation is not another contact's: {name}");
+        }
+    }
+    let of_text = |text: &str| of_webhook(text.as_bytes()).unwrap();
+    let contact = of_text(r#"{"event":"contact_merged","contact":{"id":42}}"#);
+    assert_eq!(contact.touched, touched(None, &[42], None));
+    assert_eq!(contact.identities().collect::<Vec<_>>(), [Scope::Identity(42)]);
+    for nobody in [r#"{"event":"new","id":7,"account":{"id":1}}"#, r#"{"event":"new"}"#] {
+        let heard = of_text(nobody);
+        assert_eq!((heard.changes_lists, heard.touched), (false, Touched::default()), "{nobody}");
+    }
+}
+
+#[test]
+fn only_an_event_of_a_message_proves_that_messages_are_told_of() {
+    for event in Event::ALL {
+        let heard = of_sample(&with(webhook("message_created"), "/event", json!(event.label()))).unwrap();
+        assert_eq!(heard.tells_of_messages(), event == Event::MessageCreated, "{event:?}");
+    }
+    let note = with(webhook("message_created"), "/private", json!(true));
+    assert!(of_sample(&note).unwrap().tells_of_messages(), "those of notes come on the same way");
+    assert!(!of_webhook(br#"{"event":"message_created"}"#).unwrap().tells_of_messages(), "it names nobody");
 }
 
 #[test]

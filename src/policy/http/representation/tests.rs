@@ -202,6 +202,7 @@ fn a_304_of_the_upstream_refreshes_fields_but_not_the_content() {
         ("content-length", "3"),
         ("access-control-allow-origin", "*"),
         ("access-control-max-age", "7200"),
+        ("access-control-expose-headers", "Age, Cache-Status, X-Request-Id"),
     ]);
     assert_eq!(response.body(), "[1]");
     assert_eq!(head_of(response), expected);

@@ -19,8 +19,7 @@ fn accepts_and_refuses_as_serde_json_does() {
         b"nulls", b"tru", b"True", b"false", b"0", b"00", b"01", b"-", b"-0", b"-01", b"+1", b"1.", b".5",
         b"1.0", b"1.e1", b"1e", b"1e+", b"1e-5", b"1E5", b"0e0", b"1.5E+3", b"0x1", b"NaN", b"--1",
         b"123456789012345678901234567890", b"\"", b"\"\"", b"\"a", b"\"\\", b"\"\\\"", b"\"\\\"\"", b"\"\\x\"",
-        b"\"\\u12\"", b"\"\\u12g4\"", b"\"\\u0000\"", b"\"\\ud83d\\ude00\"", b"\"\\ud83d\"", b"\"\\ude00\"",
-        b"\"\\ud83d\\n\"", b"\"\\ud83d\\u0041\"", b"\"\\ud83d\\ud83d\\ude00\"", b"\"\\uD83D", b"\"\\uD83D\\",
+        b"\"\\u12\"", b"\"\\u12g4\"", b"\"\\u0000\"", b"\"\\ud83d\\ude00\"", b"\"\\uD83D", b"\"\\uD83D\\",
         b"\"\x1f\"", b"\"\x7f\"", b"\"\x00\"", b"\"tab\t\"", "\"é\u{1F600}\u{2028}\"".as_bytes(), b"\"\xff\"",
         b"\"\xc3\"", b"\"\xed\xa0\x80\"", b"\"\xc0\x80\"", b"\xef\xbb\xbf1", b"\"12345678\x01\"",
         b"\"1234567\\\"89\"", b"\"12345678\xe9\"", b"[\"\\/\\b\\f\\r\\t\"]", b"/*c*/1", b"[1]\x00",
@@ -36,6 +35,16 @@ fn accepts_and_refuses_as_serde_json_does() {
 #[test]
 fn numbers_beyond_floats_are_numbers() {
     assert_eq!(whole(b"[1e400,-1e999]"), Ok(()));
+}
+
+#[test]
+fn halves_of_surrogate_pairs_are_json_alone_too() {
+    for text in [r#""\ud83d""#, r#""\ude00""#, r#""\uDE00\uD83D""#, r#""\ud83d\n""#, r#""\ud83d\u0041x""#, r#"{"\udead":1}"#] {
+        assert_eq!(whole(text.as_bytes()), Ok(()), "{text}");
+    }
+    for (text, why) in [(r#""\ud83d\x""#, Why::Malformed), (r#""\ud83g""#, Why::Malformed), (r#""\ud83d\u"#, Why::Truncated)] {
+        assert_eq!(whole(text.as_bytes()), Err(why), "{text}");
+    }
 }
 
 #[test]

@@ -29,6 +29,9 @@ fn any_value() -> impl Strategy<Value = String> {
     })
 }
 
+/// Half of a surrogate pair, which makes a pair with nothing else here.
+const HALF: &str = "\\udead";
+
 fn any_string() -> impl Strategy<Value = String> {
     let piece = prop::sample::select(vec![
         "open",
@@ -42,6 +45,7 @@ fn any_string() -> impl Strategy<Value = String> {
         "\\\"",
         "\\\\",
         "\\ud83d\\ude00",
+        HALF,
         "]",
         "{",
         "long text ",
@@ -215,7 +219,8 @@ proptest! {
     #[test]
     fn the_jsonschema_crate_agrees(list in list()) {
         let validator = jsonschema::validator_for(&schema::json_schema()).expect("a valid schema");
-        let document: Value = list.parse().expect("valid JSON");
+        // A `Value` has no place for half a surrogate pair.
+        let document: Value = list.replace(HALF, "\\ufffd").parse().expect("valid JSON");
         let body = Bytes::from(document.to_string());
         let outcome = check(body);
         prop_assert_eq!(outcome.violations.is_empty(), validator.is_valid(&document), "{:?}", outcome.violations);
@@ -244,16 +249,22 @@ proptest! {
     }
 }
 
-/// The same verdict as `serde_json` on a `Value`, except that a number too large for a float is a number.
+/// The same verdict as `serde_json` on a `Value`, except for what a `Value` has no place for.
 fn agrees(bytes: &[u8]) -> Result<(), TestCaseError> {
     let theirs = serde_json::from_slice::<Value>(bytes);
     let everything = trimming(Some(1), &["open"], "messages.id contact", true);
     let ours = apply(&Bytes::copy_from_slice(bytes), &everything);
     if let Err(error) = &theirs
-        && error.to_string().contains("out of range")
+        && has_no_place_in_a_value(error)
     {
         return Ok(());
     }
     prop_assert_eq!(ours.is_ok(), theirs.as_ref().is_ok_and(Value::is_array), "{:?} {:?}", ours.err(), theirs.err());
     Ok(())
+}
+
+/// A number too large for a float is a number, and half of a surrogate pair is JSON.
+fn has_no_place_in_a_value(error: &serde_json::Error) -> bool {
+    let told = error.to_string();
+    ["out of range", "lone leading surrogate", "unexpected end of hex escape"].iter().any(|why| told.contains(why))
 }

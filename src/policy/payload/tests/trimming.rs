@@ -19,6 +19,16 @@ fn nothing_taken_away_is_the_same_body() {
 }
 
 #[test]
+fn half_a_pair_of_surrogates_stands_as_it_stood() {
+    let message = r#"{"content":"cut \ud83d","\udead":"\ude00"}"#;
+    let list = format!(r#"[{{"id":1,"status":"\ud83d","messages":[{{"content":"older"}},{message}]}},{{"id":2}}]"#);
+    assert!(!check(list.clone()).changed);
+    let newest = trimmed(&list, &trimming(Some(1), &[], "contact", true));
+    assert_eq!(newest, format!(r#"[{{"id":1,"status":"\ud83d","messages":[{message}]}},{{"id":2}}]"#));
+    assert_eq!(trimmed(&list, &trimming(None, &["open"], "", false)), "[]", "it is no status that anybody asks for");
+}
+
+#[test]
 fn newest_messages_of_each_conversation() {
     let messages = |limit| trimmed(LIST, &trimming(Some(limit), &[], "messages.sender contact status uuid", false));
     assert_eq!(messages(0), r#"[{"id":9,"messages":[]},{"id":3,"messages":[]}]"#);

@@ -1,0 +1,98 @@
+//! One operation of the hit path, so many times, for a count of instructions: `benches/instructions.py` runs this below
+//! callgrind twice, and the difference is the operations' own. Counts do not depend on what else a machine does.
+#![expect(clippy::print_stderr, reason = "a wrong call is told of")]
+
+use std::hint::black_box;
+use std::sync::Arc;
+
+use anteroom::config::{self, Flags, SettingsFile};
+use anteroom::engine::body::Body;
+use anteroom::engine::clock;
+use anteroom::engine::metrics::Metrics;
+use anteroom::engine::store::Entry;
+use anteroom::policy::coherence::ledger::Scope;
+use anteroom::policy::http::key::Key;
+use anteroom::policy::http::representation::{Prepared, Received};
+use anteroom::policy::payload::{PayloadSettings, apply};
+use anteroom::proxy::handle::handle;
+use anteroom::state::State;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Request, StatusCode, Version, header};
+
+const LIST: &[u8] = include_bytes!("../tests/fixtures/payload/list-typical.json");
+const INBOX: &str = "hmUxdYZ7nFu4KqJ8sT2vWbXc";
+const CONTACT: &str = "9b9d46b9-8542-43f5-8077-3ad4a2b1c0d9";
+
+/// A proxy that holds one list, which is fresh.
+fn with_a_list() -> Arc<State> {
+    let flags = Flags { upstream: Some("http://127.0.0.1:9".into()), ..Flags::default() };
+    let text = "cache.ttl = \"1h\"\ncache.stale_if_error = \"2h\"".to_owned();
+    let none = std::iter::empty::<(String, String)>();
+    let config = config::load(SettingsFile::Text("bench.toml".into(), text), &flags, none).expect("settings").config;
+    let state = State::new(config, Arc::new(Metrics::new())).expect("a proxy");
+    let mut head = HeaderMap::new();
+    head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    head.insert(header::ETAG, HeaderValue::from_static("W/\"5c4f5a3b1f2e9d7c8b6a5f4e3d2c1b0a\""));
+    let received = Received {
+        status: StatusCode::OK,
+        head,
+        body: Bytes::from_static(LIST),
+        version: Version::HTTP_11,
+        date: clock::http_date(),
+        for_one_origin: false,
+        has_codings: true,
+    };
+    let key = Key::new(INBOX, CONTACT, None);
+    let invalidation = &state.invalidation;
+    let mut places = invalidation.path_places(&key).to_vec();
+    places.extend(
+        [Scope::Contact(42), Scope::AccountConversation(7, 131)].map(|scope| invalidation.ledger.place(&scope)),
+    );
+    let fingerprint = state.active().fingerprint;
+    let entry =
+        Entry::new(Prepared::new(received), clock::now(), invalidation.ledger.now(), places.into(), fingerprint);
+    state.cache.store.put(key, Arc::new(entry));
+    state
+}
+
+async fn read(state: &Arc<State>, field: Option<(&'static str, &'static str)>, expected: StatusCode) {
+    let path = format!("/public/api/v1/inboxes/{INBOX}/contacts/{CONTACT}/conversations");
+    let mut request = Request::get(path).header(header::HOST, "bench.test");
+    if let Some((name, value)) = field {
+        request = request.header(name, value);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    let response = handle(state.clone(), std::net::SocketAddr::from(([127, 0, 0, 1], 9)), request).await;
+    assert_eq!(response.status(), expected);
+    black_box(response);
+}
+
+async fn run(case: &str, times: u32) -> bool {
+    let state = with_a_list();
+    let key = Key::new(INBOX, CONTACT, None);
+    let entry = state.cache.store.get(&key).expect("the list is stored");
+    let (body, settings) = (Bytes::from_static(LIST), PayloadSettings::default());
+    for _ in 0..times {
+        match case {
+            "hit" => read(&state, None, StatusCode::OK).await,
+            "not_modified" => read(&state, Some(("if-none-match", "*")), StatusCode::NOT_MODIFIED).await,
+            "key" => drop(black_box(Key::new(black_box(INBOX), black_box(CONTACT), None))),
+            "ledger" => drop(black_box(state.invalidation.is_current(black_box(&entry)))),
+            "payload" => drop(black_box(apply(black_box(&body), &settings))),
+            _ => return false,
+        }
+    }
+    true
+}
+
+fn main() {
+    let words: Vec<String> = std::env::args().collect();
+    let times = words.get(2).and_then(|times| times.parse().ok());
+    let (Some(case), Some(times)) = (words.get(1), times) else {
+        // `cargo bench` runs every benchmark; this one is run by its script.
+        eprintln!("run by benches/instructions.py");
+        return;
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    assert!(runtime.block_on(run(case, times)), "there is no case {case}");
+}

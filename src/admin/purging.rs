@@ -1,0 +1,115 @@
+//! Purging: what is kept of a contact, of an inbox or of everybody goes, and with a contact what is kept of it under its
+//! other identifiers.
+
+use std::collections::BTreeSet;
+
+use crate::engine::identities::Belief;
+use crate::engine::metrics::InvalidationSource;
+use crate::engine::store::Entry;
+use crate::policy::coherence::ledger::{Place, Scope};
+use crate::policy::http::key::Key;
+use crate::state::State;
+
+/// What is to go.
+#[derive(Clone, Copy)]
+pub(super) enum Purge<'a> {
+    /// A contact, by one of its identifiers.
+    Contact(&'a str),
+    /// An inbox, by its identifier.
+    Inbox(&'a str),
+    /// Everything.
+    All,
+}
+
+/// What was found.
+#[derive(Debug, Default)]
+pub(super) struct Purged {
+    /// Lists that were kept, and are not any more.
+    pub(super) lists: usize,
+    /// Bytes of their bodies.
+    pub(super) bytes: u64,
+    /// Fetches under way whose lists will not be kept.
+    pub(super) fetches: usize,
+    /// Whose they were, as keyed hashes: as in access lines.
+    pub(super) contacts: BTreeSet<u64>,
+}
+
+impl Purged {
+    /// Whether nothing was known of what was named.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.lists == 0 && self.fetches == 0 && self.contacts.is_empty()
+    }
+}
+
+impl Purge<'_> {
+    fn means(self, key: &Key) -> bool {
+        match self {
+            Self::Contact(contact) => key.contact() == contact,
+            Self::Inbox(inbox) => key.inbox() == inbox,
+            Self::All => true,
+        }
+    }
+}
+
+/// Purges. It looks at all that is kept, so it may take a while.
+pub(super) fn purge(state: &State, what: Purge<'_>) -> Purged {
+    let mut purged = Purged::default();
+    let flying = state.cache.flights.keys_under_way();
+    purged.fetches = flying.iter().filter(|key| what.means(key)).count();
+    // In this order: what is put into the store before it is looked through is found there; what comes later finds
+    // the purge.
+    match what {
+        Purge::All => state.invalidation.purge_all(),
+        Purge::Inbox(inbox) => state.invalidation.purge(&[state.invalidation.ledger.place(&Scope::Inbox(inbox))]),
+        Purge::Contact(contact) => {
+            let places = places_of(state, contact, &flying, &mut purged);
+            state.invalidation.purge(&places);
+        }
+    }
+    for (key, entry) in state.cache.store.all() {
+        if state.invalidation.is_purged(&entry) && state.cache.store.forget(&key, entry.noted) {
+            purged.lists += 1;
+            purged.bytes += entry.answer.body.len() as u64;
+            purged.contacts.insert(state.observation.pseudonym(key.inbox(), key.contact()));
+        }
+    }
+    // What is removed is only let go of by this.
+    let _ = state.cache.store.size();
+    state.metrics.invalidated(InvalidationSource::Purge);
+    purged
+}
+
+/// What everything is made from that is kept of a contact: of one of its identifiers, and of the contact itself, as
+/// far as any list or answer has shown it.
+fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) -> Vec<Place> {
+    let (ledger, active) = (&state.invalidation.ledger, state.active());
+    let mut places = BTreeSet::from([ledger.place(&Scope::Source(contact))]);
+    let mut inboxes: BTreeSet<String> = flying.iter().map(|key| key.inbox().to_owned()).collect();
+    for (key, entry) in state.cache.store.all() {
+        if !inboxes.contains(key.inbox()) {
+            inboxes.insert(key.inbox().to_owned());
+        }
+        if key.contact() == contact {
+            places.extend(own_places(state, &key, &entry));
+        }
+    }
+    for inbox in &inboxes {
+        let whose = active.whose(inbox, contact);
+        // However old: to drop one list too many costs a fetch.
+        if let Some(Belief { contact: id, .. }) = state.invalidation.identities.last_shown(whose) {
+            places.insert(ledger.place(&Scope::Contact(id)));
+            purged.contacts.insert(state.observation.pseudonym(inbox, contact));
+            state.invalidation.identities.forget(whose);
+        }
+    }
+    places.into_iter().collect()
+}
+
+/// What a list is made from that is its contact's alone.
+fn own_places(state: &State, key: &Key, entry: &Entry) -> Vec<Place> {
+    let account = state.invalidation.identities.account(state.active().fingerprint, key.inbox());
+    let shared = [Scope::Inbox(key.inbox()), Scope::Missing(key.inbox()), Scope::AnyConversation, Scope::Nameless];
+    let shared = shared.into_iter().chain(account.map(Scope::Account));
+    let shared: Vec<Place> = shared.map(|scope| state.invalidation.ledger.place(&scope)).collect();
+    entry.places.iter().filter(|place| !shared.contains(place)).copied().collect()
+}

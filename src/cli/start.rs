@@ -1,0 +1,97 @@
+//! What the log says when the proxy starts: what runs, and what somebody may not have meant.
+
+use std::net::SocketAddr;
+
+use crate::config::Config;
+use crate::engine::build_info::{COMMIT, VERSION};
+use crate::engine::descriptors::open_files_limit;
+
+/// Descriptors beside those of connections: listeners, files, what the runtime needs.
+const OTHER_DESCRIPTORS: u64 = 64;
+
+/// One line of what runs, and one of each thing that is likely a mistake.
+pub(super) fn tell(config: &Config, public: SocketAddr, admin: SocketAddr) {
+    let base = &config.upstream.base;
+    tracing::info!(
+        version = VERSION,
+        commit = COMMIT,
+        // Its path is nobody's business who reads logs.
+        upstream = format!("{}://{}", base.scheme, base.authority),
+        listen = %public,
+        admin = %admin,
+        ttl = ?config.lifetimes.ttl,
+        mode = mode(config),
+        "started",
+    );
+    for warning in warnings(config, admin, open_files_limit()) {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// Who tells of changes.
+fn mode(config: &Config) -> &'static str {
+    match (config.webhook.are_received(), config.observe_cable) {
+        (false, false) => "writes",
+        (true, false) => "writes and webhooks",
+        (false, true) => "writes and cable",
+        (true, true) => "writes, webhooks and cable",
+    }
+}
+
+fn warnings(config: &Config, admin: SocketAddr, open_files: Option<u64>) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !admin.ip().to_canonical().is_loopback() && config.admin.token.is_none() {
+        warnings.push(format!(
+            "the private listener {admin} can be reached from other machines and there is no admin.token: metrics are \
+             open to whoever reaches it; let nobody else, or listen on 127.0.0.1"
+        ));
+    }
+    // Each waiting reader has a connection, each fetch another.
+    let connections = (config.flights.max_waiters as u64).saturating_add(config.fetch.max_in_flight as u64);
+    let needed = connections.saturating_add(OTHER_DESCRIPTORS);
+    if let Some(open_files) = open_files.filter(|limit| *limit < needed) {
+        warnings.push(format!(
+            "{open_files} files may be open (ulimit -n), too few for cache.max_waiters = {} and upstream.max_in_flight = \
+             {}; allow {needed} or more, or lower the settings",
+            config.flights.max_waiters, config.fetch.max_in_flight,
+        ));
+    }
+    warnings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Flags, SettingsFile, load};
+
+    fn warned(settings: &str, admin: &str, open_files: Option<u64>) -> Vec<String> {
+        let flags = Flags { upstream: Some("http://127.0.0.1:3000".into()), ..Flags::default() };
+        let none = std::iter::empty::<(String, String)>();
+        let config = load(SettingsFile::Text("test.toml".into(), settings.into()), &flags, none).unwrap().config;
+        warnings(&config, admin.parse().unwrap(), open_files)
+    }
+
+    #[test]
+    fn a_private_listener_that_is_open_to_the_world_without_a_token_is_told() {
+        for (settings, admin, expected) in [
+            ("", "127.0.0.1:9180", 0),
+            ("", "[::1]:9180", 0),
+            ("", "[::ffff:127.0.0.1]:9180", 0),
+            ("", "0.0.0.0:9180", 1),
+            ("", "10.0.0.7:9180", 1),
+            ("admin.token = 'hush-hush'", "0.0.0.0:9180", 0),
+        ] {
+            let warned = warned(settings, admin, None);
+            assert_eq!(warned.len(), expected, "{admin}: {warned:?}");
+            assert!(warned.iter().all(|warning| warning.contains("admin.token")));
+        }
+    }
+
+    #[test]
+    fn too_few_open_files_for_the_limits_set_are_told() {
+        let few = "cache.max_waiters = 100\nupstream.max_in_flight = 10";
+        assert_eq!(warned(few, "127.0.0.1:1", Some(174)), Vec::<String>::new());
+        let warned = warned(few, "127.0.0.1:1", Some(173));
+        assert!(warned[0].contains("ulimit -n") && warned[0].contains("allow 174"), "{warned:?}");
+    }
+}

@@ -1,0 +1,87 @@
+//! What differs between two readings of the settings, in words for the log.
+
+use super::table::{Draft, FIXED, Setting, TABLE};
+use crate::policy::secret::MASK;
+
+/// What a reload changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Settings in force from now on, such as `cache.ttl 20s -> 7s`.
+    pub in_force: Vec<String>,
+    /// Settings that are read only at the start, and differ from then.
+    pub needing_restart: Vec<String>,
+}
+
+/// What `new` changes: against `started` what is fixed at the start, against `current` all else.
+pub(super) fn changes(started: &Draft, current: &Draft, new: &Draft) -> Changes {
+    let mut changes = Changes::default();
+    for setting in TABLE {
+        let (old, told) = if FIXED.contains(&setting.name) {
+            (started, &mut changes.needing_restart)
+        } else {
+            (current, &mut changes.in_force)
+        };
+        if !(setting.same)(old, new) {
+            told.push(format!("{} {} -> {}", setting.name, value(setting, old), value(setting, new)));
+        }
+    }
+    changes
+}
+
+fn value(setting: &Setting, draft: &Draft) -> String {
+    match (setting.show)(draft) {
+        None => "(not set)".to_owned(),
+        Some(_) if setting.secret => MASK.to_owned(),
+        Some(shown) => shown.trim_matches('"').to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::table::{FIXED, find};
+    use crate::config::{Flags, Loaded, SettingsFile, load};
+
+    fn read(settings: &str) -> Loaded {
+        let flags = Flags { upstream: Some("http://127.0.0.1:3000".into()), ..Flags::default() };
+        let none = std::iter::empty::<(String, String)>();
+        load(SettingsFile::Text("test.toml".into(), settings.into()), &flags, none).unwrap()
+    }
+
+    #[test]
+    fn what_changes_is_named_with_both_values_and_secrets_are_masked() {
+        let old = read("cache.ttl = '20s'\nadmin.token = 'open sesame'\nupstream.ca_file = '/a.pem'");
+        let new =
+            read("cache.ttl = '7s'\nadmin.token = 'other words'\nlog.hits = 0.5\ncache.ttl_without_events = '5s'");
+        let changes = old.changes_to(&old, &new);
+        let expected = [
+            "admin.token *** -> ***",
+            "upstream.ca_file /a.pem -> (not set)",
+            "cache.ttl 20s -> 7s",
+            "cache.ttl_without_events (not set) -> 5s",
+            "log.hits 0.0 -> 0.5",
+        ];
+        assert_eq!(changes.in_force, expected);
+        assert!(changes.needing_restart.is_empty());
+        assert_eq!(old.changes_to(&old, &old), super::Changes::default());
+    }
+
+    #[test]
+    fn what_is_fixed_is_a_setting() {
+        for name in FIXED {
+            assert!(find(name).is_some(), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_needs_a_restart_is_said_until_there_was_one() {
+        let started = read("");
+        let new = read("listen.address = '127.0.0.1:7'\ncache.memory = '300MiB'");
+        for current in [&started, &new] {
+            let changes = started.changes_to(current, &new);
+            assert!(changes.in_force.is_empty());
+            let expected = ["listen.address 0.0.0.0:8080 -> 127.0.0.1:7", "cache.memory 256MiB -> 300MiB"];
+            assert_eq!(changes.needing_restart, expected);
+        }
+        assert_eq!(started.changes_to(&new, &started), super::Changes::default(), "it is as it was started");
+    }
+}

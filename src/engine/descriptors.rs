@@ -1,0 +1,27 @@
+//! How many files and connections this process may have open.
+
+/// The limit (`ulimit -n`), where the system tells it: on Linux.
+pub fn open_files_limit() -> Option<u64> {
+    limit_in(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// The soft limit; `unlimited` is none.
+fn limit_in(limits: &str) -> Option<u64> {
+    let line = limits.lines().find_map(|line| line.strip_prefix("Max open files"))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_soft_limit_is_read() {
+        let limits = "Limit                     Soft Limit           Hard Limit           Units     \n\
+                      Max processes             63453                63453                processes \n\
+                      Max open files            1024                 524288               files     \n";
+        assert_eq!(limit_in(limits), Some(1024));
+        assert_eq!(limit_in(&limits.replace("1024 ", "unlimited ")), None);
+        assert_eq!(limit_in(""), None);
+    }
+}

@@ -1,0 +1,293 @@
+//! What a write may have changed: out of date on every way out, once a byte of it may have reached the upstream; and
+//! who is behind which source, from the moment a write begins that may change it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::contact::{Asked, Who};
+use crate::engine::clock;
+use crate::engine::identities::Belief;
+use crate::engine::metrics::InvalidationSource;
+use crate::policy::coherence::answer_ids::{AnswerIds, Named};
+use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::http::client::Client;
+use crate::policy::http::route::{Effect, Source, Target};
+use crate::state::State;
+use crate::state::upstream::Active;
+
+/// How long a write that may merge contacts waits for another one that may merge the same, before it is sent all the
+/// same: the contacts between the two would be known to nobody.
+const TURN: Duration = Duration::from_secs(5);
+
+/// What a write may have changed.
+pub(super) struct InvalidationGuard {
+    state: Arc<State>,
+    active: Arc<Active>,
+    places: Vec<Place>,
+    /// Places of many lists: only if the upstream has answered. Whoever breaks off, or makes the upstream break off,
+    /// was told nothing, and strangers can do so as often as they like.
+    shared: Vec<Place>,
+    /// Who is behind which source.
+    identities: Vec<Place>,
+    /// Whom it concerns, as far as that is known.
+    contacts: Vec<u64>,
+    /// Its number among the writes under way.
+    write: u64,
+    /// The tick after its beginning was written.
+    began: Tick,
+    /// The source whose contact the answer shows.
+    shown: Option<(Source, u64)>,
+    /// What the upstream said of what was done, if it has answered.
+    effect: Option<Effect>,
+    /// Whether a byte may have reached the upstream.
+    pub(super) armed: bool,
+    everything: bool,
+    /// Whether it may have merged a contact of whom nobody knew who it was.
+    pub(super) merges_unknown: bool,
+}
+
+impl InvalidationGuard {
+    /// A write begins. If it may change who is behind a source, this waits for its turn, and nothing that was believed
+    /// of them is believed any more.
+    pub(super) async fn begin(asking: Asking<'_>, targets: &[Target], named: &Named) -> Self {
+        let Asking { state, active, .. } = asking;
+        let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
+        let deadline = tokio::time::Instant::now() + TURN;
+        let (write, Moving { places: moving, contacts, unknown }) = loop {
+            let noted = ledger.now();
+            let moving = asking.what_may_move(targets, named).await;
+            let places = &moving.places;
+            if places.is_empty() {
+                break (identities.write_begins(), moving);
+            }
+            let in_turn = tokio::time::Instant::now() < deadline;
+            match identities.move_begins(places, &moving.contacts, in_turn) {
+                // Somebody may have come and gone since the contacts were asked for.
+                Some(write) if in_turn && !ledger.is_current(noted, places) => identities.write_ends(write, &[]),
+                Some(write) => break (write, moving),
+                None => drop(tokio::time::timeout_at(deadline, identities.come_to_rest(places)).await),
+            }
+        };
+        let mut guard = Self {
+            state: state.clone(),
+            active: active.clone(),
+            places: Vec::with_capacity(8),
+            shared: Vec::new(),
+            identities: moving,
+            contacts,
+            write,
+            began: ledger.now(),
+            shown: None,
+            effect: None,
+            armed: false,
+            everything: false,
+            merges_unknown: unknown,
+        };
+        for place in &guard.identities {
+            ledger.invalidate(*place);
+        }
+        guard.began = ledger.now();
+        for target in targets {
+            guard.touch(target, named);
+        }
+        guard
+    }
+
+    /// What is known of it before it is sent.
+    fn touch(&mut self, target: &Target, named: &Named) {
+        let Self { state, active, .. } = self;
+        let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
+        let mut scopes: Vec<Scope<'_>> = Vec::new();
+        match target {
+            Target::Contact(Source { inbox, contact }) | Target::Identity(Source { inbox, contact }) => {
+                scopes.push(Scope::Source(contact));
+                // Even what is not believed any more may be true of a list that is kept.
+                self.contacts.extend(identities.last_shown(active.whose(inbox, contact)).map(|shown| shown.contact));
+            }
+            Target::DisplayId { inbox, display } => {
+                let account = identities.account(active.fingerprint, inbox);
+                scopes.extend(account.map(|account| Scope::AccountConversation(account, *display)));
+            }
+            Target::Creation { inbox } => {
+                scopes.push(Scope::Missing(inbox));
+                scopes.extend(named.source.as_deref().map(Scope::Source));
+            }
+            Target::Csat { uuid } => {
+                scopes.push(Scope::Conversation(uuid));
+                self.shared.push(ledger.place(&Scope::AnyConversation));
+            }
+            Target::AccountConversation { account, display } => {
+                scopes.push(Scope::AccountConversation(*account, *display));
+                self.shared.push(ledger.place(&Scope::AnyConversation));
+            }
+            Target::AccountContact { id } => self.contacts.push(*id),
+            Target::Account { account } => {
+                scopes.extend(named.displays.iter().map(|display| Scope::AccountConversation(*account, *display)));
+                scopes.extend(named.source.as_deref().map(Scope::Source));
+                self.shared.push(ledger.place(&Scope::AnyConversation));
+            }
+        }
+        self.places.extend(scopes.iter().map(|scope| ledger.place(scope)));
+    }
+
+    /// The upstream has answered, and this is what it says of what was done.
+    pub(super) fn answered(&mut self, effect: Effect) {
+        self.effect = Some(effect);
+        if effect == Effect::Nothing {
+            self.armed = false;
+        }
+    }
+
+    /// Adds what the answer shows. Of a spelling that can be read in two ways it is not known which source was meant.
+    pub(super) fn shown(&mut self, ids: &AnswerIds, targets: &[Target]) {
+        let ledger = &self.state.invalidation.ledger;
+        self.contacts.extend(ids.contact);
+        if let Some(source) = &ids.source {
+            self.places.push(ledger.place(&Scope::Source(source)));
+        }
+        let creates = |target: &Target| matches!(target, Target::Creation { .. } | Target::Account { .. });
+        if let Some(source) = ids.source.as_ref().filter(|_| targets.iter().any(creates)) {
+            self.identities.push(ledger.place(&Scope::IdentityOfSource(source)));
+        }
+        if let Some(uuid) = &ids.uuid {
+            self.places.push(ledger.place(&Scope::Conversation(uuid)));
+        }
+        let mut sources = targets.iter().filter_map(|target| match (target, &ids.source) {
+            (Target::Identity(source), _) => Some(source.clone()),
+            (Target::Creation { inbox }, Some(source)) => {
+                Some(Source { inbox: inbox.clone(), contact: source.clone() })
+            }
+            _ => None,
+        });
+        if let (Some(source), None, Some(contact)) = (sources.next(), sources.next(), ids.contact) {
+            self.shown = Some((source, contact));
+        }
+    }
+
+    /// Adds a contact whom the upstream has named when it was asked afterwards: others may have merged it meanwhile.
+    pub(super) fn asked(&mut self, contact: u64) {
+        self.contacts.push(contact);
+        self.contacts.extend(self.state.invalidation.identities.moved_meanwhile(self.write));
+    }
+
+    /// Nobody can say whose it was: whatever names nobody may be theirs.
+    pub(super) fn nobody_knows(&mut self) {
+        self.places.push(self.state.invalidation.ledger.place(&Scope::Nameless));
+        self.state.metrics.writes_unattributed.inc();
+    }
+
+    /// Neither the request nor the answer says what was changed: everything, if it was done.
+    pub(super) fn everything(&mut self) {
+        self.everything = self.effect == Some(Effect::Committed);
+    }
+
+    fn finish(&mut self) -> Vec<u64> {
+        let Self { state, active, .. } = self;
+        let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
+        let moves = !self.identities.is_empty();
+        if moves {
+            // Merged by others while it was under way: it may have merged them, too.
+            self.contacts.extend(identities.moved_meanwhile(self.write));
+        }
+        self.contacts.sort_unstable();
+        self.contacts.dedup();
+        self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));
+        let committed = self.effect == Some(Effect::Committed);
+        if self.effect.is_some() {
+            self.places.append(&mut self.shared);
+        }
+        if moves {
+            self.identities.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Identity(*contact))));
+        }
+        let undisturbed = self.shown.take().filter(|(source, contact)| {
+            let places = state.invalidation.identity_places(&source.contact, *contact);
+            committed && ledger.is_current(self.began, &places)
+        });
+        let settle = if committed { active.config.settle.settle } else { active.config.settle.settle_unknown };
+        let until = state.invalidation.epoch.moment_after(clock::now(), settle);
+        // Who is behind a source does not go on changing after a clear answer.
+        for (places, unsettled) in [(&mut self.places, true), (&mut self.identities, !committed)] {
+            places.sort_unstable();
+            places.dedup();
+            for place in places {
+                if unsettled && !settle.is_zero() {
+                    // Unsettled first: a fetch that sees the new tick sees this too.
+                    ledger.unsettle(*place, until);
+                }
+                ledger.invalidate(*place);
+            }
+        }
+        if self.everything {
+            ledger.invalidate_all();
+        }
+        if let Some((source, contact)) = undisturbed {
+            let belief = Belief { contact, noted: ledger.now(), began: clock::now() };
+            identities.believe(active.whose(&source.inbox, &source.contact), belief);
+        }
+        state.metrics.invalidated(InvalidationSource::Write);
+        if moves && self.contacts.len() > 1 { std::mem::take(&mut self.contacts) } else { Vec::new() }
+    }
+}
+
+impl Drop for InvalidationGuard {
+    fn drop(&mut self) {
+        let merged = if self.armed { self.finish() } else { Vec::new() };
+        // Last: until then nobody believes what it may have changed.
+        self.state.invalidation.identities.write_ends(self.write, &merged);
+    }
+}
+
+/// What a write may change of who is behind which source.
+struct Moving {
+    places: Vec<Place>,
+    /// The contacts behind them before.
+    contacts: Vec<u64>,
+    /// Whether there are others whom nobody knows.
+    unknown: bool,
+}
+
+/// Who asks, and under which settings.
+#[derive(Clone, Copy)]
+pub(super) struct Asking<'a> {
+    pub(super) state: &'a Arc<State>,
+    pub(super) active: &'a Arc<Active>,
+    pub(super) peer: &'a Client,
+}
+
+impl<'a> Asking<'a> {
+    /// The question whose a source is.
+    pub(super) fn about(self, inbox: &'a str, source: &'a str) -> Asked<'a> {
+        Asked { state: self.state, active: self.active, inbox, source, peer: self.peer }
+    }
+
+    /// The identities that a write may change, and the contacts behind them: afterwards nobody could say who they were.
+    async fn what_may_move(self, targets: &[Target], named: &Named) -> Moving {
+        let (mut sources, mut contacts, mut unknown) = (Vec::new(), Vec::new(), false);
+        for target in targets {
+            match target {
+                Target::Identity(Source { inbox, contact }) => {
+                    sources.push(contact.as_str());
+                    match self.about(inbox, contact).contact().await {
+                        Who::Contact(contact) => contacts.push(contact),
+                        Who::Nobody => {}
+                        Who::Unknown => unknown = true,
+                    }
+                }
+                Target::Creation { .. } => sources.extend(named.source.as_deref()),
+                Target::Account { .. } => {
+                    sources.extend(named.source.as_deref());
+                    contacts.extend(named.contacts.iter().copied());
+                }
+                Target::AccountContact { id } => contacts.push(*id),
+                Target::Contact(_)
+                | Target::DisplayId { .. }
+                | Target::Csat { .. }
+                | Target::AccountConversation { .. } => {}
+            }
+        }
+        let ledger = &self.state.invalidation.ledger;
+        let of_sources = sources.iter().map(|source| ledger.place(&Scope::IdentityOfSource(source)));
+        let of_contacts = contacts.iter().map(|contact| ledger.place(&Scope::Identity(*contact)));
+        Moving { places: of_sources.chain(of_contacts).collect(), contacts, unknown }
+    }
+}

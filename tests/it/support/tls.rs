@@ -1,0 +1,84 @@
+//! Certificates by an authority of the test's own, and a client that trusts it.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper_rustls::HttpsConnector;
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+/// A certificate, its key and its authority, in files.
+pub struct Certificate {
+    folder: tempfile::TempDir,
+}
+
+impl Certificate {
+    /// For these names and addresses.
+    pub fn for_names(names: &[&str]) -> Self {
+        let mut authority = CertificateParams::new(Vec::new()).expect("no names");
+        authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let authority =
+            CertifiedIssuer::self_signed(authority, KeyPair::generate().expect("a key")).expect("an authority");
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let certificate = CertificateParams::new(names).expect("names").signed_by(&key, &authority).expect("signed");
+        let folder = tempfile::tempdir().expect("a folder");
+        let this = Self { folder };
+        for (path, text) in [
+            (this.authority(), authority.pem()),
+            (this.certificate(), certificate.pem()),
+            (this.key(), key.serialize_pem()),
+        ] {
+            std::fs::write(path, text).expect("written");
+        }
+        this
+    }
+
+    pub fn authority(&self) -> PathBuf {
+        self.folder.path().join("authority.pem")
+    }
+
+    pub fn certificate(&self) -> PathBuf {
+        self.folder.path().join("certificate.pem")
+    }
+
+    pub fn key(&self) -> PathBuf {
+        self.folder.path().join("key.pem")
+    }
+
+    /// What a server of this certificate needs.
+    pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        let chain = CertificateDer::pem_file_iter(self.certificate()).expect("PEM").collect::<Result<_, _>>();
+        let key = rustls::pki_types::PrivateKeyDer::from_pem_file(self.key()).expect("PEM");
+        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain.expect("certificates"), key)
+            .expect("a pair");
+        tokio_rustls::TlsAcceptor::from(Arc::new(config))
+    }
+
+    /// What a client that trusts the authority alone needs.
+    pub fn client_config(&self) -> rustls::ClientConfig {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_file(self.authority()).expect("PEM")).expect("an authority");
+        rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// A client that trusts the authority alone.
+    pub fn client(&self) -> Client<HttpsConnector<HttpConnector>, Full<Bytes>> {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(self.client_config()).https_only();
+        Client::builder(TokioExecutor::new()).build(connector.enable_http1().build())
+    }
+}
