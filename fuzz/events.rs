@@ -2,6 +2,8 @@
 
 mod mutator;
 
+use std::collections::BTreeSet;
+
 use anteroom::policy::coherence::event::{Event, Heard, Touched, of_cable, of_webhook};
 use mutator::{Dice, Seed, mutated, number};
 use serde_json::Value;
@@ -53,7 +55,25 @@ fn touched_by_webhook(value: &Value, event: Event) -> Touched {
             let contacts = Vec::from_iter(id(&value["contact"]["id"]));
             Touched { source: text(&value["source_id"]), contacts, conversation: None }
         }
+        Event::Other => of_any_name(value),
         _ => of_conversation(value, &value["account"]["id"]),
+    }
+}
+
+/// What an event touches whose name nobody knows: whoever is named in it, by a conversation or as a contact.
+fn of_any_name(value: &Value) -> Touched {
+    let [outer, inner] = [value, &value["conversation"]].map(|it| of_conversation(it, &value["account"]["id"]));
+    let contacts: BTreeSet<u64> =
+        outer.contacts.into_iter().chain(inner.contacts).chain(id(&value["contact"]["id"])).collect();
+    let source = inner.source.or(outer.source);
+    if source.is_none() && contacts.is_empty() {
+        // A number alone may be that of anything.
+        return Touched::default();
+    }
+    Touched {
+        source,
+        contacts: contacts.into_iter().collect(),
+        conversation: inner.conversation.or(outer.conversation),
     }
 }
 

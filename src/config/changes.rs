@@ -49,15 +49,15 @@ mod tests {
 
     #[test]
     fn what_changes_is_named_with_both_values_and_secrets_are_masked() {
-        let old = read("cache.ttl = '20s'\nadmin.token = 'open sesame'\nupstream.ca_file = '/a.pem'");
+        let old = read("cache.ttl = '20s'\nadmin.token = 'open sesame'\npayload.trim.messages_per_conversation = 50");
         let new =
             read("cache.ttl = '7s'\nadmin.token = 'other words'\nlog.hits = 0.5\ncache.ttl_without_events = '5s'");
         let changes = old.changes_to(&old, &new);
         let expected = [
             "admin.token *** -> ***",
-            "upstream.ca_file /a.pem -> (not set)",
             "cache.ttl 20s -> 7s",
             "cache.ttl_without_events (not set) -> 5s",
+            "payload.trim.messages_per_conversation 50 -> (not set)",
             "log.hits 0.0 -> 0.5",
         ];
         assert_eq!(changes.in_force, expected);

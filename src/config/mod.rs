@@ -175,6 +175,9 @@ fn check(reading: &mut Reading) {
     if let (Some(file), Some(origin)) = (&reading.draft.ca_file, reading.origins.get("upstream.ca_file").cloned())
         && let Err(what) = check_certificates(file)
     {
+        // Somebody may have put a secret here by mistake.
+        let name = file.file_name().unwrap_or_default().to_string_lossy();
+        let what = what.replace(&*name, shown::shown_text(&name));
         reading.reject(table::find("upstream.ca_file").expect("a setting"), origin, &what);
     }
     if reading.is_missing("upstream.url") {

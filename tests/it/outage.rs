@@ -14,6 +14,9 @@ use tokio::task::JoinHandle;
 use crate::support::script::{Script, Scripted, answer, json};
 use crate::support::{Answer, Proxy, both, get_with, jump, reading, spawn};
 
+/// Readers say whom they ask for, as a proxy in front would.
+const TRUST: &str = "listen.trusted_proxies = [\"127.0.0.0/8\"]";
+
 const LIST: &str = r#"[{"id":1,"contact":{"id":7}}]"#;
 
 /// An upstream that counts what it is asked for, and answers with a status that a test sets.
@@ -240,7 +243,7 @@ async fn refusing(status: u16, refused: &'static str) -> (Script, Arc<Semaphore>
 async fn a_refusal_is_for_the_one_who_asked_and_the_others_ask_on() {
     for status in [400, 401, 403, 429] {
         let (upstream, gate, asked) = refusing(status, "6.6.6.6").await;
-        let proxy = Proxy::in_front_of(&upstream.url, "").await;
+        let proxy = Proxy::in_front_of(&upstream.url, TRUST).await;
         let leader = reading_for(&proxy, "someone", "6.6.6.6");
         proxy.wait_for_metric("anteroom_waiters", 1.0).await;
         let others: Vec<_> = ["198.51.100.1", "198.51.100.2", "198.51.100.3"]
@@ -277,7 +280,7 @@ async fn where_all_are_refused_each_gets_his_own_refusal_and_nobody_waits_for_al
         "198.51.100.8",
     ];
     let (upstream, gate, asked) = refusing(403, "198.51.100.").await;
-    let proxy = Proxy::in_front_of(&upstream.url, "").await;
+    let proxy = Proxy::in_front_of(&upstream.url, TRUST).await;
     let readers: Vec<_> = ADDRESSES.iter().map(|address| reading_for(&proxy, "someone", address)).collect();
     proxy.wait_for_metric("anteroom_waiters", 8.0).await;
     for flights in 1..=3 {
@@ -298,7 +301,7 @@ async fn where_all_are_refused_each_gets_his_own_refusal_and_nobody_waits_for_al
 async fn a_throttled_reader_makes_no_other_wait() {
     let (upstream, gate, asked) = refusing(429, "6.6.6.6").await;
     gate.add_permits(100);
-    let proxy = Proxy::in_front_of(&upstream.url, "").await;
+    let proxy = Proxy::in_front_of(&upstream.url, TRUST).await;
     proxy.list("someone").await;
     jump(Duration::from_secs(31)).await;
     for _ in 0..3 {
@@ -310,7 +313,7 @@ async fn a_throttled_reader_makes_no_other_wait() {
 
 #[tokio::test]
 async fn lists_that_nobody_waits_for_any_more_are_not_fetched() {
-    let (stand_in, proxy) = both("upstream.max_in_flight = 1").await;
+    let (stand_in, proxy) = both(&format!("{TRUST}\nupstream.max_in_flight = 1")).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("visitor-a"));
     let first = reading(&proxy, "visitor-a");
     gate.arrived(1).await;
@@ -332,7 +335,7 @@ async fn lists_that_nobody_waits_for_any_more_are_not_fetched() {
 
 #[tokio::test]
 async fn a_fetch_that_has_been_sent_goes_on_without_readers_and_one_that_is_waited_for_keeps_its_turn() {
-    let (stand_in, proxy) = both("upstream.max_in_flight = 1").await;
+    let (stand_in, proxy) = both(&format!("{TRUST}\nupstream.max_in_flight = 1")).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("visitor-a"));
     let sent = reading(&proxy, "visitor-a");
     gate.arrived(1).await;
@@ -352,7 +355,7 @@ async fn a_fetch_that_has_been_sent_goes_on_without_readers_and_one_that_is_wait
 
 #[tokio::test]
 async fn a_stale_list_is_refreshed_though_nobody_waits_and_no_place_is_free() {
-    let (stand_in, proxy) = both("upstream.max_in_flight = 1").await;
+    let (stand_in, proxy) = both(&format!("{TRUST}\nupstream.max_in_flight = 1")).await;
     proxy.list("visitor-b").await;
     jump(Duration::from_secs(16)).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("visitor-a"));
@@ -374,7 +377,7 @@ async fn a_client_who_asks_for_much_waits_for_himself() {
         json(LIST)
     })
     .await;
-    let proxy = Proxy::in_front_of(&upstream.url, "upstream.max_in_flight = 1").await;
+    let proxy = Proxy::in_front_of(&upstream.url, &format!("{TRUST}\nupstream.max_in_flight = 1")).await;
     let greedy: Vec<_> = names(30).iter().map(|list| reading_for(&proxy, list, "198.51.100.1")).collect();
     proxy.wait_for_metric("anteroom_waiters", 30.0).await;
     let modest = reading_for(&proxy, "modest", "198.51.100.2");

@@ -150,7 +150,17 @@ fn what_is_a_write_is_decided_after_the_upstreams_own_routing() {
     for path in [&hashed, LIST, "/public/api/v1/inboxes/in/contacts/co/conversations.json", contact_path] {
         assert_eq!(route("GET", path, &upgrade), route("GET", path, &[]), "{path}");
     }
-    assert_eq!(route("GET", "/cable", &upgrade), Route::Tunnel);
+    let handshake = [
+        ("host", "front.test"),
+        ("upgrade", "websocket"),
+        ("connection", "upgrade"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    for path in [&hashed, LIST, contact_path] {
+        assert_eq!(route("GET", path, &handshake), route("GET", path, &[]), "{path}");
+    }
+    assert_eq!(route("GET", "/cable", &handshake), Route::Tunnel);
     let below = write("/public/api/v1/inboxes/in/contacts/co/conversations.json");
     assert_eq!(below, [contact("co")], "what is below a contact does not merge it");
 }
