@@ -7,7 +7,7 @@ WORKDIR /src
 # No versions: within a stable release of Debian only fixes change them.
 # hadolint ignore=DL3008
 RUN apt-get update \
-    && apt-get install --yes --no-install-recommends gcc libc6-dev ca-certificates \
+    && apt-get install --yes --no-install-recommends gcc make libc6-dev ca-certificates \
     && rm -rf /var/lib/apt/lists/*
 # A static glibc. With --target the flag is for the program alone, not for build scripts and macros.
 ENV RUSTFLAGS="-C target-feature=+crt-static"

@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	bench freshness model mutants fuzz tools
+	bench freshness model chaos-pool mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -79,6 +79,9 @@ freshness: ## six minutes: how long after a change behind the proxy's back a rea
 
 model: ## the one rule under a million random schedules
 	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture
+
+chaos-pool: ## 100,000 GETs and POSTs through an upstream that closes idle connections at random
+	POOL_REQUESTS=100000 $(CARGO) test --locked --release --test it pool::no_ -- --nocapture
 
 mutants: ## that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh

@@ -66,6 +66,7 @@ pub mod engine {
         pub mod error;
         pub mod health;
         pub mod connector;
+        mod outgoing;
         pub mod client;
     }
 
@@ -128,6 +129,9 @@ pub mod server {
     //! Listeners, connections, and the drain.
     pub mod listeners;
     pub mod connection;
+    mod stream;
+    mod heads;
+    pub mod panics;
 }
 
 pub mod cli;

@@ -16,6 +16,7 @@ use crate::config::{Changes, Flags, Loaded};
 use crate::engine::clock;
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Drained, Server};
+use crate::server::panics;
 use crate::state::State;
 
 #[derive(Args)]
@@ -55,6 +56,7 @@ pub(super) async fn serve(
     bound: impl FnOnce(SocketAddr, SocketAddr),
 ) -> Done {
     let settings = loaded.config.server;
+    std::panic::set_hook(Box::new(panics::hook(metrics.clone())));
     let state = State::new(loaded.config.clone(), metrics)?;
     let server = match Server::bind(state.clone(), settings).await {
         Ok(server) => server,

@@ -48,7 +48,7 @@ const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
 /// Every setting, read and checked.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// `listen.address`, `admin.address` and `drain`.
+    /// `listen.address`, `admin.address`, the limits on heads and `drain`.
     pub server: ServerSettings,
     /// `admin.token`.
     pub admin: AdminSettings,
@@ -327,6 +327,8 @@ fn build(draft: Draft) -> Config {
         server: ServerSettings {
             listen: given(draft.listen),
             admin: given(draft.admin),
+            head: given(draft.head),
+            head_memory: given(draft.head_memory),
             drain_notice: given(draft.drain_notice),
             drain_deadline: given(draft.drain_deadline),
         },

@@ -12,6 +12,10 @@ pub struct ServerSettings {
     pub listen: SocketAddr,
     /// `admin.address`: the private listener.
     pub admin: SocketAddr,
+    /// `limits.head`, in bytes: the longest head of a request.
+    pub head: u64,
+    /// `limits.head_memory`, in bytes: heads that have not ended, beyond 8 KiB each, all together.
+    pub head_memory: u64,
     /// `drain.notice`: how long `/ready` says 503 while requests are still taken.
     pub drain_notice: Duration,
     /// `drain.deadline`: how long answers in flight may take after that.

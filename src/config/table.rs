@@ -99,6 +99,8 @@ pub(super) struct Draft {
     pub(super) trusted_proxies: Option<Vec<IpNet>>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) token: Option<Secret>,
+    pub(super) head: Option<u64>,
+    pub(super) head_memory: Option<u64>,
     pub(super) upstream: Option<BaseUrl>,
     pub(super) forwarded_proto: Option<ProtocolRule>,
     pub(super) host: Option<HostRule>,
@@ -201,6 +203,11 @@ pub(super) static TABLE: &[Setting] = &[
         "the private listener: metrics, health, purge; not 9090, which is Prometheus"),
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
         "bearer token for purge; without it purge is off"),
+
+    setting!("limits.head", Is(r#""64KiB""#), SIZE, head,
+        "the longest head of a request; more is answered 431, as more than 100 fields are"),
+    setting!("limits.head_memory", Is(r#""32MiB""#), SIZE, head_memory,
+        "heads that have not ended, beyond 8 KiB each, all together; what finds no room is answered 431"),
 
     setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
         "where the API is; a default would send customers' data to a stranger"),

@@ -1,5 +1,6 @@
 //! Bodies: whole ones from memory, and streamed ones that are watched for stalls and tell when they end.
 
+use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -8,9 +9,29 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Sleep;
 
 use super::clock;
+
+/// The longest part of a body that is read at once. A connection holds a few of them; each takes twice the memory.
+const PART: usize = 8 * 1024;
+
+/// Reads a part, however large the buffer has become.
+pub fn poll_part(
+    io: Pin<&mut impl AsyncRead>,
+    context: &mut Context<'_>,
+    buffer: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    if buffer.remaining() <= PART {
+        return io.poll_read(context, buffer);
+    }
+    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(PART));
+    ready!(io.poll_read(context, &mut part))?;
+    let read = part.filled().len();
+    buffer.advance(read);
+    Poll::Ready(Ok(()))
+}
 
 /// Why a body ended early.
 #[derive(Debug)]

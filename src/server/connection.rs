@@ -1,11 +1,12 @@
 //! One connection of a client, from its first byte to its last.
 
 use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -13,56 +14,70 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
-use tokio_util::io::{InspectReader, InspectWriter};
 use tokio_util::sync::CancellationToken;
 
+use super::heads::Heads;
+use super::stream::{ClientStream, Paced, Progress, Reading};
 use crate::admin;
-use crate::engine::body::Body;
+use crate::engine::body::{Body, Watched};
 use crate::engine::metrics::Raised;
+use crate::engine::problem::problem;
 use crate::proxy;
 use crate::proxy::access_log::log_unread;
 use crate::state::State;
 
 /// How long a client may take to send a head, counted from when the connection is idle.
 const HEAD_LIMIT: Duration = Duration::from_secs(60);
+/// hyper's least buffer.
+const LEAST_BUFFER: usize = 8 * 1024;
 
-/// Serves one connection; on `closing` it finishes the answer in flight and ends.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static str, state: Arc<State>, closing: CancellationToken) {
-    let _open = Raised::new(&state.metrics.connections.with_label_values(&[name]));
+/// What all connections of a listener have in common.
+#[derive(Clone)]
+pub(super) struct Door {
+    /// The listener's name.
+    pub(super) name: &'static str,
+    pub(super) state: Arc<State>,
+    /// Heads that have not ended, of all connections.
+    pub(super) heads: Arc<Heads>,
+    /// `limits.head`.
+    pub(super) head_limit: usize,
+    /// Cancelled when connections finish the answer in flight and end.
+    pub(super) closing: CancellationToken,
+}
+
+/// Serves one connection.
+pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Door) {
+    let Door { name, state, heads, head_limit, closing } = door;
+    let metrics = state.metrics.clone();
+    let _open = Raised::new(&metrics.connections.with_label_values(&[name]));
     // Small answers leave at once.
     let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     // A client that takes no byte for so long is gone.
     stream.set_write_timeout(Some(state.active().upstream.settings().stall_timeout));
-    // Whether bytes came that nothing was said to yet: at the limit on heads that is half a head, else an idle client.
-    let unanswered = Arc::new(AtomicBool::new(false));
-    let (on_read, on_write) = (unanswered.clone(), unanswered.clone());
-    let stream = InspectWriter::new(stream, move |_| on_write.store(false, Ordering::Relaxed));
-    let stream = InspectReader::new(stream, move |read: &[u8]| {
-        on_read.fetch_or(!read.is_empty(), Ordering::Relaxed);
-    });
-    let public = name == "public";
-    let (metrics, logging) = (state.metrics.clone(), state.clone());
-    let asked = Arc::new(AtomicBool::new(false));
-    let on_request = asked.clone();
+    let progress = Arc::new(Progress::new(heads));
+    let stream = ClientStream::new(stream, progress.clone());
+    let (with, logging) = (progress.clone(), state.clone());
     let service = service_fn(move |request: Request<Incoming>| {
-        let (state, asked) = (state.clone(), on_request.clone());
-        asked.store(true, Ordering::Relaxed);
+        let (state, progress) = (state.clone(), with.clone());
+        let has_body = !http_body::Body::is_end_stream(request.body());
+        // What is sent to the private listener is short, and read.
+        progress.begin(has_body && name == "public");
         async move {
-            let response = if public {
-                proxy::handle::handle(state, peer, request.map(Body::from)).await
-            } else {
-                let (head, body) = request.into_parts();
-                admin::handle::handle(&state, peer, &head, body.boxed_unsync()).await
-            };
-            asked.store(false, Ordering::Relaxed);
-            Ok::<_, std::convert::Infallible>(response)
+            let answer = caught(answer(name, state, peer, request, &progress)).await;
+            let response = answer.unwrap_or_else(|| {
+                problem(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the proxy", false)
+            });
+            progress.answered();
+            Ok::<_, std::convert::Infallible>(paced(response, progress))
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_LIMIT)
-        .serve_connection(TokioIo::new(Box::pin(stream)), service)
+        .max_header_size(head_limit)
+        .max_buf_size(head_limit.max(LEAST_BUFFER))
+        .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let result = tokio::select! {
@@ -70,28 +85,73 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, name: &'static st
         () = closing.cancelled() => {
             connection.as_mut().graceful_shutdown();
             // Half a head is no request: the drain does not wait for the rest of it.
-            if unanswered.load(Ordering::Relaxed) && !asked.load(Ordering::Relaxed) {
+            if progress.is_done() {
                 return;
             }
             connection.await
         }
     };
     if let Err(error) = result
-        && (unanswered.load(Ordering::Relaxed) || !error.is_timeout())
+        && (progress.has_half_a_head() || !error.is_timeout())
     {
-        metrics.connection_errors.with_label_values(&[kind(&error)]).inc();
-        if public && let Some(status) = status_unread(&error) {
-            log_unread(&logging.active().config.log, &logging.observation, peer.ip(), status, kind(&error));
+        let kind = if progress.has_refused() { "too_large" } else { kind(&error) };
+        metrics.connection_errors.with_label_values(&[kind]).inc();
+        if name == "public"
+            && let Some(status) = status_unread(kind, &error)
+        {
+            log_unread(&logging.active().config.log, &logging.observation, peer.ip(), status, kind);
         }
         tracing::debug!(%error, listener = name, "a connection ended by an error");
     }
 }
 
+async fn answer(
+    name: &'static str,
+    state: Arc<State>,
+    peer: SocketAddr,
+    request: Request<Incoming>,
+    progress: &Arc<Progress>,
+) -> Response<Body> {
+    if name != "public" {
+        let (head, body) = request.into_parts();
+        return admin::handle::handle(&state, peer, &head, body.boxed_unsync()).await;
+    }
+    let request = request.map(|body| {
+        if http_body::Body::is_end_stream(&body) {
+            return Body::empty();
+        }
+        Body::stream(Watched::guarded(body, Reading(progress.clone())))
+    });
+    proxy::handle::handle(state, peer, request).await
+}
+
+/// The answer as the connection sends it.
+fn paced(response: Response<Body>, progress: Arc<Progress>) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        progress.switch();
+    }
+    response.map(|body| match body {
+        whole @ Body::Whole(_) => whole,
+        body => Body::stream(Paced::new(body, progress)),
+    })
+}
+
+/// A panic ends the request that met it, and nothing else.
+async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    std::future::poll_fn(|context| {
+        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
+        // The hook has told of it.
+        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
+    })
+    .await
+}
+
 /// The status of what could not be read as a request: hyper has sent it, but for 408, which says why nothing was.
-fn status_unread(error: &hyper::Error) -> Option<StatusCode> {
+fn status_unread(kind: &str, error: &hyper::Error) -> Option<StatusCode> {
     if error.is_timeout() {
         Some(StatusCode::REQUEST_TIMEOUT)
-    } else if error.is_parse_too_large() {
+    } else if kind == "too_large" {
         // Both are too large to hyper; only its words tell which.
         let of_target = error.to_string().contains("URI");
         Some(if of_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE })

@@ -10,7 +10,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::connection::serve;
+use super::connection::{Door, serve};
+use super::heads::Heads;
 use crate::config::ServerSettings;
 use crate::state::State;
 
@@ -58,8 +59,14 @@ impl Server {
         let Self { state, public, admin, settings } = self;
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
         let connections = TaskTracker::new();
-        let accepting = tokio::spawn(accept(public, "public", state.clone(), connections.clone(), closing.clone()));
-        let administering = tokio::spawn(accept(admin, "admin", state.clone(), TaskTracker::new(), quit.clone()));
+        let heads = Arc::new(Heads::new(settings.head_memory));
+        let head_limit = usize::try_from(settings.head).unwrap_or(usize::MAX);
+        let door = |name, closing: &CancellationToken| {
+            let (state, heads, closing) = (state.clone(), heads.clone(), closing.clone());
+            Door { name, state, heads, head_limit, closing }
+        };
+        let accepting = tokio::spawn(accept(public, door("public", &closing), connections.clone()));
+        let administering = tokio::spawn(accept(admin, door("admin", &quit), TaskTracker::new()));
         stop.await;
         state.lifecycle.ready.store(false, Ordering::Release);
         tracing::info!(notice = ?settings.drain_notice, "draining");
@@ -80,26 +87,20 @@ impl Server {
     }
 }
 
-/// Takes connections until `closing`; each is a task of the tracker.
-async fn accept(
-    listener: TcpListener,
-    name: &'static str,
-    state: Arc<State>,
-    connections: TaskTracker,
-    closing: CancellationToken,
-) {
+/// Takes connections until the door closes; each is a task of the tracker.
+async fn accept(listener: TcpListener, door: Door, connections: TaskTracker) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
-            () = closing.cancelled() => return,
+            () = door.closing.cancelled() => return,
         };
         match accepted {
             Ok((stream, peer)) => {
-                connections.spawn(serve(stream, peer, name, state.clone(), closing.clone()));
+                connections.spawn(serve(stream, peer, door.clone()));
             }
             Err(error) => {
-                tracing::warn!(%error, listener = name, "a connection could not be accepted");
-                state.metrics.connection_errors.with_label_values(&["accept"]).inc();
+                tracing::warn!(%error, listener = door.name, "a connection could not be accepted");
+                door.state.metrics.connection_errors.with_label_values(&["accept"]).inc();
                 tokio::time::sleep(ACCEPT_PAUSE).await;
             }
         }

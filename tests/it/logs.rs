@@ -196,7 +196,7 @@ async fn what_could_not_be_read_as_a_request_has_a_line() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     for (bytes, status, detail) in [
         ("GET / HTTP/1.1\r\nhost h\r\n\r\n".to_owned(), 400, "parse"),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), 414, "too_large"),
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), 431, "too_large"),
         (format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)), 431, "too_large"),
     ] {
         let program = Program::serve(&stand_in.url(), JSON).await;

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anteroom_stand_in::StandIn;
+use tokio::io::AsyncWriteExt;
 
 use crate::support::child::Program;
 use crate::support::raw::{Scripted, Talk};
@@ -110,4 +112,109 @@ async fn a_hundred_thousand_keys_and_300_large_answers_stay_within_the_bound() {
     assert!(entries > 10_000.0 && bytes <= 64.0 * MIB as f64, "{entries} entries of {bytes} bytes");
     assert!(keys < idle + 64 * MIB + ALLOWANCE, "{keys}");
     assert!(large < ALLOWED + ALLOWANCE, "{large}");
+}
+
+/// So many connections at once.
+const CROWD: usize = 300;
+/// What one connection may hold whose other side takes nothing: a few parts of a body, either way.
+const EACH: u64 = 128 * 1024;
+/// What is left of a burst when it is over.
+const LEFT: u64 = 12 * MIB;
+
+/// An upstream that reads no bodies, and answers `GET` with 4 MiB.
+async fn upstream_without_ears() -> Scripted {
+    let body = Arc::new(vec![b'x'; 4 << 20]);
+    Scripted::start(move |_, mut talk| {
+        let body = body.clone();
+        async move {
+            while let Some(head) = talk.head().await {
+                if !head.starts_with("GET") {
+                    // Until the test is over.
+                    return std::future::pending().await;
+                }
+                talk.send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len())).await;
+                // Whoever asked may leave.
+                if talk.stream.write_all(&body).await.is_err() {
+                    return;
+                }
+            }
+        }
+    })
+    .await
+}
+
+/// Opens connections that each send a head and then as many bytes as are taken.
+async fn crowd(program: &Program, count: usize, head: &str, filler: usize) -> Vec<Talk> {
+    let filler = vec![b'x'; filler];
+    let mut crowd = Vec::new();
+    for _ in 0..count {
+        let mut talk = Talk::to(&program.url).await;
+        talk.send(head).await;
+        let mut sent = 0;
+        while sent < filler.len() {
+            // What is not taken at once waits in the system's buffers: the program is full.
+            let sending = talk.stream.write(&filler[sent..]);
+            match tokio::time::timeout(Duration::from_millis(20), sending).await {
+                Ok(Ok(written)) => sent += written,
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        crowd.push(talk);
+    }
+    crowd
+}
+
+/// Waits until the resident memory grows no more, and gives it.
+async fn settled(program: &Program) -> u64 {
+    let mut last = 0;
+    loop {
+        let now = program.memory("VmRSS");
+        if now < last + MIB / 4 {
+            return now;
+        }
+        last = now;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+}
+
+/// What a crowd holds while it is there; when it has gone, all but a little goes back to the system.
+async fn hold(name: &str, count: usize, head: &str, filler: usize) -> u64 {
+    let upstream = upstream_without_ears().await;
+    let program = Program::serve(&upstream.url(), SETTINGS).await;
+    let idle = settled(&program).await;
+    let crowd = crowd(&program, count, head, filler).await;
+    let held = settled(&program).await.saturating_sub(idle);
+    drop(crowd);
+    program.wait_for_metric("anteroom_connections{listener=\"public\"}", |open| open < 0.5).await;
+    let began = std::time::Instant::now();
+    println!("{name}: {} KiB each, {} MiB in all", held / count as u64 / 1024, held / MIB);
+    while program.memory("VmRSS") > idle + LEFT {
+        assert!(began.elapsed() < Duration::from_secs(60), "{} MiB stay", program.memory("VmRSS") / MIB);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    println!("{name}: back within {:?}", began.elapsed());
+    held
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_the_upstream_does_not_read_holds_little() {
+    let head = "POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 100000000\r\n\r\n";
+    // Fewer: the system's own buffers take megabytes of each first.
+    let count = 60;
+    let held = hold("uploads", count, head, 8 << 20).await;
+    assert!(held < count as u64 * 2 * EACH, "{held}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_answer_that_its_client_does_not_read_holds_little() {
+    let held = hold("readers", CROWD, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n", 0).await;
+    assert!(held < CROWD as u64 * EACH, "{held}");
+}
+
+/// More than `limits.head_memory` has room for: the rest is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heads_that_do_not_end_hold_little_together() {
+    let count = 1_000;
+    let held = hold("heads", count, "GET /x HTTP/1.1\r\nhost: h\r\nx-long: ", 60_000).await;
+    assert!(held < 2 * 32 * MIB + count as u64 * 24 * 1024, "{held}");
 }

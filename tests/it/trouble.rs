@@ -355,7 +355,7 @@ async fn the_program_says_at_its_start_what_runs_and_what_nobody_may_have_meant(
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(first["upstream"], stand_in.url());
     assert_eq!(format!("http://{}", first["listen"].as_str().unwrap()), program.url);
-    assert_eq!((&first["ttl"], &first["mode"]), (&Value::from("7s"), &Value::from("writes and cable")));
+    assert_eq!((&first["ttl"], &first["mode"]), (&Value::from("7s"), &Value::from("writes")));
     assert!(!log.contains("quiet"), "{log}");
     let version = run(&["--version"], &[], "").await.stdout;
     let commit = first["commit"].as_str().unwrap();

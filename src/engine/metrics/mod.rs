@@ -54,6 +54,8 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that ended by a mistake of their own, by kind.
     pub connection_errors: IntCounterVec,
+    /// `anteroom_panics_total`.
+    pub panics: IntCounter,
     /// Open tunnels.
     pub tunnels: IntGauge,
     /// Requests to the upstream, by result.
@@ -184,6 +186,10 @@ impl Metrics {
                 "Connections of clients that ended by an error, by its kind. `accept`: none could be taken, most often for \
                  want of file descriptors.",
                 &[("kind", CONNECTION_ERRORS)],
+            ),
+            panics: declare.counter(
+                "anteroom_panics_total",
+                "Faults of the program that ended a request or a task of its own; the log has the place. Report them.",
             ),
             tunnels: declare.gauge("anteroom_tunnels", "Open WebSocket tunnels."),
             upstream_requests: declare.counters(

@@ -9,16 +9,16 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use tokio::sync::oneshot;
 use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
-use super::connector::{Connector, Traffic};
 use super::connect_failure::ConnectFailure;
+use super::connector::Connector;
 use super::error::UpstreamError;
 use super::health::Health;
+use super::outgoing::{Outgoing, Reached};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
@@ -26,12 +26,19 @@ use crate::engine::metrics::{Metrics, Raised, class_label};
 use crate::policy::http::framing::{Content, contradicts_itself, frame_request, is_plain};
 use crate::policy::http::route::switches_to_websocket;
 
-/// An error inside the stack: what it is, and whether the request may be sent once more.
-#[derive(Clone, Copy, Debug)]
+/// The longest head of an answer, and what one read takes of a body at most.
+const BUFFER: usize = 64 * 1024;
+
+/// An error inside the stack: what it is, and the body if the request may be sent once more.
 struct Failed {
     error: UpstreamError,
-    /// The connection had been used before and gave no byte to this request: the upstream had closed it.
-    met_closed_connection: bool,
+    again: Option<Body>,
+}
+
+impl From<UpstreamError> for Failed {
+    fn from(error: UpstreamError) -> Self {
+        Self { error, again: None }
+    }
 }
 
 type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>;
@@ -67,18 +74,20 @@ impl Upstream {
             // Without a timer the idle limit does nothing.
             .pool_timer(TokioTimer::new())
             .timer(TokioTimer::new())
-            // The only retry is ours, below.
-            .retry_canceled_requests(false);
+            // What one connection holds of heads and bodies, either way.
+            .http1_max_buf_size(BUFFER)
+            // A request that no connection has taken up yet goes to the next one.
+            .retry_canceled_requests(true);
+        let pooled = builder.build(connector.clone());
+        let fresh = builder.pool_max_idle_per_host(0).build(connector);
         let head_timeout = settings.head_timeout;
-        let stack = |client, switches| {
+        let stack = |switches| {
             let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
-            let send = Send { client, head_timeout, switches };
+            let send = Send { pooled: pooled.clone(), fresh: fresh.clone(), head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
-        let pooled = stack(builder.build(connector.clone()), false);
-        let switching = stack(builder.pool_max_idle_per_host(0).build(connector), true);
         let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
-        Self { stack: pooled, switching, settings, health, metrics }
+        Self { stack: stack(false), switching: stack(true), settings, health, metrics }
     }
 
     /// Where it is.
@@ -163,11 +172,17 @@ impl Guard for Exchange {
 /// One request, with the limit on its head.
 #[derive(Clone)]
 struct Send<C> {
-    client: Client<C, Body>,
+    pooled: Client<C, Outgoing>,
+    /// Every request has a connection of its own.
+    fresh: Client<C, Outgoing>,
     head_timeout: Duration,
     /// Its requests ask for a switch of protocols.
     switches: bool,
 }
+
+/// Marks a request that met a closed connection and must not meet another one.
+#[derive(Clone)]
+struct OnFreshConnection;
 
 impl<C> Service<Request<Body>> for Send<C>
 where
@@ -181,35 +196,43 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let (client, head_timeout, switches) = (self.client.clone(), self.head_timeout, self.switches);
+    fn call(&mut self, mut request: Request<Body>) -> Self::Future {
+        let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
+        let client = if fresh { &self.fresh } else { &self.pooled };
+        let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
         Box::pin(async move {
+            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+            let is_repeatable = is_safe && request.body().is_empty();
             let (mut parts, body) = request.into_parts();
             frame_request(&parts.method, &mut parts.headers, content_of(&body));
-            let (sent, body) = tell_when_sent(body);
+            let (body, sending, given) = Outgoing::new(body);
             let mut request = Request::from_parts(parts, body);
             let connection = capture_connection(&mut request);
+            sending.goes_over(connection.clone());
             let mut response = std::pin::pin!(client.request(request));
+            let late = async {
+                let _ = given.await;
+                tokio::time::sleep(head_timeout).await;
+            };
             let result = tokio::select! {
                 result = &mut response => result,
                 // The limit on the head counts from the last byte of the request. Until then the limits on stalls
                 // hold: the client's for giving no byte, the connection's for taking none.
-                () = sent => match tokio::time::timeout(head_timeout, &mut response).await {
-                    Ok(result) => result,
-                    Err(_) => return Err(Failed { error: UpstreamError::Timeout, met_closed_connection: false }),
-                },
-            };
-            let result = result.map_err(|error| {
-                let mut extras = http::Extensions::new();
-                if let Some(connected) = connection.connection_metadata().as_ref() {
-                    connected.get_extras(&mut extras);
+                () = late => return Err(UpstreamError::Timeout.into()),
+                () = sending.stranded() => {
+                    return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
                 }
-                let closed = extras
-                    .get::<Arc<Traffic>>()
-                    .is_some_and(|traffic| traffic.was_used() && (was_never_sent(&error) || !traffic.has_answered()));
-                Failed { error: kind(&error), met_closed_connection: closed }
-            });
-            let response = result?;
+            };
+            let response = result.map_err(|error| {
+                let error = kind(&error);
+                let may_go_again = error == UpstreamError::Reset
+                    && match sending.reached() {
+                        Reached::Nothing => true,
+                        Reached::IdleConnection => is_repeatable,
+                        Reached::Upstream => false,
+                    };
+                Failed { error, again: may_go_again.then(|| sending.take_back()) }
+            })?;
             if leaves_a_doubt(&response)
                 && let Some(connected) = connection.connection_metadata().as_ref()
             {
@@ -218,7 +241,7 @@ where
             if is_answer(&response, switches) {
                 Ok(response)
             } else {
-                Err(Failed { error: UpstreamError::Malformed, met_closed_connection: false })
+                Err(UpstreamError::Malformed.into())
             }
         })
     }
@@ -243,12 +266,6 @@ fn leaves_a_doubt<B>(response: &Response<B>) -> bool {
 fn is_answer<B>(response: &Response<B>, switches: bool) -> bool {
     let well_switched = || switches && switches_to_websocket(response.headers());
     is_plain(response.headers()) && (response.status() != StatusCode::SWITCHING_PROTOCOLS || well_switched())
-}
-
-/// Whether the connection's end was noticed before the first byte of the request was written.
-fn was_never_sent(error: &legacy::Error) -> bool {
-    use std::error::Error;
-    error.source().and_then(|cause| cause.downcast_ref::<hyper::Error>()).is_some_and(hyper::Error::is_canceled)
 }
 
 /// What went wrong, by the causes of hyper's error.
@@ -278,29 +295,8 @@ fn kind(error: &legacy::Error) -> UpstreamError {
     UpstreamError::Reset
 }
 
-/// A request body, and the moment it has been given to the connection or dropped.
-fn tell_when_sent(body: Body) -> (impl Future<Output = ()>, Body) {
-    let (tell, sent) = oneshot::channel::<()>();
-    // An empty body drops the sender here: it is sent at once.
-    let body = if body.is_empty() { body } else { Body::stream(Watched::guarded(body, Told(Some(tell)))) };
-    let sent = async move { drop(sent.await) };
-    (sent, body)
-}
-
-/// Tells of a body's end by being dropped, or before.
-struct Told(Option<oneshot::Sender<()>>);
-
-impl Guard for Told {
-    fn whole(&mut self) {
-        self.0 = None;
-    }
-
-    fn broken(&mut self) {
-        self.0 = None;
-    }
-}
-
-/// One more try, for a safe method without a body, if a connection from the pool turned out to be closed.
+/// One more try, on a connection made for it, if the one from the pool turned out to be closed: for any request of which
+/// no byte was sent, and for a safe one without a body that got no byte.
 #[derive(Clone)]
 struct OnceOnClosedConnection {
     tried: bool,
@@ -309,15 +305,17 @@ struct OnceOnClosedConnection {
 impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
     type Future = std::future::Ready<()>;
 
-    fn retry(&mut self, _: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
-        let again = !self.tried && matches!(result, Err(failed) if failed.met_closed_connection);
+    fn retry(&mut self, request: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
+        let Err(Failed { again, .. }) = result else { return None };
+        *request.body_mut() = again.take()?;
+        request.extensions_mut().insert(OnFreshConnection);
         self.tried = true;
-        again.then(|| std::future::ready(()))
+        Some(std::future::ready(()))
     }
 
+    /// Without its body, which comes back with the error.
     fn clone_request(&mut self, request: &Request<Body>) -> Option<Request<Body>> {
-        let safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-        if !safe || !request.body().is_empty() {
+        if self.tried {
             return None;
         }
         let mut copy = Request::new(Body::empty());

@@ -1,13 +1,13 @@
 //! Connections to the upstream: TCP and TLS within one limit, and what has passed over them.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::IpAddr;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::Uri;
 use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
@@ -20,10 +20,13 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
 use super::connect_failure::{ConnectFailure, Stage};
 use super::settings::UpstreamSettings;
+use crate::engine::body::poll_part;
+use crate::engine::clock;
 
 /// Makes connections to the upstream.
 #[derive(Clone)]
@@ -120,7 +123,7 @@ impl Service<Uri> for Connector {
             let mut timed = TimeoutStream::new(TokioIo::new(stream));
             // Reading has its limits elsewhere: an idle connection is silent by right.
             timed.set_write_timeout(Some(stall_timeout));
-            Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::default() }))
+            Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::new(Traffic::new()), deaf: false, discard: false }))
         })
     }
 }
@@ -172,23 +175,63 @@ where
     }
 }
 
-/// What has passed over a connection.
-#[derive(Debug, Default)]
+/// A connection that waited for its first request for so long may have been closed meanwhile, as one from the pool may.
+const LAIN_IDLE: Duration = Duration::from_millis(100);
+
+/// What has passed over a connection, for the request that it took up last.
+#[derive(Debug)]
 pub struct Traffic {
+    opened: Instant,
     /// It has ever given a byte: an earlier answer.
     used: AtomicBool,
-    /// It has given a byte since something was last sent.
+    /// It had lain idle when it took the request up.
+    idle: AtomicBool,
+    /// A byte of the request was sent.
+    sent: AtomicBool,
+    /// It has given a byte since.
     answered: AtomicBool,
+    /// The upstream takes no byte at the moment.
+    blocked: AtomicBool,
+    /// Cancelled when the connection is dropped.
+    gone: CancellationToken,
 }
 
 impl Traffic {
-    /// Whether it has brought an earlier answer.
-    pub fn was_used(&self) -> bool {
-        self.used.load(Ordering::Acquire)
+    fn new() -> Self {
+        let [used, idle, sent, answered, blocked] = [const { AtomicBool::new(false) }; 5];
+        Self { opened: clock::now(), used, idle, sent, answered, blocked, gone: CancellationToken::new() }
     }
 
-    /// Whether it has given a byte to what was last sent.
-    pub fn has_answered(&self) -> bool {
+    /// The connection takes a request up.
+    pub(super) fn begin(&self) {
+        let waited = clock::now().saturating_duration_since(self.opened) >= LAIN_IDLE;
+        self.idle.store(waited || self.used.load(Ordering::Acquire), Ordering::Release);
+        self.sent.store(false, Ordering::Release);
+        self.answered.store(false, Ordering::Release);
+    }
+
+    /// Whether the upstream may have closed it before the request came.
+    pub(super) fn was_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
+    }
+
+    /// Whether a byte of the request was sent.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent.load(Ordering::Acquire)
+    }
+
+    /// Waits for the connection's end.
+    pub(super) async fn gone(&self) {
+        self.gone.cancelled().await;
+    }
+
+    /// Whether the upstream takes no byte at the moment.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Whether it has given a byte since the request was taken up.
+    pub(super) fn has_answered(&self) -> bool {
         self.answered.load(Ordering::Acquire)
     }
 }
@@ -199,6 +242,49 @@ type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
 pub struct Connected {
     io: Pin<Box<Stream>>,
     traffic: Arc<Traffic>,
+    /// The upstream takes no more bytes.
+    deaf: bool,
+    /// Whether the next write may be thrown away: between two there is time to read.
+    discard: bool,
+}
+
+impl Connected {
+    /// What a write came to. If the upstream has closed the connection, it may have said why before: the rest of the
+    /// request goes nowhere, and reading finds the answer, or the end.
+    fn wrote(
+        &mut self,
+        result: Poll<io::Result<usize>>,
+        context: &mut Context<'_>,
+        length: usize,
+    ) -> Poll<io::Result<usize>> {
+        self.traffic.blocked.store(result.is_pending(), Ordering::Release);
+        match ready!(result) {
+            Err(error) if matches!(error.kind(), ErrorKind::BrokenPipe | ErrorKind::ConnectionReset) => {
+                self.deaf = true;
+                self.throw_away(context, length)
+            }
+            Ok(written) => {
+                self.traffic.sent.fetch_or(written > 0, Ordering::AcqRel);
+                Poll::Ready(Ok(written))
+            }
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
+    fn throw_away(&mut self, context: &mut Context<'_>, length: usize) -> Poll<io::Result<usize>> {
+        self.discard = !self.discard;
+        if self.discard {
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(Ok(length))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.traffic.gone.cancel();
+    }
 }
 
 impl Connection for Connected {
@@ -214,7 +300,7 @@ impl AsyncRead for Connected {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(self.io.as_mut().poll_read(context, buffer));
+        let result = ready!(poll_part(self.io.as_mut(), context, buffer));
         if buffer.filled().len() > before {
             self.traffic.used.store(true, Ordering::Release);
             self.traffic.answered.store(true, Ordering::Release);
@@ -229,8 +315,11 @@ impl AsyncWrite for Connected {
         context: &mut Context<'_>,
         data: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.traffic.answered.store(false, Ordering::Release);
-        self.io.as_mut().poll_write(context, data)
+        if self.deaf {
+            return self.throw_away(context, data.len());
+        }
+        let result = self.io.as_mut().poll_write(context, data);
+        self.wrote(result, context, data.len())
     }
 
     fn poll_write_vectored(
@@ -238,8 +327,12 @@ impl AsyncWrite for Connected {
         context: &mut Context<'_>,
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.traffic.answered.store(false, Ordering::Release);
-        self.io.as_mut().poll_write_vectored(context, data)
+        let length = data.iter().map(|slice| slice.len()).sum();
+        if self.deaf {
+            return self.throw_away(context, length);
+        }
+        let result = self.io.as_mut().poll_write_vectored(context, data);
+        self.wrote(result, context, length)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -247,6 +340,9 @@ impl AsyncWrite for Connected {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.deaf {
+            return Poll::Ready(Ok(()));
+        }
         self.io.as_mut().poll_flush(context)
     }
 

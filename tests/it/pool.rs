@@ -1,0 +1,257 @@
+//! Connections to the upstream that it closes when it likes: what may be sent again is, and nothing else.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anteroom::engine::body::{Body, Resumed};
+use anteroom::engine::metrics::Metrics;
+use anteroom::engine::upstream::client::Upstream;
+use bytes::Bytes;
+use http::Request;
+use http_body_util::BodyExt;
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::support::raw::{Scripted, Talk, exchange};
+use crate::support::{Proxy, settings};
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 8\r\n\r\n{\"id\":1}";
+const CLIENTS: usize = 24;
+
+/// How many requests of each kind: `make chaos-pool` asks for more.
+fn requests() -> usize {
+    std::env::var("POOL_REQUESTS").ok().and_then(|count| count.parse().ok()).unwrap_or(2_000)
+}
+
+/// Small numbers that look random, the same in each run.
+struct Dice(u64);
+
+impl Dice {
+    fn throw(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % sides
+    }
+}
+
+/// An upstream that leaves a connection after each answer within 8 ms, in order or by a reset; and how often each request
+/// was seen.
+async fn fickle() -> (Scripted, Arc<Mutex<HashMap<String, usize>>>) {
+    let seen: Arc<Mutex<HashMap<String, usize>>> = Arc::default();
+    let noted = seen.clone();
+    let upstream = Scripted::start(move |number, mut talk| {
+        let seen = noted.clone();
+        async move {
+            let mut dice = Dice(number as u64 * 2 + 1);
+            for _ in 0..8 {
+                dice.throw(2);
+            }
+            let mut patience = Duration::from_secs(60);
+            while let Ok(Some(request)) = tokio::time::timeout(patience, talk.message()).await {
+                let name = request.field("x-n").expect("a numbered request").to_owned();
+                *seen.lock().expect("no panic").entry(name).or_default() += 1;
+                talk.send(ANSWER).await;
+                patience = Duration::from_micros(dice.throw(8_000));
+            }
+            if dice.throw(3) == 0 {
+                talk.stream.set_zero_linger().expect("an open socket");
+            }
+        }
+    })
+    .await;
+    (upstream, seen)
+}
+
+/// Sends `count` requests by several clients at once, with pauses; gives the numbers of those that were not 200.
+async fn send_many(
+    proxy: &Proxy,
+    method: &'static str,
+    path: &'static str,
+    body: &'static str,
+    count: usize,
+) -> Vec<(usize, u16)> {
+    let next = Arc::new(AtomicUsize::new(0));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|client| {
+            let (url, next) = (proxy.url.clone(), next.clone());
+            tokio::spawn(async move {
+                let mut dice = Dice(client as u64 + 77);
+                let mut talk = Talk::to(&url).await;
+                let mut failed = Vec::new();
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    if number >= count {
+                        return failed;
+                    }
+                    let length =
+                        if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
+                    talk.send(format!("{method} {path} HTTP/1.1\r\nhost: h\r\nx-n: {number}\r\n{length}\r\n{body}"))
+                        .await;
+                    let answer = talk.message().await.expect("an answer");
+                    if answer.status() != 200 {
+                        failed.push((number, answer.status()));
+                    }
+                    if dice.throw(3) == 0 {
+                        tokio::time::sleep(Duration::from_micros(dice.throw(8_000))).await;
+                    }
+                }
+            })
+        })
+        .collect();
+    let mut failed = Vec::new();
+    for client in clients {
+        failed.extend(client.await.expect("no panic"));
+    }
+    failed
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_get_fails_because_the_upstream_closes_idle_connections_at_random() {
+    let (upstream, _) = fickle().await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    let failed = send_many(&proxy, "GET", "/x", "", requests()).await;
+    println!("{} GETs over {} connections, {} failed", requests(), upstream.connections(), failed.len());
+    assert!(failed.is_empty(), "{failed:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_write_is_seen_twice_though_the_upstream_closes_idle_connections_at_random() {
+    const WRITE: &str = "/public/api/v1/inboxes/in/contacts/c/conversations/1/messages";
+    for path in ["/x", WRITE] {
+        let (upstream, seen) = fickle().await;
+        let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+        let failed = send_many(&proxy, "POST", path, r#"{"content":"x"}"#, requests()).await;
+        let seen = seen.lock().expect("no panic");
+        let unseen = failed.iter().filter(|(number, _)| !seen.contains_key(&number.to_string())).count();
+        println!(
+            "{} POSTs over {} connections, {} failed, {unseen} of them unseen",
+            requests(),
+            upstream.connections(),
+            failed.len()
+        );
+        assert!(seen.values().all(|times| *times == 1), "sent twice");
+        // The connection broke; nothing hung.
+        assert!(failed.iter().all(|(_, status)| *status == 502), "{failed:?}");
+    }
+}
+
+/// The first answer of each connection comes; the second request on it is read, and the connection ends without a byte.
+async fn second_request_unanswered(reset: bool) -> Scripted {
+    Scripted::start(move |_, mut talk| async move {
+        if talk.message().await.is_some() {
+            talk.send(ANSWER).await;
+        }
+        talk.message().await;
+        if reset {
+            talk.stream.set_zero_linger().expect("an open socket");
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_get_meets_one_closed_connection_at_most_however_many_lie_in_the_pool() {
+    for reset in [false, true] {
+        let upstream = second_request_unanswered(reset).await;
+        let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+        let many: Vec<_> = (0..8)
+            .map(|_| {
+                let url = proxy.url.clone();
+                tokio::spawn(async move { exchange(&url, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await.status() })
+            })
+            .collect();
+        for one in many {
+            assert_eq!(one.await.expect("no panic"), 200);
+        }
+        for _ in 0..8 {
+            let answer = exchange(&proxy.url, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await;
+            assert_eq!(answer.status(), 200, "reset: {reset}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_that_was_sent_is_not_sent_again() {
+    for (method, body) in
+        [("POST", "content-length: 2\r\n\r\n{}"), ("DELETE", "\r\n"), ("PUT", "content-length: 2\r\n\r\n{}")]
+    {
+        let upstream = second_request_unanswered(false).await;
+        let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+        assert_eq!(exchange(&proxy.url, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await.status(), 200);
+        let answer = exchange(&proxy.url, format!("{method} /x HTTP/1.1\r\nhost: h\r\n{body}")).await;
+        assert_eq!(answer.status(), 502, "{method}");
+        assert_eq!(upstream.connections(), 1, "{method}");
+    }
+}
+
+/// A client whose one pooled connection has just been reset, which it cannot know before it writes.
+async fn over_a_reset_connection() -> (Upstream, TcpListener) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let upstream = Upstream::new(settings(&url, "").upstream, Arc::new(Metrics::new())).expect("a client");
+    let first = ask(&upstream, "GET", Body::empty());
+    let (status, stream) = tokio::join!(first, async {
+        let mut talk = Talk::new(accept(&listener).await);
+        talk.message().await.expect("a request");
+        talk.send(ANSWER).await;
+        talk.stream
+    });
+    assert_eq!(status, Some(200));
+    for _ in 0..10 {
+        // The connection goes back into the pool.
+        tokio::task::yield_now().await;
+    }
+    stream.set_zero_linger().expect("an open socket");
+    drop(stream);
+    (upstream, listener)
+}
+
+async fn accept(listener: &TcpListener) -> TcpStream {
+    listener.accept().await.expect("a connection").0
+}
+
+async fn ask(upstream: &Upstream, method: &str, body: Body) -> Option<u16> {
+    let uri = upstream.base().join("/x").expect("a path");
+    let request = Request::builder().method(method).uri(uri).body(body).expect("a request");
+    let response = upstream.send(request).await.ok()?;
+    let status = response.status().as_u16();
+    response.into_body().collect().await.expect("a whole body");
+    Some(status)
+}
+
+#[tokio::test]
+async fn a_write_of_which_no_byte_could_be_sent_goes_out_once_and_whole() {
+    let long: &'static str = Box::leak("x".repeat(100_000).into_boxed_str());
+    for (method, parts) in [("POST", ["{\"content\":", "\"x\"}"]), ("DELETE", ["", ""]), ("PATCH", [long, long])] {
+        let (upstream, listener) = over_a_reset_connection().await;
+        let [first, rest] = parts.map(|part| Bytes::from_static(part.as_bytes()));
+        let body = if first.is_empty() { Body::empty() } else { Body::stream(Resumed::new(first, Body::from(rest))) };
+        let (status, received) = tokio::join!(ask(&upstream, method, body), async {
+            let mut talk = Talk::new(accept(&listener).await);
+            let request = talk.message().await.expect("a request");
+            talk.send(ANSWER).await;
+            request
+        });
+        assert_eq!(status, Some(200), "{method}");
+        assert_eq!(received.body, parts.concat().as_bytes(), "{method}");
+    }
+}
+
+/// The upstream says 413 after the head and leaves, with the body unread: that resets the connection.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_that_is_refused_early_always_hears_the_refusal() {
+    let upstream = Scripted::start(|_, mut talk| async move {
+        talk.head().await;
+        talk.send("HTTP/1.1 413 Content Too Large\r\ncontent-length: 3\r\n\r\nbig").await;
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    let body = "x".repeat(1 << 20);
+    for round in 0..100 {
+        let request = format!("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        let answer = exchange(&proxy.url, request).await;
+        assert_eq!((answer.status(), answer.text()), (413, "big"), "round {round}");
+    }
+}
