@@ -176,6 +176,11 @@ impl Identities {
         contacts
     }
 
+    /// The contacts that writes under way may be about to merge, or have merged already.
+    pub fn moving(&self) -> Vec<u64> {
+        self.lock().under_way.values().flat_map(|write| write.contacts.iter().copied()).collect()
+    }
+
     /// A write has ended. If it may have `merged` contacts, the others under way hear of it.
     pub fn write_ends(&self, write: u64, merged: &[u64]) {
         let mut writes = self.lock();

@@ -171,7 +171,10 @@ impl Admission<'_> {
             return false;
         };
         places.extend(state.invalidation.identity_places(source, contact));
-        places.extend([Scope::Contact(contact), Scope::Nameless].map(|scope| state.invalidation.ledger.place(&scope)));
+        // A merge whose answer is due may have moved it: the list is what another contact's was when it was asked for.
+        let before = state.invalidation.identities.moving().into_iter().map(Scope::Contact);
+        let scopes = before.chain([Scope::Contact(contact), Scope::Nameless]);
+        places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         true
     }
 
