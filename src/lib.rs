@@ -129,6 +129,10 @@ pub mod server {
     //! Listeners, connections, and the drain.
     pub mod listeners;
     pub mod connection;
+    pub mod connections;
+    mod proxy_protocol;
+    pub mod sockets;
+    pub mod take_over;
     mod stream;
     mod heads;
     pub mod panics;

@@ -124,10 +124,10 @@ pub async fn proxy(stand_in: &StandIn, settings: &str) -> (SocketAddr, SocketAdd
     let none = std::iter::empty::<(String, String)>();
     let text = SettingsFile::Text("bench.toml".into(), settings.to_owned());
     let config = config::load(text, &flags, none).expect("settings").config;
-    let settings = config.server;
+    let settings = config.server.clone();
     let state = State::new(config, Arc::new(Metrics::new())).expect("a room");
     let server = Server::bind(state, settings).await.expect("loopback");
     let addresses = server.addresses().expect("addresses");
     tokio::spawn(server.run(std::future::pending()));
-    addresses
+    (addresses.port().expect("one of TCP"), addresses.admin)
 }

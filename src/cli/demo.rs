@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::config::{self, Flags, Loaded, SettingsFile};
 use crate::engine::metrics::Metrics;
 use crate::policy::secret::Secret;
+use crate::server::sockets::Inherited;
 use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
 use clap::Args;
 use http::Uri;
@@ -65,11 +66,12 @@ impl Demo {
             if let Some(proxy) = self.visit {
                 tokio::spawn(visit(proxy));
             }
-            let bound = |public, admin| {
+            let bound = |public: Option<SocketAddr>, admin| {
+                let Some(public) = public else { return };
                 stand_in.send_webhooks_to(webhook(public, secret));
                 explain(public, admin, &stand_in.url());
             };
-            Ok(log.close(serve(loaded, metrics, log.clone(), reread, bound).await))
+            Ok(log.close(serve(loaded, metrics, log.clone(), reread, Inherited::default(), bound).await))
         })
     }
 }

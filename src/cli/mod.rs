@@ -12,6 +12,7 @@ mod purge;
 mod ready;
 pub mod report;
 mod serve;
+mod service_manager;
 mod start;
 mod terminal;
 #[cfg(feature = "demo")]

@@ -10,13 +10,17 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::config::File;
 use super::log::{Log, log_to_standard_error};
+use super::service_manager;
 use super::start;
 use super::terminal::{Done, announce, runtime};
-use crate::config::{Changes, Flags, Loaded};
+use crate::config::{Changes, Flags, ListenAddress, Loaded};
 use crate::engine::clock;
+use crate::engine::descriptors::raise_open_files_limit;
 use crate::engine::metrics::Metrics;
-use crate::server::listeners::{Drained, Server};
+use crate::server::listeners::{Addresses, Drained, Server, Stop};
 use crate::server::panics;
+use crate::server::sockets::Inherited;
+use crate::server::take_over::{self, Sockets};
 use crate::state::State;
 
 #[derive(Args)]
@@ -42,23 +46,29 @@ impl Serve {
         let metrics = Arc::new(Metrics::new());
         let log = log_to_standard_error(&loaded.config.log, &metrics)?;
         let reread = move || File { config: reload.clone() }.load(&flags);
-        let serving = serve(loaded, metrics, log.clone(), reread, |_, _| {});
+        let serving = async {
+            let inherited = Inherited::take().map_err(|error| format!("a socket that was handed over: {error}"))?;
+            serve(loaded, metrics, log.clone(), reread, inherited, |_, _| {}).await
+        };
         Ok(log.close(runtime().and_then(|runtime| runtime.block_on(serving))))
     }
 }
 
-/// Binds, says where, serves until SIGTERM or SIGINT, drains.
+/// Binds, says where, serves until SIGTERM or SIGINT or until another process takes over, drains.
 pub(super) async fn serve(
     loaded: Loaded,
     metrics: Arc<Metrics>,
     log: Log,
     reread: impl Fn() -> Result<Loaded, String> + Send + Sync + 'static,
-    bound: impl FnOnce(SocketAddr, SocketAddr),
+    mut inherited: Inherited,
+    bound: impl FnOnce(Option<SocketAddr>, SocketAddr),
 ) -> Done {
-    let settings = loaded.config.server;
+    let settings = loaded.config.server.clone();
+    raise_open_files_limit();
     std::panic::set_hook(Box::new(panics::hook(metrics.clone())));
     let state = State::new(loaded.config.clone(), metrics)?;
-    let server = match Server::bind(state.clone(), settings).await {
+    let before = inherited.before();
+    let server = match Server::with(state.clone(), settings, inherited).await {
         Ok(server) => server,
         Err(error) => {
             tracing::error!("cannot listen on {error}");
@@ -66,13 +76,18 @@ pub(super) async fn serve(
         }
     };
     // Whoever reads the announcement may signal at once.
-    let (stop, hangup) = listen_to_signals(log).map_err(|error| format!("signals cannot be heard: {error}"))?;
-    let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
-    announce(&format!("listening on http://{public}\nadmin on http://{admin}\n"));
-    start::tell(&loaded.config, public, admin);
-    bound(public, admin);
-    let reloading = tokio::spawn(reload_on_hangup(hangup, state, loaded, reread));
-    let drained = server.run(stop).await;
+    let signals = Signals::listen().map_err(|error| format!("signals cannot be heard: {error}"))?;
+    let addresses = server.addresses().map_err(|error| error.to_string())?;
+    let sockets = server.sockets().map_err(|error| error.to_string())?;
+    announce(&told(&addresses));
+    start::tell(&loaded.config, &addresses);
+    bound(addresses.port(), addresses.admin);
+    let reloading = tokio::spawn(reload_on_hangup(signals.hangup, state, loaded, reread));
+    service_manager::ready();
+    if let Some(before) = before {
+        before.told();
+    }
+    let drained = server.run(stop(signals.stop, signals.take_over, sockets, log)).await;
     reloading.abort();
     Ok(match drained {
         Drained::Whole => {
@@ -86,26 +101,71 @@ pub(super) async fn serve(
     })
 }
 
-/// What ends on SIGTERM or SIGINT, and what tells of each SIGHUP; both are heard from now on.
-fn listen_to_signals(log: Log) -> std::io::Result<(impl Future<Output = ()>, Signal)> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let stop = async move {
+/// Where clients connect, and where the rest is.
+fn told(addresses: &Addresses) -> String {
+    let public = addresses.public.iter().map(|address| match address {
+        ListenAddress::Tcp(address) => format!("listening on http://{address}\n"),
+        ListenAddress::Unix(_) => format!("listening on {address}\n"),
+    });
+    public.chain([format!("admin on http://{}\n", addresses.admin)]).collect()
+}
+
+/// The signals that are heard, from the moment this is made.
+struct Signals {
+    stop: [Signal; 2],
+    hangup: Signal,
+    take_over: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: [signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?],
+            hangup: signal(SignalKind::hangup())?,
+            take_over: signal(SignalKind::user_defined2())?,
+        })
+    }
+}
+
+async fn either([one, other]: &mut [Signal; 2]) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Ends on SIGTERM or SIGINT, or when a process that SIGUSR2 has started serves.
+async fn stop(mut stop: [Signal; 2], mut take_over: Signal, sockets: Sockets, log: Log) -> Stop {
+    let why = loop {
         tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            () = either(&mut stop) => break Stop::Asked,
+            _ = take_over.recv() => {}
         }
-        // A second signal does not wait for the drain.
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
+        tracing::info!("a new process is started, to take over");
+        let taking_over = tokio::select! {
+            result = take_over::take_over(&sockets) => result,
+            () = either(&mut stop) => break Stop::Asked,
+        };
+        match taking_over {
+            Ok(id) => {
+                tracing::info!(id, "the new process serves");
+                service_manager::main_process_is(id);
+                break Stop::TakenOver;
             }
-            tracing::warn!("stopped before the drain was over");
-            log.flush();
-            std::process::exit(1);
-        });
+            Err(why) => tracing::error!(why, "no new process has taken over; this one goes on"),
+        }
     };
-    Ok((stop, signal(SignalKind::hangup())?))
+    if why == Stop::Asked {
+        service_manager::stopping();
+    }
+    // A second signal does not wait for the drain.
+    tokio::spawn(async move {
+        either(&mut stop).await;
+        tracing::warn!("stopped before the drain was over");
+        log.flush();
+        std::process::exit(1);
+    });
+    why
 }
 
 /// Reads the settings again on each SIGHUP, and tells what that has changed; bad ones do not replace good ones.

@@ -5,19 +5,20 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::engine::build_info::{COMMIT, VERSION};
 use crate::engine::descriptors::open_files_limit;
-
-/// Descriptors beside those of connections: listeners, files, what the runtime needs.
-const OTHER_DESCRIPTORS: u64 = 64;
+use crate::server::connections::{OTHERS, within};
+use crate::server::listeners::Addresses;
 
 /// One line of what runs, and one of each thing that is likely a mistake.
-pub(super) fn tell(config: &Config, public: SocketAddr, admin: SocketAddr) {
+pub(super) fn tell(config: &Config, addresses: &Addresses) {
+    let admin = addresses.admin;
+    let public: Vec<String> = addresses.public.iter().map(ToString::to_string).collect();
     let base = &config.upstream.base;
     tracing::info!(
         version = VERSION,
         commit = COMMIT,
         // Its path is nobody's business who reads logs.
         upstream = format!("{}://{}", base.scheme, base.authority),
-        listen = %public,
+        listen = public.join(" "),
         admin = %admin,
         ttl = ?config.lifetimes.ttl,
         mode = mode(config),
@@ -46,14 +47,13 @@ fn warnings(config: &Config, admin: SocketAddr, open_files: Option<u64>) -> Vec<
              open to whoever reaches it; let nobody else, or listen on 127.0.0.1"
         ));
     }
-    // Each waiting reader has a connection, each fetch another.
-    let connections = (config.flights.max_waiters as u64).saturating_add(config.fetch.max_in_flight as u64);
-    let needed = connections.saturating_add(OTHER_DESCRIPTORS);
-    if let Some(open_files) = open_files.filter(|limit| *limit < needed) {
+    let limit = config.server.connections;
+    let (room, needed) = (within(limit, open_files), 2 * limit as u64 + OTHERS);
+    if room < limit {
         warnings.push(format!(
-            "{open_files} files may be open (ulimit -n), too few for cache.max_waiters = {} and upstream.max_in_flight = \
-             {}; allow {needed} or more, or lower the settings",
-            config.flights.max_waiters, config.fetch.max_in_flight,
+            "{} files may be open (ulimit -n): {room} clients can be connected at once, and not limits.connections = \
+             {limit}; allow {needed}, or lower the setting",
+            open_files.unwrap_or_default(),
         ));
     }
     warnings
@@ -89,9 +89,9 @@ mod tests {
 
     #[test]
     fn too_few_open_files_for_the_limits_set_are_told() {
-        let few = "cache.max_waiters = 100\nupstream.max_in_flight = 10";
-        assert_eq!(warned(few, "127.0.0.1:1", Some(174)), Vec::<String>::new());
-        let warned = warned(few, "127.0.0.1:1", Some(173));
-        assert!(warned[0].contains("ulimit -n") && warned[0].contains("allow 174"), "{warned:?}");
+        let few = "limits.connections = 100";
+        assert_eq!(warned(few, "127.0.0.1:1", Some(264)), Vec::<String>::new());
+        let warned = warned(few, "127.0.0.1:1", Some(262));
+        assert!(warned[0].contains("ulimit -n") && warned[0].contains("allow 264"), "{warned:?}");
     }
 }

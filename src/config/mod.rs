@@ -5,6 +5,8 @@
 
 mod base_url;
 mod changes;
+mod clashes;
+mod listen;
 mod listing;
 mod mistakes;
 mod settings;
@@ -14,11 +16,11 @@ mod table;
 mod values;
 
 use std::ffi::OsString;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use changes::Changes;
-use http::uri::Scheme;
+pub use listen::ListenAddress;
 pub use listing::example;
 pub use mistakes::ConfigError;
 pub use settings::{
@@ -29,7 +31,7 @@ pub use sources::{Flags, SettingsFile};
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
 use crate::engine::upstream::connector::check_certificates;
-use crate::engine::upstream::settings::{BaseUrl, UpstreamSettings};
+use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::coherence::webhook::WebhookSettings;
 use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
@@ -38,6 +40,7 @@ use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{PayloadSettings, Trim};
 use crate::policy::secret::Secret;
+use clashes::{CLASHES, Clash};
 use mistakes::Place;
 use sources::{Environment, Origin, Reading};
 use table::Draft;
@@ -220,112 +223,15 @@ fn give_way(reading: &mut Reading) {
     }
 }
 
-/// Two settings that are right each for itself, but not together.
-struct Clash {
-    first: &'static str,
-    second: &'static str,
-    /// `None` if one of them has no value.
-    clashes: fn(&Draft) -> Option<bool>,
-    what: &'static str,
-}
-
-const CLASHES: &[Clash] = &[
-    Clash {
-        first: "listen.address",
-        second: "admin.address",
-        clashes: |draft| Some(overlap(draft.listen?, draft.admin?)),
-        what: "both listeners would take the same port; give them different ones",
-    },
-    Clash {
-        first: "upstream.url",
-        second: "listen.address",
-        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.listen?)),
-        what: "the upstream would be this proxy itself; write where the API is",
-    },
-    Clash {
-        first: "upstream.url",
-        second: "admin.address",
-        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.admin?)),
-        what: "the upstream would be this proxy's private listener; write where the API is",
-    },
-    Clash {
-        first: "cache.max_body",
-        second: "cache.memory",
-        clashes: |draft| Some(draft.max_body? > draft.memory?),
-        what: "the largest list would not fit into the cache; lower the first or raise the second",
-    },
-    Clash {
-        first: "cache.max_body",
-        second: "cache.fetch_memory",
-        clashes: |draft| Some(draft.max_body? > draft.fetch_memory?),
-        what: "the largest list could never be collected; lower the first or raise the second",
-    },
-    Clash {
-        first: "cache.stale_if_error",
-        second: "cache.ttl",
-        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl?),
-        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
-    },
-    Clash {
-        first: "cache.stale_if_error",
-        second: "cache.ttl_with_events",
-        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_with_events?),
-        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
-    },
-    Clash {
-        first: "cache.stale_if_error",
-        second: "cache.ttl_without_events",
-        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl_without_events?),
-        what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
-    },
-    Clash {
-        first: "cache.ttl_without_events",
-        second: "cache.ttl_with_events",
-        clashes: |draft| Some(draft.ttl_without_events? > draft.ttl_with_events?),
-        what: "lists would be kept longer when nobody tells that they have changed; swap them",
-    },
-    Clash {
-        first: "cache.ttl_with_events",
-        second: "webhook.secrets",
-        clashes: |draft| {
-            draft.ttl_with_events?;
-            Some(draft.webhook_secrets.as_ref()?.is_empty() && draft.unsigned_token.is_none())
-        },
-        what: "no event would ever arrive; set webhook.secrets, or leave the first out",
-    },
-    Clash {
-        first: "payload.trim.drop",
-        second: "payload.trim.statuses",
-        clashes: |draft| Some(Trim::compile(None, draft.statuses.as_ref()?, draft.drop.as_ref()?, false).is_err()),
-        what: "conversations are chosen by the status that would be dropped; leave one of the two out",
-    },
-];
-
-/// Whether two listeners would want the same port of the same address. `[::]` takes the port for IPv4 as well.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
-    let takes_all =
-        |all: SocketAddr, other: SocketAddr| all.ip().is_unspecified() && (all.is_ipv6() || other.is_ipv4());
-    a.port() != 0 && a.port() == b.port() && (a.ip() == b.ip() || takes_all(a, b) || takes_all(b, a))
-}
-
-/// Whether an upstream's URL is that of a listener: by its address, or by a name that is always this machine's.
-fn leads_to(upstream: &BaseUrl, listener: SocketAddr) -> bool {
-    let usual = if upstream.scheme == Scheme::HTTPS { 443 } else { 80 };
-    let host = upstream.authority.host().trim_start_matches('[').trim_end_matches(']');
-    let same_host = match host.parse::<IpAddr>() {
-        Ok(ip) => ip == listener.ip() || (listener.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified())),
-        Err(_) => {
-            host.eq_ignore_ascii_case("localhost") && (listener.ip().is_loopback() || listener.ip().is_unspecified())
-        }
-    };
-    same_host && listener.port() == upstream.authority.port_u16().unwrap_or(usual)
-}
-
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     Config {
         server: ServerSettings {
             listen: given(draft.listen),
+            proxy_protocol: given(draft.proxy_protocol),
+            connections: given(draft.connections),
+            connections_per_address: given(draft.connections_per_address),
+            idle_timeout: given(draft.idle_timeout),
             admin: given(draft.admin),
             head: given(draft.head),
             head_memory: given(draft.head_memory),

@@ -3,13 +3,22 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::listen::ListenAddress;
 use crate::policy::secret::Secret;
 
 /// What the listeners and the drain obey.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerSettings {
     /// `listen.address`: the public listener.
-    pub listen: SocketAddr,
+    pub listen: Vec<ListenAddress>,
+    /// `listen.proxy_protocol`: whether connections from trusted proxies begin with the PROXY protocol.
+    pub proxy_protocol: bool,
+    /// `limits.connections`: of clients, at once.
+    pub connections: usize,
+    /// `limits.connections_per_address`: the same for one address.
+    pub connections_per_address: usize,
+    /// `limits.idle_timeout`: how long a connection may wait for its next request.
+    pub idle_timeout: Duration,
     /// `admin.address`: the private listener.
     pub admin: SocketAddr,
     /// `limits.head`, in bytes: the longest head of a request.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
+use super::listen::{ADDRESSES, ListenAddress};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
@@ -95,10 +96,14 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 /// Values on their way to a `Config`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Draft {
-    pub(super) listen: Option<SocketAddr>,
+    pub(super) listen: Option<Vec<ListenAddress>>,
+    pub(super) proxy_protocol: Option<bool>,
     pub(super) trusted_proxies: Option<Vec<IpNet>>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) token: Option<Secret>,
+    pub(super) connections: Option<usize>,
+    pub(super) connections_per_address: Option<usize>,
+    pub(super) idle_timeout: Option<Duration>,
     pub(super) head: Option<u64>,
     pub(super) head_memory: Option<u64>,
     pub(super) upstream: Option<BaseUrl>,
@@ -175,8 +180,14 @@ macro_rules! setting {
 
 /// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
 /// log's form. A reload does not change them.
-pub(super) const FIXED: [&str; 10] = [
+pub(super) const FIXED: [&str; 16] = [
     "listen.address",
+    "listen.proxy_protocol",
+    "limits.connections",
+    "limits.connections_per_address",
+    "limits.idle_timeout",
+    "limits.head",
+    "limits.head_memory",
     "admin.address",
     "upstream.max_in_flight",
     "cache.memory",
@@ -193,8 +204,10 @@ use Preset::{Default as Is, Required, Unset};
 /// Every setting there is, section by section.
 #[rustfmt::skip]
 pub(super) static TABLE: &[Setting] = &[
-    setting!("listen.address", Is(r#""0.0.0.0:8080""#), ADDRESS, listen,
-        "the public listener; port 0 takes any free one and prints it"),
+    setting!("listen.address", Is(r#""0.0.0.0:8080""#), ADDRESSES, listen,
+        "the public listener, or a list; port 0 takes any free one and prints it; \"unix:/run/anteroom.sock\" is a socket"),
+    setting!("listen.proxy_protocol", Is("false"), SWITCH, proxy_protocol,
+        "the PROXY protocol (1 and 2) of connections from listen.trusted_proxies; these must begin with it"),
 
     setting!("listen.trusted_proxies", Is("[]"), NETWORKS, trusted_proxies,
         "networks of proxies whose X-Forwarded-* and Forwarded are believed, such as [\"10.0.0.0/8\"]; [] is none"),
@@ -204,6 +217,12 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
         "bearer token for purge; without it purge is off"),
 
+    setting!("limits.connections", Is("16384"), COUNT, connections,
+        "connections of clients at once, fewer if ulimit -n is low; idle ones make room, else new ones are closed"),
+    setting!("limits.connections_per_address", Is("512"), COUNT, connections_per_address,
+        "the same for one client address, an IPv6 one by /64; not for listen.trusted_proxies and Unix sockets"),
+    setting!("limits.idle_timeout", Is(r#""60s""#), TIME_LIMIT, idle_timeout,
+        "how long a connection may wait for its next request"),
     setting!("limits.head", Is(r#""64KiB""#), SIZE, head,
         "the longest head of a request; more is answered 431, as more than 100 fields are"),
     setting!("limits.head_memory", Is(r#""32MiB""#), SIZE, head_memory,

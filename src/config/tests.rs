@@ -27,7 +27,7 @@ fn from(file: &str, environment: &[(&str, &str)]) -> Result<Config, String> {
 fn an_upstream_is_enough() {
     let nothing: [(&str, &str); 0] = [];
     let config = load(SettingsFile::None, &upstream(), nothing).unwrap().config;
-    assert_eq!(config.server.listen.to_string(), "0.0.0.0:8080");
+    assert_eq!(config.server.listen[0].to_string(), "0.0.0.0:8080");
     assert_eq!(config.upstream.base.authority, "127.0.0.1:3000");
     assert_eq!(config.lifetimes.ttl, Duration::from_secs(15));
     assert_eq!(config.store.memory, 256 << 20);
@@ -40,7 +40,7 @@ fn flag_beats_environment_beats_file_beats_default() {
     let environment = [("ANTEROOM_LISTEN__ADDRESS", "127.0.0.1:2"), ("ANTEROOM_CACHE__TTL", "2s")];
     let flags = Flags { listen: Some("127.0.0.1:3".to_owned()), ..upstream() };
     let config = load(text(file), &flags, environment).unwrap().config;
-    assert_eq!(config.server.listen.port(), 3);
+    assert_eq!(config.server.listen[0].port().unwrap().port(), 3);
     assert_eq!(config.lifetimes.ttl, Duration::from_secs(2));
     assert_eq!(config.settle.settle, Duration::from_secs(1));
     assert_eq!(config.settle.settle_unknown, Duration::from_secs(30));

@@ -33,7 +33,7 @@ pub(super) struct Form<T> {
 }
 
 impl<T> Form<T> {
-    const fn open(read: fn(&Value) -> Result<T, String>, show: fn(&T) -> String) -> Self {
+    pub(super) const fn open(read: fn(&Value) -> Result<T, String>, show: fn(&T) -> String) -> Self {
         Self { read, show, secret: false, path: false }
     }
 }

@@ -1,8 +1,20 @@
 //! How many files and connections this process may have open.
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// The limit (`ulimit -n`), where the system tells it: on Linux.
 pub fn open_files_limit() -> Option<u64> {
     limit_in(&std::fs::read_to_string("/proc/self/limits").ok()?)
+}
+
+/// Raises the limit to the one that the system allows (`ulimit -Hn`): the lower one is for programs of the past.
+pub fn raise_open_files_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Where that is forbidden the limit stays, and is reckoned with.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
 }
 
 /// The soft limit; `unlimited` is none.

@@ -3,20 +3,23 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 
+use super::connections::{Connections, Full};
 use super::heads::Heads;
+use super::proxy_protocol;
+use super::sockets::Socket;
 use super::stream::{ClientStream, Paced, Progress, Reading};
 use crate::admin;
 use crate::engine::body::{Body, Watched};
@@ -26,8 +29,8 @@ use crate::proxy;
 use crate::proxy::access_log::log_unread;
 use crate::state::State;
 
-/// How long a client may take to send a head, counted from when the connection is idle.
-const HEAD_LIMIT: Duration = Duration::from_secs(60);
+/// How long a proxy may take to say whose connection this is.
+const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
 /// hyper's least buffer.
 const LEAST_BUFFER: usize = 8 * 1024;
 
@@ -41,21 +44,52 @@ pub(super) struct Door {
     pub(super) heads: Arc<Heads>,
     /// `limits.head`.
     pub(super) head_limit: usize,
+    /// `limits.idle_timeout`: from when the connection is idle to the end of the next head.
+    pub(super) idle_timeout: Duration,
+    /// `listen.proxy_protocol`.
+    pub(super) proxy_protocol: bool,
+    /// Who is connected.
+    pub(super) connections: Arc<Connections>,
     /// Cancelled when connections finish the answer in flight and end.
     pub(super) closing: CancellationToken,
 }
 
 /// Serves one connection.
-pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Door) {
-    let Door { name, state, heads, head_limit, closing } = door;
+pub(super) async fn serve(mut stream: Socket, mut peer: SocketAddr, door: Door) {
+    let progress = Arc::new(Progress::new(door.heads.clone()));
+    let leave = door.closing.child_token();
+    let is_trusted = door.state.active().config.forward.trusted.contain(peer.ip());
+    let is_local = matches!(stream, Socket::Right(_));
+    let limited = (door.name == "public" && !is_trusted && !is_local).then_some(peer.ip());
+    let errors = &door.state.metrics.connection_errors;
+    let _held = match door.connections.take(limited, progress.clone(), leave.clone()) {
+        Ok(held) => held,
+        // It is closed: there is no place for saying so.
+        Err(Full::InAll) => return errors.with_label_values(&["too_many"]).inc(),
+        Err(Full::OfAddress) => return errors.with_label_values(&["too_many_of_address"]).inc(),
+    };
+    if door.proxy_protocol && is_trusted {
+        let told = tokio::time::timeout(PROXY_HEADER_TIMEOUT, proxy_protocol::read(&mut stream));
+        let told = tokio::select! {
+            told = told => told,
+            () = leave.cancelled() => return,
+        };
+        match told {
+            Ok(Ok(told)) => peer = told.client.unwrap_or(peer),
+            _ => return errors.with_label_values(&["proxy_protocol"]).inc(),
+        }
+    }
+    converse(stream, peer, door, progress, leave).await;
+}
+
+/// Requests and answers, until one of the two sides has had enough.
+async fn converse(stream: Socket, peer: SocketAddr, door: Door, progress: Arc<Progress>, closing: CancellationToken) {
+    let Door { name, state, head_limit, idle_timeout, .. } = door;
     let metrics = state.metrics.clone();
     let _open = Raised::new(&metrics.connections.with_label_values(&[name]));
-    // Small answers leave at once.
-    let _ = stream.set_nodelay(true);
     let mut stream = TimeoutStream::new(stream);
     // A client that takes no byte for so long is gone.
     stream.set_write_timeout(Some(state.active().upstream.settings().stall_timeout));
-    let progress = Arc::new(Progress::new(heads));
     let stream = ClientStream::new(stream, progress.clone());
     let (with, logging) = (progress.clone(), state.clone());
     let service = service_fn(move |request: Request<Incoming>| {
@@ -64,17 +98,20 @@ pub(super) async fn serve(stream: TcpStream, peer: SocketAddr, door: Door) {
         // What is sent to the private listener is short, and read.
         progress.begin(has_body && name == "public");
         async move {
+            let lifecycle = state.clone();
             let answer = caught(answer(name, state, peer, request, &progress)).await;
             let response = answer.unwrap_or_else(|| {
                 problem(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the proxy", false)
             });
             progress.answered();
-            Ok::<_, std::convert::Infallible>(paced(response, progress))
+            // Who asks during the notice finds the next one elsewhere.
+            let stays = name != "public" || lifecycle.lifecycle.ready.load(Ordering::Acquire);
+            Ok::<_, std::convert::Infallible>(paced(response, progress, stays))
         }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_LIMIT)
+        .header_read_timeout(idle_timeout)
         .max_header_size(head_limit)
         .max_buf_size(head_limit.max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(stream), service)
@@ -126,7 +163,10 @@ async fn answer(
 }
 
 /// The answer as the connection sends it.
-fn paced(response: Response<Body>, progress: Arc<Progress>) -> Response<Body> {
+fn paced(mut response: Response<Body>, progress: Arc<Progress>, stays: bool) -> Response<Body> {
+    if !stays && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         progress.switch();
     }

@@ -6,24 +6,56 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{Door, serve};
+use super::connections::{Connections, within};
 use super::heads::Heads;
-use crate::config::ServerSettings;
+use super::sockets::{Inherited, Listener};
+use super::take_over::Sockets;
+use crate::config::{ListenAddress, ServerSettings};
+use crate::engine::descriptors::open_files_limit;
 use crate::state::State;
 
 /// How long a failed accept waits (no file descriptor is free): neither spinning nor giving up.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Both listeners, bound and not yet served.
+/// How many may be connected to the private listener at once.
+const ADMIN_CONNECTIONS: usize = 16;
+
+/// All listeners, bound and not yet served.
 pub struct Server {
     state: Arc<State>,
-    public: TcpListener,
-    admin: TcpListener,
+    public: Vec<Listener>,
+    admin: Listener,
     settings: ServerSettings,
+}
+
+/// Where the listeners are in fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// Of the public listener, one or more.
+    pub public: Vec<ListenAddress>,
+    /// Of the private listener.
+    pub admin: SocketAddr,
+}
+
+impl Addresses {
+    /// The first address of the public listener that is one of TCP.
+    pub fn port(&self) -> Option<SocketAddr> {
+        self.public.iter().find_map(ListenAddress::port)
+    }
+}
+
+/// Why the server stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// It was told to.
+    Asked,
+    /// Another process serves from its sockets.
+    TakenOver,
 }
 
 /// How the drain went.
@@ -36,38 +68,79 @@ pub enum Drained {
 }
 
 impl Server {
-    /// Binds both listeners.
+    /// Binds all listeners.
     ///
     /// # Errors
     /// Which address could not be bound, and why.
     pub async fn bind(state: Arc<State>, settings: ServerSettings) -> io::Result<Self> {
-        let bind = async |address: SocketAddr| {
-            TcpListener::bind(address)
-                .await
-                .map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
-        };
-        Ok(Self { public: bind(settings.listen).await?, admin: bind(settings.admin).await?, state, settings })
+        Self::with(state, settings, Inherited::default()).await
     }
 
-    /// The addresses in fact: public, admin.
-    pub fn addresses(&self) -> io::Result<(SocketAddr, SocketAddr)> {
-        Ok((self.public.local_addr()?, self.admin.local_addr()?))
+    /// The same with sockets that were handed over, which are used instead of those that the settings name.
+    ///
+    /// # Errors
+    /// Which address could not be bound, and why.
+    pub async fn with(state: Arc<State>, settings: ServerSettings, inherited: Inherited) -> io::Result<Self> {
+        let Inherited { mut public, admin, .. } = inherited;
+        if public.is_empty() {
+            for address in &settings.listen {
+                public.push(Listener::bind(address).await?);
+            }
+        }
+        let admin = match admin {
+            Some(listener) => Listener::Tcp(listener),
+            None => Listener::bind(&ListenAddress::Tcp(settings.admin)).await?,
+        };
+        Ok(Self { state, public, admin, settings })
+    }
+
+    /// The addresses in fact.
+    pub fn addresses(&self) -> io::Result<Addresses> {
+        let admin = self.admin.address()?.port().ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let public = self.public.iter().map(Listener::address).collect::<io::Result<_>>()?;
+        Ok(Addresses { public, admin })
+    }
+
+    /// The sockets once more, for a process that takes over.
+    pub fn sockets(&self) -> io::Result<Sockets> {
+        let public = self.public.iter().map(Listener::handed_over).collect::<io::Result<_>>()?;
+        Ok(Sockets { public, admin: self.admin.handed_over()? })
     }
 
     /// Serves until `stop`, then drains: notice, answers in flight, tunnels, deadline.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Drained {
+    pub async fn run(self, stop: impl Future<Output = Stop>) -> Drained {
         let Self { state, public, admin, settings } = self;
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
-        let connections = TaskTracker::new();
-        let heads = Arc::new(Heads::new(settings.head_memory));
-        let head_limit = usize::try_from(settings.head).unwrap_or(usize::MAX);
-        let door = |name, closing: &CancellationToken| {
-            let (state, heads, closing) = (state.clone(), heads.clone(), closing.clone());
-            Door { name, state, heads, head_limit, closing }
+        let (accepting, connections) = (CancellationToken::new(), TaskTracker::new());
+        let limit = within(settings.connections, open_files_limit());
+        let limits = state.metrics.limits.with_label_values(&["connections"]);
+        limits.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        let door = Door {
+            name: "public",
+            state: state.clone(),
+            heads: Arc::new(Heads::new(settings.head_memory)),
+            head_limit: usize::try_from(settings.head).unwrap_or(usize::MAX),
+            idle_timeout: settings.idle_timeout,
+            proxy_protocol: settings.proxy_protocol,
+            connections: Connections::new(limit, settings.connections_per_address),
+            closing: closing.clone(),
         };
-        let accepting = tokio::spawn(accept(public, door("public", &closing), connections.clone()));
-        let administering = tokio::spawn(accept(admin, door("admin", &quit), TaskTracker::new()));
-        stop.await;
+        let admin_door = Door {
+            name: "admin",
+            proxy_protocol: false,
+            connections: Connections::new(ADMIN_CONNECTIONS.min(limit), usize::MAX),
+            closing: quit.clone(),
+            ..door.clone()
+        };
+        let public: Vec<_> = public
+            .into_iter()
+            .map(|listener| tokio::spawn(accept(listener, door.clone(), connections.clone(), accepting.clone())))
+            .collect();
+        let administering = tokio::spawn(accept(admin, admin_door, TaskTracker::new(), accepting.clone()));
+        if stop.await == Stop::TakenOver {
+            // Whoever connects from now on is the other process's.
+            accepting.cancel();
+        }
         state.lifecycle.ready.store(false, Ordering::Release);
         tracing::info!(notice = ?settings.drain_notice, "draining");
         tokio::time::sleep(settings.drain_notice).await;
@@ -80,18 +153,19 @@ impl Server {
             Ok(_) => Drained::Whole,
             Err(_) => Drained::CutShort,
         };
-        accepting.abort();
+        public.iter().for_each(JoinHandle::abort);
         quit.cancel();
         administering.abort();
         drained
     }
 }
 
-/// Takes connections until the door closes; each is a task of the tracker.
-async fn accept(listener: TcpListener, door: Door, connections: TaskTracker) {
+/// Takes connections until the door closes, or somebody else does so; each is a task of the tracker.
+async fn accept(mut listener: Listener, door: Door, connections: TaskTracker, taken_over: CancellationToken) {
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
+            () = taken_over.cancelled() => return listener.give_up_file(),
             () = door.closing.cancelled() => return,
         };
         match accepted {

@@ -10,11 +10,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 use tokio_io_timeout::TimeoutStream;
 
 use super::heads::Heads;
+use super::sockets::Socket;
 use crate::engine::body::{Body, BodyError, Guard, poll_part};
 
 /// The end of what a client sends may be the end of its sending alone, or of the client: who has left is not told
@@ -47,18 +47,23 @@ pub(super) struct Progress {
     refused: AtomicBool,
     /// The last answer is out; what still comes is thrown away.
     lingering: AtomicBool,
+    /// A request came since somebody looked.
+    used: AtomicBool,
 }
 
 impl Progress {
     pub(super) fn new(heads: Arc<Heads>) -> Self {
-        let [asked, unread, answering, blocked, switched, refused, lingering] = [const { AtomicBool::new(false) }; 7];
-        Self { heads, head: AtomicU64::new(0), asked, unread, answering, blocked, switched, refused, lingering }
+        let head = AtomicU64::new(0);
+        let [asked, unread, answering, blocked, switched, refused, lingering, used] =
+            [const { AtomicBool::new(false) }; 8];
+        Self { heads, head, asked, unread, answering, blocked, switched, refused, lingering, used }
     }
 
     /// A head has come whole.
     pub(super) fn begin(&self, has_body: bool) {
         self.heads.ended(self.head.swap(0, Ordering::Relaxed));
         self.asked.store(true, Ordering::Relaxed);
+        self.used.store(true, Ordering::Relaxed);
         self.unread.store(has_body, Ordering::Relaxed);
     }
 
@@ -85,6 +90,16 @@ impl Progress {
     /// Whether nothing is owed to the client any more.
     pub(super) fn is_done(&self) -> bool {
         self.lingering.load(Ordering::Relaxed) || (self.has_half_a_head() && !self.asked.load(Ordering::Relaxed))
+    }
+
+    /// Whether the client is owed nothing, and may be asked to go.
+    pub(super) fn is_idle(&self) -> bool {
+        !self.owes_an_answer() && !self.switched.load(Ordering::Relaxed)
+    }
+
+    /// Whether a request came since this was asked last.
+    pub(super) fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
     }
 
     /// Counts what came if it belongs to a head. False if there is no room for it.
@@ -162,7 +177,7 @@ impl Drop for Paced {
 
 /// A client's socket.
 pub(super) struct ClientStream {
-    io: Pin<Box<TimeoutStream<TcpStream>>>,
+    io: Pin<Box<TimeoutStream<Socket>>>,
     progress: Arc<Progress>,
     /// Since when the client sends nothing more, or when it last took something after that.
     ended: Option<Pin<Box<Sleep>>>,
@@ -180,7 +195,7 @@ struct Linger {
 }
 
 impl ClientStream {
-    pub(super) fn new(io: TimeoutStream<TcpStream>, progress: Arc<Progress>) -> Self {
+    pub(super) fn new(io: TimeoutStream<Socket>, progress: Arc<Progress>) -> Self {
         Self { io: Box::pin(io), progress, ended: None, reader: None, refusal: None, linger: None }
     }
 

@@ -23,6 +23,7 @@ mod interleavings;
 mod ledger;
 mod lifecycle;
 mod list;
+mod listeners;
 mod logs;
 mod loops;
 mod manners;

@@ -112,10 +112,10 @@ async fn a_panic_ends_its_request_only_and_is_counted() {
         before(info);
     }));
     let upstream = Upstream::over(Faulty(HttpConnector::new()), config.upstream.clone(), metrics.clone());
-    let server = config.server;
+    let server = config.server.clone();
     let state = State::with(config, upstream, metrics.clone());
     let server = Server::bind(state, server).await.expect("loopback can be bound");
-    let url = format!("http://{}", server.addresses().expect("an address").0);
+    let url = format!("http://{}", server.addresses().expect("an address").port().expect("one of TCP"));
     let running = tokio::spawn(server.run(std::future::pending()));
     let mut talk = Talk::to(&url).await;
     for _ in 0..2 {

@@ -166,6 +166,46 @@ impl Program {
         assert!(sent.success(), "the program is gone");
     }
 
+    /// Lets a new process take over from it; gives the new one's id, which is to be given to [`Self::end`].
+    pub async fn take_over(&self) -> u32 {
+        self.take_over_from(self.id()).await
+    }
+
+    /// The same from the process that took over last.
+    pub async fn take_over_from(&self, id: u32) -> u32 {
+        let taken_over = || {
+            let told = self.stderr();
+            let lines: Vec<serde_json::Value> =
+                told.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+            lines
+                .iter()
+                .filter(|line| line["message"] == "the new process serves")
+                .filter_map(|line| line["id"].as_u64())
+                .collect::<Vec<_>>()
+        };
+        let before = taken_over().len();
+        let sent =
+            Command::new("kill").args(["-s", "USR2", &id.to_string()]).status().await.expect("kill is a program");
+        assert!(sent.success(), "the program is gone");
+        let waiting = async {
+            while taken_over().len() == before {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, waiting).await.is_ok(), "nobody took over:\n{}", self.stderr());
+        u32::try_from(*taken_over().last().expect("one more")).expect("a process id")
+    }
+
+    /// Ends a process that took over.
+    pub async fn end(id: u32) {
+        let _ = Command::new("kill").args(["-s", "KILL", &id.to_string()]).status().await;
+    }
+
+    /// Other settings in its file.
+    pub fn write_settings(&self, settings: &str) {
+        std::fs::write(self.settings_file(), settings).expect("a file can be written");
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id().expect("it runs")
     }

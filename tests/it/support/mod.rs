@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anteroom::config::{self, Config, Flags, SettingsFile};
 use anteroom::engine::metrics::Metrics;
-use anteroom::server::listeners::{Drained, Server};
+use anteroom::server::listeners::{Addresses, Drained, Server, Stop};
 use anteroom::state::State;
 use anteroom_stand_in::{INBOX, Options, StandIn};
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tokio::task::JoinHandle;
 pub struct Proxy {
     pub url: String,
     pub admin: String,
+    pub addresses: Addresses,
     pub state: Arc<State>,
     stop: Option<oneshot::Sender<()>>,
     running: JoinHandle<Drained>,
@@ -56,16 +57,23 @@ impl Proxy {
 
     /// In front of any upstream.
     pub async fn in_front_of(upstream: &str, more: &str) -> Self {
-        let config = settings(upstream, more);
-        let settings = config.server;
+        Self::with(settings(upstream, more)).await
+    }
+
+    /// With settings that are read already.
+    pub async fn with(config: Config) -> Self {
+        let settings = config.server.clone();
         let state = State::new(config, Arc::new(Metrics::new())).expect("the room can be put together");
         let server = Server::bind(state.clone(), settings).await.expect("loopback can be bound");
-        let (public, admin) = server.addresses().expect("a bound socket has an address");
+        let addresses = server.addresses().expect("a bound socket has an address");
+        let (public, admin) = (addresses.port().expect("one of TCP"), addresses.admin);
         let (stop, stopped) = oneshot::channel::<()>();
         let running = tokio::spawn(server.run(async {
             let _ = stopped.await;
+            Stop::Asked
         }));
-        Self { url: format!("http://{public}"), admin: format!("http://{admin}"), state, stop: Some(stop), running }
+        let (url, admin) = (format!("http://{public}"), format!("http://{admin}"));
+        Self { url, admin, addresses, state, stop: Some(stop), running }
     }
 
     /// Tells it to stop; gives how the drain went.
