@@ -18,7 +18,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 pub use changes::Changes;
-use http::uri::Scheme;
 pub use listing::example;
 pub use mistakes::ConfigError;
 pub use settings::{
@@ -28,8 +27,8 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
-use crate::engine::upstream::connector::check_certificates;
 use crate::engine::upstream::settings::{BaseUrl, UpstreamSettings};
+use crate::engine::upstream::ways::check_certificates;
 use crate::policy::coherence::webhook::WebhookSettings;
 use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
@@ -239,13 +238,19 @@ const CLASHES: &[Clash] = &[
     Clash {
         first: "upstream.url",
         second: "listen.address",
-        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.listen?)),
+        clashes: |draft| {
+            let listen = draft.listen?;
+            Some(draft.upstream.as_ref()?.iter().any(|url| leads_to(url, listen)))
+        },
         what: "the upstream would be this proxy itself; write where the API is",
     },
     Clash {
         first: "upstream.url",
         second: "admin.address",
-        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.admin?)),
+        clashes: |draft| {
+            let admin = draft.admin?;
+            Some(draft.upstream.as_ref()?.iter().any(|url| leads_to(url, admin)))
+        },
         what: "the upstream would be this proxy's private listener; write where the API is",
     },
     Clash {
@@ -310,19 +315,19 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
 
 /// Whether an upstream's URL is that of a listener: by its address, or by a name that is always this machine's.
 fn leads_to(upstream: &BaseUrl, listener: SocketAddr) -> bool {
-    let usual = if upstream.scheme == Scheme::HTTPS { 443 } else { 80 };
-    let host = upstream.authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = upstream.host();
     let same_host = match host.parse::<IpAddr>() {
         Ok(ip) => ip == listener.ip() || (listener.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified())),
         Err(_) => {
             host.eq_ignore_ascii_case("localhost") && (listener.ip().is_loopback() || listener.ip().is_unspecified())
         }
     };
-    same_host && listener.port() == upstream.authority.port_u16().unwrap_or(usual)
+    same_host && listener.port() == upstream.port()
 }
 
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
+    let mut urls = given(draft.upstream).into_iter();
     Config {
         server: ServerSettings {
             listen: given(draft.listen),
@@ -334,7 +339,10 @@ fn build(draft: Draft) -> Config {
         },
         admin: AdminSettings { token: draft.token },
         upstream: UpstreamSettings {
-            base: given(draft.upstream),
+            base: given(urls.next()),
+            others: urls.collect(),
+            lookup_interval: given(draft.lookup_interval),
+            connection_max_age: given(draft.connection_max_age),
             connect_timeout: given(draft.connect_timeout),
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),

@@ -12,7 +12,7 @@ use toml::Value;
 
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
+    ADDRESS, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
     LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
     STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
@@ -101,7 +101,7 @@ pub(super) struct Draft {
     pub(super) token: Option<Secret>,
     pub(super) head: Option<u64>,
     pub(super) head_memory: Option<u64>,
-    pub(super) upstream: Option<BaseUrl>,
+    pub(super) upstream: Option<Vec<BaseUrl>>,
     pub(super) forwarded_proto: Option<ProtocolRule>,
     pub(super) host: Option<HostRule>,
     pub(super) connect_timeout: Option<Duration>,
@@ -109,6 +109,8 @@ pub(super) struct Draft {
     pub(super) fetch_timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) pool_idle: Option<Duration>,
+    pub(super) lookup_interval: Option<Duration>,
+    pub(super) connection_max_age: Option<Duration>,
     pub(super) max_in_flight: Option<usize>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) memory: Option<u64>,
@@ -209,8 +211,8 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("limits.head_memory", Is(r#""32MiB""#), SIZE, head_memory,
         "heads that have not ended, beyond 8 KiB each, all together; what finds no room is answered 431"),
 
-    setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
-        "where the API is; a default would send customers' data to a stranger"),
+    setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URLS, upstream,
+        "where the API is; a list: several doors of one installation; no default would be safe"),
     setting!("upstream.forwarded_proto", Is(r#""client""#), PROTOCOL_RULE, forwarded_proto,
         "the protocol that the API is told: what the client used (\"client\"), or always \"http\" or \"https\""),
     setting!("upstream.host", Is(r#""upstream""#), HOST_RULE, host,
@@ -225,6 +227,10 @@ pub(super) static TABLE: &[Setting] = &[
         "bodies passed through: no byte either way for that long ends them; so does a request's below 256 bytes a second"),
     setting!("upstream.pool_idle", Is(r#""10s""#), TIME_LIMIT, pool_idle,
         "how long an unused connection is kept; below the upstream's own keep-alive"),
+    setting!("upstream.lookup_interval", Is(r#""5s""#), TIME_LIMIT, lookup_interval,
+        "how often the upstream's name is looked up again while requests are sent; whoever answers minds the TTL"),
+    setting!("upstream.connection_max_age", Is(r#""5m""#), TIME_LIMIT, connection_max_age,
+        "an older connection carries no further request, so that none holds on to where the upstream was"),
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
         "shared fetches at once; more wait, within their limits"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,

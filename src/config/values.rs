@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::base_url::{base_url_text, read_base_url};
+use super::base_url::{base_urls_text, read_base_urls};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
 use crate::engine::memory::FIRST;
@@ -55,7 +55,7 @@ pub(super) const SWITCH: Form<bool> = Form::open(read_switch, ToString::to_strin
 /// Where to listen.
 pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| quoted(&value.to_string()));
 /// Where the upstream is.
-pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
+pub(super) const BASE_URLS: Form<Vec<BaseUrl>> = Form::open(read_base_urls, |urls| base_urls_text(urls));
 /// The path of a file.
 pub(super) const PATH: Form<PathBuf> =
     Form { read: read_path, show: |value| quoted(&value.display().to_string()), secret: false, path: true };

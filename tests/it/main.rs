@@ -9,6 +9,7 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
+mod addresses;
 mod cable;
 mod check;
 mod contract;

@@ -62,6 +62,10 @@ pub struct Metrics {
     pub upstream_requests: IntCounterVec,
     /// Failures of the upstream, by class.
     pub upstream_errors: IntCounterVec,
+    /// `anteroom_upstream_lookups_total`.
+    pub upstream_lookups: IntCounterVec,
+    /// `anteroom_upstream_addresses`.
+    pub upstream_addresses: IntGaugeVec,
     /// Time from the request to the head, and to the end of the answer.
     pub upstream_duration: HistogramVec,
     /// Requests the upstream is answering.
@@ -203,6 +207,18 @@ impl Metrics {
                 "Times the upstream gave no answer, or not the whole of it, by the class that RFC 9209 section 2.3 gives \
                  such errors. Errors that it answers (5xx) are not among them.",
                 &[("class", ErrorClass::LABELS)],
+            ),
+            upstream_lookups: declare.counters(
+                "anteroom_upstream_lookups_total",
+                "Times the upstream's name was looked up, by result: it was found, it failed, or there was no answer within \
+                 10 s. After the last two the addresses stay as they were.",
+                &[("result", &["found", "failed", "late"])],
+            ),
+            upstream_addresses: declare.gauges(
+                "anteroom_upstream_addresses",
+                "Addresses of the upstream that are used, or left out since they cannot be connected to or are slow; the \
+                 latter are probed.",
+                &[("state", &["used", "left_out"])],
             ),
             upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",

@@ -14,6 +14,7 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
+use super::addresses::{self, Addresses, Resolve};
 use super::connect_failure::ConnectFailure;
 use super::connector::Connector;
 use super::error::UpstreamError;
@@ -59,12 +60,33 @@ impl Upstream {
     /// # Errors
     /// In words, if the certificates cannot be used.
     pub fn new(settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let connector = Connector::new(&settings)?;
-        Ok(Self::over(connector, settings, metrics))
+        Self::resolving(addresses::system(), settings, metrics)
+    }
+
+    /// The same with another resolver.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn resolving(resolve: Resolve, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let connector = Connector::new(&settings, resolve, metrics.clone())?;
+        let addresses = connector.addresses().clone();
+        Ok(Self::build(connector, Some(&addresses), settings, metrics))
     }
 
     /// A client over connections of another kind.
     pub fn over<C>(connector: C, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Self
+    where
+        C: Connect + Clone + std::marker::Send + Sync + 'static,
+    {
+        Self::build(connector, None, settings, metrics)
+    }
+
+    fn build<C>(
+        connector: C,
+        addresses: Option<&Arc<Addresses>>,
+        settings: UpstreamSettings,
+        metrics: Arc<Metrics>,
+    ) -> Self
     where
         C: Connect + Clone + std::marker::Send + Sync + 'static,
     {
@@ -83,7 +105,8 @@ impl Upstream {
         let head_timeout = settings.head_timeout;
         let stack = |switches| {
             let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
-            let send = Send { pooled: pooled.clone(), fresh: fresh.clone(), head_timeout, switches };
+            let (pooled, fresh, addresses) = (pooled.clone(), fresh.clone(), addresses.cloned());
+            let send = Send { pooled, fresh, addresses, head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
         let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
@@ -175,6 +198,8 @@ struct Send<C> {
     pooled: Client<C, Outgoing>,
     /// Every request has a connection of its own.
     fresh: Client<C, Outgoing>,
+    /// Unless connections are of another kind.
+    addresses: Option<Arc<Addresses>>,
     head_timeout: Duration,
     /// Its requests ask for a switch of protocols.
     switches: bool,
@@ -200,7 +225,11 @@ where
         let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
         let client = if fresh { &self.fresh } else { &self.pooled };
         let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
+        let addresses = self.addresses.clone();
         Box::pin(async move {
+            if let Some(addresses) = &addresses {
+                addresses.before_request();
+            }
             let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
             let is_repeatable = is_safe && request.body().is_empty();
             let (mut parts, body) = request.into_parts();
@@ -223,6 +252,9 @@ where
                     return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
                 }
             };
+            if let Some(addresses) = &addresses {
+                addresses.note(&connection);
+            }
             let response = result.map_err(|error| {
                 let error = kind(&error);
                 let may_go_again = error == UpstreamError::Reset
