@@ -10,6 +10,8 @@ pub mod policy {
     pub mod payload;
     pub mod upstream_health;
     pub mod addresses;
+    pub mod breaker;
+    pub mod budget;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.

@@ -343,6 +343,8 @@ fn build(draft: Draft) -> Config {
             others: urls.collect(),
             lookup_interval: given(draft.lookup_interval),
             connection_max_age: given(draft.connection_max_age),
+            requests_per_minute: draft.requests_per_minute,
+            breaker: given(draft.breaker),
             connect_timeout: given(draft.connect_timeout),
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),
@@ -373,6 +375,7 @@ fn build(draft: Draft) -> Config {
         fetch: FetchSettings {
             timeout: given(draft.fetch_timeout),
             max_in_flight: given(draft.max_in_flight),
+            max_queued: given(draft.max_queued),
             max_body: given(draft.max_body),
             memory: given(draft.fetch_memory),
         },

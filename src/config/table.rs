@@ -112,6 +112,9 @@ pub(super) struct Draft {
     pub(super) lookup_interval: Option<Duration>,
     pub(super) connection_max_age: Option<Duration>,
     pub(super) max_in_flight: Option<usize>,
+    pub(super) max_queued: Option<usize>,
+    pub(super) requests_per_minute: Option<usize>,
+    pub(super) breaker: Option<bool>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) memory: Option<u64>,
     pub(super) max_body: Option<u64>,
@@ -177,10 +180,11 @@ macro_rules! setting {
 
 /// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
 /// log's form. A reload does not change them.
-pub(super) const FIXED: [&str; 10] = [
+pub(super) const FIXED: [&str; 11] = [
     "listen.address",
     "admin.address",
     "upstream.max_in_flight",
+    "upstream.max_queued",
     "cache.memory",
     "cache.fetch_memory",
     "cache.max_waiters",
@@ -233,6 +237,12 @@ pub(super) static TABLE: &[Setting] = &[
         "an older connection carries no further request, so that none holds on to where the upstream was"),
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
         "shared fetches at once; more wait, within their limits"),
+    setting!("upstream.max_queued", Is("1024"), COUNT, max_queued,
+        "so many fetches wait for their place at most; more are refused at once"),
+    setting!("upstream.requests_per_minute", Unset("3000"), COUNT, requests_per_minute,
+        "requests to the upstream in any minute, all together; a tenth is kept for writes"),
+    setting!("upstream.breaker", Is("true"), SWITCH, breaker,
+        "whether an upstream that gives nothing but failures is left alone, but for one request a second"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
         "PEM certificates trusted besides the system's; a relative path in this file goes by its folder"),
 

@@ -50,7 +50,7 @@ pub struct Protection {
 impl Protection {
     pub(super) fn new(settings: FetchSettings) -> Self {
         Self {
-            in_flight: Places::new(settings.max_in_flight),
+            in_flight: Places::new(settings.max_in_flight, settings.max_queued),
             refusals: Refusals::default(),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             health: Mutex::default(),

@@ -44,7 +44,7 @@ impl Named {
     }
 
     fn left_out(&self) -> i64 {
-        self.metrics.upstream_addresses.with_label_values(&["left_out"]).get()
+        self.metrics.ways.addresses.with_label_values(&["left_out"]).get()
     }
 }
 

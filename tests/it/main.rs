@@ -10,6 +10,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
 mod addresses;
+mod breaker;
 mod cable;
 mod check;
 mod contract;

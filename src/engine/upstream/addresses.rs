@@ -196,7 +196,7 @@ impl Addresses {
             Err(error) if error.kind() == io::ErrorKind::TimedOut => "late",
             _ => "failed",
         };
-        self.metrics.upstream_lookups.with_label_values(&[label]).inc();
+        self.metrics.ways.lookups.with_label_values(&[label]).inc();
         let gone = {
             let mut state = self.lock();
             let look_up = &mut state.look_ups[url];
@@ -219,7 +219,7 @@ impl Addresses {
         let (used, left_out) = self.lock().addresses.counts();
         for (state, count) in [("used", used), ("left_out", left_out)] {
             let count = i64::try_from(count).unwrap_or(i64::MAX);
-            self.metrics.upstream_addresses.with_label_values(&[state]).set(count);
+            self.metrics.ways.addresses.with_label_values(&[state]).set(count);
         }
     }
 

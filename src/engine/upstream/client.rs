@@ -9,6 +9,7 @@ use hyper::body::Incoming;
 use hyper_util::client::legacy::connect::{Connect, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
@@ -18,7 +19,7 @@ use super::addresses::{self, Addresses, Resolve};
 use super::connect_failure::ConnectFailure;
 use super::connector::Connector;
 use super::error::UpstreamError;
-use super::health::Health;
+use super::health::{Health, Pass};
 use super::outgoing::{Outgoing, Reached};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
@@ -30,15 +31,23 @@ use crate::policy::http::route::switches_to_websocket;
 /// The longest head of an answer, and what one read takes of a body at most.
 const BUFFER: usize = 64 * 1024;
 
+/// Requests that are sent twice though the first may have been seen: at most this share of those that were answered
+/// within the window, and always so many a second.
+const RETRY_SHARE: f32 = 0.5;
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+const RETRIES_PER_SECOND: u32 = 10;
+
 /// An error inside the stack: what it is, and the body if the request may be sent once more.
 struct Failed {
     error: UpstreamError,
     again: Option<Body>,
+    /// A byte of it was sent.
+    may_be_seen: bool,
 }
 
 impl From<UpstreamError> for Failed {
     fn from(error: UpstreamError) -> Self {
-        Self { error, again: None }
+        Self { error, again: None, may_be_seen: false }
     }
 }
 
@@ -103,14 +112,24 @@ impl Upstream {
         let pooled = builder.build(connector.clone());
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
         let head_timeout = settings.head_timeout;
+        let budget = Arc::new(TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE));
         let stack = |switches| {
-            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
+            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false, budget: budget.clone() });
             let (pooled, fresh, addresses) = (pooled.clone(), fresh.clone(), addresses.cloned());
             let send = Send { pooled, fresh, addresses, head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
-        let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
+        let health = Arc::new(Health::new(&settings, metrics.clone()));
         Self { stack: stack(false), switching: stack(true), settings, health, metrics }
+    }
+
+    /// The one that takes another's place: what was sent before is not forgotten.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        if let Some(health) = Arc::into_inner(std::mem::replace(&mut self.health, before.health.clone())) {
+            self.health = Arc::new(health.after(&before.health));
+        }
+        self
     }
 
     /// Where it is.
@@ -131,17 +150,20 @@ impl Upstream {
     /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
     /// error.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
-        self.count(self.stack.clone().oneshot(request)).await
+        let pass = self.health.admit(request.method())?;
+        self.count(pass, self.stack.clone().oneshot(request)).await
     }
 
     /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
     /// the switch cannot be known, so nobody else's request comes near it.
     pub async fn switch(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
-        self.count(self.switching.clone().oneshot(request)).await
+        let pass = self.health.admit(request.method())?;
+        self.count(pass, self.switching.clone().oneshot(request)).await
     }
 
     async fn count(
         &self,
+        pass: Pass,
         answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let began = clock::now();
@@ -154,10 +176,8 @@ impl Upstream {
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
         match &result {
-            // Neither: for a list that is a failure, and told of as such; for anything else it is the application's word.
-            Ok(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {}
-            Ok(_) => self.health.answered(),
-            Err(failed) => self.health.failed(failed.error),
+            Ok(response) => pass.answered(response.status(), response.headers()),
+            Err(failed) => pass.failed(failed.error),
         }
         result.map_err(|failed| failed.error)
     }
@@ -249,7 +269,8 @@ where
                 // hold: the client's for giving no byte, the connection's for taking none.
                 () = late => return Err(UpstreamError::Timeout.into()),
                 () = sending.stranded() => {
-                    return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
+                    let again = Some(sending.take_back());
+                    return Err(Failed { error: UpstreamError::Reset, again, may_be_seen: false });
                 }
             };
             if let Some(addresses) = &addresses {
@@ -257,13 +278,15 @@ where
             }
             let response = result.map_err(|error| {
                 let error = kind(&error);
+                let reached = sending.reached();
                 let may_go_again = error == UpstreamError::Reset
-                    && match sending.reached() {
+                    && match reached {
                         Reached::Nothing => true,
                         Reached::IdleConnection => is_repeatable,
                         Reached::Upstream => false,
                     };
-                Failed { error, again: may_go_again.then(|| sending.take_back()) }
+                let again = may_go_again.then(|| sending.take_back());
+                Failed { error, again, may_be_seen: reached != Reached::Nothing }
             })?;
             if leaves_a_doubt(&response)
                 && let Some(connected) = connection.connection_metadata().as_ref()
@@ -332,13 +355,21 @@ fn kind(error: &legacy::Error) -> UpstreamError {
 #[derive(Clone)]
 struct OnceOnClosedConnection {
     tried: bool,
+    /// For what may have been seen: all requests share it.
+    budget: Arc<TpsBudget>,
 }
 
 impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
     type Future = std::future::Ready<()>;
 
     fn retry(&mut self, request: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
-        let Err(Failed { again, .. }) = result else { return None };
+        let Err(Failed { again, may_be_seen, .. }) = result else {
+            self.budget.deposit();
+            return None;
+        };
+        if again.is_none() || *may_be_seen && !self.budget.withdraw() {
+            return None;
+        }
         *request.body_mut() = again.take()?;
         request.extensions_mut().insert(OnFreshConnection);
         self.tried = true;

@@ -156,7 +156,6 @@ mod tests {
         let tls = |error: TlsError| io::Error::other(io::Error::new(ErrorKind::InvalidData, error));
         let certificate = |why| tls(TlsError::InvalidCertificate(why));
         for (error, stage, class) in [
-            (io::Error::other("no such name"), Stage::Name, ErrorClass::DnsError),
             (io::Error::from_raw_os_error(24), Stage::Name, ErrorClass::ProxyInternalError),
             (io::Error::from_raw_os_error(24), Stage::Address, ErrorClass::ProxyInternalError),
             (kind(ErrorKind::ConnectionRefused), Stage::Address, ErrorClass::ConnectionRefused),

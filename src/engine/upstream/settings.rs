@@ -25,6 +25,10 @@ pub struct UpstreamSettings {
     pub stall_timeout: Duration,
     /// `upstream.pool_idle`: how long an unused connection is kept.
     pub pool_idle: Duration,
+    /// `upstream.requests_per_minute`: all together; none is no limit.
+    pub requests_per_minute: Option<usize>,
+    /// `upstream.breaker`: whether it is left alone while it gives nothing but failures.
+    pub breaker: bool,
     /// `upstream.host`, if it is a name: what the certificate is checked against.
     pub server_name: Option<String>,
     /// `upstream.ca_file`: PEM certificates trusted besides the system's.
