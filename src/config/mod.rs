@@ -345,6 +345,8 @@ fn build(draft: Draft) -> Config {
             connection_max_age: given(draft.connection_max_age),
             requests_per_minute: draft.requests_per_minute,
             breaker: given(draft.breaker),
+            // The connections of HTTP/2 are shared, and each request names its authority: one for all.
+            http2: given(draft.http2) && draft.host == Some(HostRule::Upstream),
             connect_timeout: given(draft.connect_timeout),
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),

@@ -12,7 +12,7 @@ use toml::Value;
 
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
+    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
     LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
     STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
@@ -115,6 +115,7 @@ pub(super) struct Draft {
     pub(super) max_queued: Option<usize>,
     pub(super) requests_per_minute: Option<usize>,
     pub(super) breaker: Option<bool>,
+    pub(super) http2: Option<bool>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) memory: Option<u64>,
     pub(super) max_body: Option<u64>,
@@ -243,6 +244,8 @@ pub(super) static TABLE: &[Setting] = &[
         "requests to the upstream in any minute, all together; a tenth is kept for writes"),
     setting!("upstream.breaker", Is("true"), SWITCH, breaker,
         "whether an upstream that gives nothing but failures is left alone, but for one request a second"),
+    setting!("upstream.http2", Is(r#""auto""#), AUTO, http2,
+        "HTTP/2 for shared fetches if an https upstream offers it (\"auto\"), or \"off\"; not with another upstream.host"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
         "PEM certificates trusted besides the system's; a relative path in this file goes by its folder"),
 

@@ -52,6 +52,8 @@ pub(super) const COUNT: Form<usize> = Form::open(read_count, ToString::to_string
 pub(super) const SHARE: Form<f64> = Form::open(read_share, |value| Value::Float(*value).to_string());
 /// Yes or no.
 pub(super) const SWITCH: Form<bool> = Form::open(read_switch, ToString::to_string);
+/// What is on where it can be.
+pub(super) const AUTO: Form<bool> = Form::open(|value| read_word(value, &AUTO_WORDS), |value| word(value, &AUTO_WORDS));
 /// Where to listen.
 pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| quoted(&value.to_string()));
 /// Where the upstream is.
@@ -122,6 +124,7 @@ pub(super) const SECRETS: Form<Vec<Secret>> = Form {
 /// A path on the public listener.
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
 
+static AUTO_WORDS: [(&str, bool); 2] = [("auto", true), ("off", false)];
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];

@@ -44,4 +44,5 @@ mod streaming;
 mod support;
 mod trouble;
 mod tunnels;
+mod upstream_http2;
 mod webhooks;

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connect, capture_connection};
+use hyper_util::client::legacy::connect::{Connect, Connected, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::retry::budget::{Budget, TpsBudget};
@@ -30,6 +31,15 @@ use crate::policy::http::route::switches_to_websocket;
 
 /// The longest head of an answer, and what one read takes of a body at most.
 const BUFFER: usize = 64 * 1024;
+
+/// What one answer over HTTP/2 may have on its way.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What all answers of one connection may: of the fetches at once, none stands in another's way.
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// [`BUFFER`], for HTTP/2.
+const LONGEST_HEAD: u32 = 64 * 1024;
+/// How often a connection of HTTP/2 with requests on it is asked whether it lives, and how soon it must say so.
+const PING_EVERY: Duration = Duration::from_secs(5);
 
 /// Requests that are sent twice though the first may have been seen: at most this share of those that were answered
 /// within the window, and always so many a second.
@@ -79,7 +89,8 @@ impl Upstream {
     pub fn resolving(resolve: Resolve, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
         let connector = Connector::new(&settings, resolve, metrics.clone())?;
         let addresses = connector.addresses().clone();
-        Ok(Self::build(connector, Some(&addresses), settings, metrics))
+        let sharing = (settings.http2 && settings.base.scheme == Scheme::HTTPS).then(|| connector.with_http2());
+        Ok(Self::build(connector, sharing, Some(&addresses), settings, metrics))
     }
 
     /// A client over connections of another kind.
@@ -87,11 +98,12 @@ impl Upstream {
     where
         C: Connect + Clone + std::marker::Send + Sync + 'static,
     {
-        Self::build(connector, None, settings, metrics)
+        Self::build(connector, None, None, settings, metrics)
     }
 
     fn build<C>(
         connector: C,
+        sharing: Option<C>,
         addresses: Option<&Arc<Addresses>>,
         settings: UpstreamSettings,
         metrics: Arc<Metrics>,
@@ -110,13 +122,24 @@ impl Upstream {
             // A request that no connection has taken up yet goes to the next one.
             .retry_canceled_requests(true);
         let pooled = builder.build(connector.clone());
+        let shared = sharing.map(|connector| {
+            let mut builder = builder.clone();
+            // However many answers stand still, the others go on; and a connection that died is noticed.
+            builder
+                .http2_initial_stream_window_size(STREAM_WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                .http2_max_header_list_size(LONGEST_HEAD)
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_EVERY);
+            builder.build(connector)
+        });
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
         let head_timeout = settings.head_timeout;
         let budget = Arc::new(TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE));
         let stack = |switches| {
             let retry = RetryLayer::new(OnceOnClosedConnection { tried: false, budget: budget.clone() });
-            let (pooled, fresh, addresses) = (pooled.clone(), fresh.clone(), addresses.cloned());
-            let send = Send { pooled, fresh, addresses, head_timeout, switches };
+            let (pooled, shared, fresh) = (pooled.clone(), shared.clone(), fresh.clone());
+            let send = Send { pooled, shared, fresh, addresses: addresses.cloned(), head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
         let health = Arc::new(Health::new(&settings, metrics.clone()));
@@ -216,6 +239,8 @@ impl Guard for Exchange {
 #[derive(Clone)]
 struct Send<C> {
     pooled: Client<C, Outgoing>,
+    /// Over HTTP/2 where the upstream offers it: for shared fetches, which no reader can make stand still.
+    shared: Option<Client<C, Outgoing>>,
     /// Every request has a connection of its own.
     fresh: Client<C, Outgoing>,
     /// Unless connections are of another kind.
@@ -224,6 +249,10 @@ struct Send<C> {
     /// Its requests ask for a switch of protocols.
     switches: bool,
 }
+
+/// Marks a request that is the proxy's own: it may go over a connection with others, and its answer is read at once.
+#[derive(Clone)]
+pub struct MayShareConnection;
 
 /// Marks a request that met a closed connection and must not meet another one.
 #[derive(Clone)]
@@ -243,7 +272,12 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
-        let client = if fresh { &self.fresh } else { &self.pooled };
+        let may_share = request.extensions_mut().remove::<MayShareConnection>().is_some() && request.body().is_empty();
+        let client = match &self.shared {
+            _ if fresh => &self.fresh,
+            Some(shared) if may_share => shared,
+            _ => &self.pooled,
+        };
         let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
         let addresses = self.addresses.clone();
         Box::pin(async move {
@@ -267,7 +301,13 @@ where
                 result = &mut response => result,
                 // The limit on the head counts from the last byte of the request. Until then the limits on stalls
                 // hold: the client's for giving no byte, the connection's for taking none.
-                () = late => return Err(UpstreamError::Timeout.into()),
+                () = late => {
+                    // Others are not to wait for what may be dead.
+                    if let Some(connected) = connection.connection_metadata().as_ref() {
+                        connected.poison();
+                    }
+                    return Err(UpstreamError::Timeout.into());
+                }
                 () = sending.stranded() => {
                     let again = Some(sending.take_back());
                     return Err(Failed { error: UpstreamError::Reset, again, may_be_seen: false });
@@ -279,11 +319,13 @@ where
             let response = result.map_err(|error| {
                 let error = kind(&error);
                 let reached = sending.reached();
+                let is_http2 = connection.connection_metadata().as_ref().is_some_and(Connected::is_negotiated_h2);
                 let may_go_again = error == UpstreamError::Reset
                     && match reached {
                         Reached::Nothing => true,
                         Reached::IdleConnection => is_repeatable,
-                        Reached::Upstream => false,
+                        // What becomes of a shared connection says nothing of one request on it.
+                        Reached::Upstream => is_http2 && is_repeatable,
                     };
                 let again = may_go_again.then(|| sending.take_back());
                 Failed { error, again, may_be_seen: reached != Reached::Nothing }

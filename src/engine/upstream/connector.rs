@@ -28,17 +28,26 @@ use crate::policy::addresses::Target;
 
 /// Makes connections to the upstream.
 #[derive(Clone)]
-pub struct Connector(Arc<Ways>);
+pub struct Connector {
+    ways: Arc<Ways>,
+    /// Whether HTTP/2 is offered.
+    http2: bool,
+}
 
 impl Connector {
     /// Reads the certificates to be trusted.
     pub fn new(settings: &UpstreamSettings, resolve: Resolve, metrics: Arc<Metrics>) -> Result<Self, String> {
-        Ok(Self(Arc::new(Ways::new(settings, resolve, metrics)?)))
+        Ok(Self { ways: Arc::new(Ways::new(settings, resolve, metrics)?), http2: false })
+    }
+
+    /// The same ways, with HTTP/2 offered where there is TLS.
+    pub(super) fn with_http2(&self) -> Self {
+        Self { ways: self.ways.clone(), http2: true }
     }
 
     /// Where it leads.
     pub(super) fn addresses(&self) -> &Arc<Addresses> {
-        &self.0.addresses
+        &self.ways.addresses
     }
 }
 
@@ -55,10 +64,10 @@ impl Service<Uri> for Connector {
     fn call(&mut self, _: Uri) -> Self::Future {
         let this = self.clone();
         Box::pin(async move {
-            let (stream, target) = race(&this.0).await?;
+            let (stream, target) = race(&this.ways, this.http2).await?;
             let mut timed = TimeoutStream::new(stream);
             // Reading has its limits elsewhere: an idle connection is silent by right.
-            timed.set_write_timeout(Some(this.0.stall_timeout));
+            timed.set_write_timeout(Some(this.ways.stall_timeout));
             Ok(TokioIo::new(Connected::new(timed, target)))
         })
     }
@@ -185,7 +194,13 @@ impl Drop for Connected {
 
 impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
-        connect::Connected::new().extra(self.traffic.clone()).extra(self.opened.clone())
+        let connected = connect::Connected::new().extra(self.opened.clone());
+        let is_http2 = match self.io.as_ref().get_ref().get_ref() {
+            Wire::Left(_) => false,
+            Wire::Right(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        // What passes over a connection that several requests share belongs to none of them.
+        if is_http2 { connected.negotiated_h2() } else { connected.extra(self.traffic.clone()) }
     }
 }
 

@@ -32,6 +32,8 @@ type Ended = (Target, Result<Wire, (Stage, ConnectFailure)>);
 
 struct Race<'w> {
     ways: &'w Arc<Ways>,
+    /// Whether HTTP/2 is offered.
+    http2: bool,
     /// All that were begun end with this.
     attempts: JoinSet<Ended>,
     under_way: Vec<Attempt>,
@@ -40,7 +42,7 @@ struct Race<'w> {
 }
 
 /// A connection, and where it leads.
-pub(super) async fn race(ways: &Arc<Ways>) -> Result<(Wire, Target), ConnectFailure> {
+pub(super) async fn race(ways: &Arc<Ways>, http2: bool) -> Result<(Wire, Target), ConnectFailure> {
     let deadline = clock::now() + ways.connect_timeout;
     let order = match timeout_at(deadline.into(), ways.addresses.order()).await {
         Ok(Ok(order)) => order,
@@ -50,7 +52,7 @@ pub(super) async fn race(ways: &Arc<Ways>) -> Result<(Wire, Target), ConnectFail
     if let Some(target) = order.probe {
         tokio::spawn(probe(ways.clone(), target));
     }
-    let mut race = Race { ways, attempts: JoinSet::new(), under_way: Vec::new(), failure: None };
+    let mut race = Race { ways, http2, attempts: JoinSet::new(), under_way: Vec::new(), failure: None };
     let count = order.targets.len();
     let mut waiting = order.targets.into_iter();
     loop {
@@ -88,9 +90,9 @@ pub(super) async fn race(ways: &Arc<Ways>) -> Result<(Wire, Target), ConnectFail
 
 impl Race<'_> {
     fn begin(&mut self, target: Target) {
-        let (ways, is_connected) = (self.ways.clone(), Arc::new(AtomicBool::new(false)));
+        let (ways, http2, is_connected) = (self.ways.clone(), self.http2, Arc::new(AtomicBool::new(false)));
         self.under_way.push(Attempt { target, began: clock::now(), is_connected: is_connected.clone() });
-        self.attempts.spawn(async move { (target, ways.open(target, &is_connected).await) });
+        self.attempts.spawn(async move { (target, ways.open(target, http2, &is_connected).await) });
     }
 
     /// What follows from an attempt's end; the connection, if it is one.
@@ -134,7 +136,7 @@ impl Race<'_> {
 /// Tries an address that is left out, behind. It must be as fast as the others need not wait for.
 async fn probe(ways: Arc<Ways>, target: Target) {
     let is_connected = AtomicBool::new(false);
-    let mut opening = std::pin::pin!(ways.open(target, &is_connected));
+    let mut opening = std::pin::pin!(ways.open(target, false, &is_connected));
     let opened = match timeout(STAGGER, &mut opening).await {
         Ok(opened) => opened.is_ok(),
         Err(_) if !is_connected.load(Ordering::Acquire) => false,

@@ -29,6 +29,8 @@ pub struct UpstreamSettings {
     pub requests_per_minute: Option<usize>,
     /// `upstream.breaker`: whether it is left alone while it gives nothing but failures.
     pub breaker: bool,
+    /// `upstream.http2`, if the upstream is told its own host: whether shared fetches take HTTP/2 where it is offered.
+    pub http2: bool,
     /// `upstream.host`, if it is a name: what the certificate is checked against.
     pub server_name: Option<String>,
     /// `upstream.ca_file`: PEM certificates trusted besides the system's.

@@ -25,8 +25,11 @@ use crate::policy::addresses::Target;
 pub(super) struct Ways {
     /// Where they lead.
     pub(super) addresses: Arc<Addresses>,
-    /// By URL, for those with https: what TLS needs, and what the certificate must be for.
-    tls: Vec<Option<(TlsConnector, ServerName<'static>)>>,
+    /// By URL, for those with https: what the certificate must be for.
+    names: Vec<Option<ServerName<'static>>>,
+    tls: TlsConnector,
+    /// The same, with HTTP/2 offered.
+    tls_with_http2: TlsConnector,
     /// How long connecting may take in all.
     pub(super) connect_timeout: Duration,
     /// How long the upstream may take no byte.
@@ -45,7 +48,9 @@ impl Ways {
             .map_err(|error| format!("TLS: {error}"))?
             .with_root_certificates(roots(settings)?)
             .with_no_client_auth();
-        let tls = TlsConnector::from(Arc::new(tls));
+        let mut tls_with_http2 = tls.clone();
+        tls_with_http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let [tls, tls_with_http2] = [tls, tls_with_http2].map(|tls| TlsConnector::from(Arc::new(tls)));
         let of_url = |url: &BaseUrl| {
             if url.scheme != Scheme::HTTPS {
                 return Ok(None);
@@ -55,24 +60,28 @@ impl Ways {
                 None => (url.host(), "upstream.url"),
             };
             let name = ServerName::try_from(name.to_owned()).map_err(|error| format!("{setting}: {error}"))?;
-            Ok(Some((tls.clone(), name)))
+            Ok(Some(name))
         };
-        let tls = settings.urls().map(of_url).collect::<Result<_, String>>()?;
+        let names = settings.urls().map(of_url).collect::<Result<_, String>>()?;
         let addresses = Arc::new(Addresses::new(settings, resolve, metrics));
         let UpstreamSettings { connect_timeout, stall_timeout, .. } = *settings;
-        Ok(Self { addresses, tls, connect_timeout, stall_timeout })
+        Ok(Self { addresses, names, tls, tls_with_http2, connect_timeout, stall_timeout })
     }
 
-    /// Connects to one address; says when only TLS is missing.
-    pub(super) async fn open(&self, target: Target, is_connected: &AtomicBool) -> Result<Wire, (Stage, ConnectFailure)> {
+    /// Connects to one address, with HTTP/2 offered or not; says when only TLS is missing.
+    pub(super) async fn open(
+        &self,
+        target: Target,
+        http2: bool,
+        is_connected: &AtomicBool,
+    ) -> Result<Wire, (Stage, ConnectFailure)> {
         let failed = |stage| move |error: io::Error| (stage, ConnectFailure::of(&error, stage));
         let tcp = TcpStream::connect(target.address).await.map_err(failed(Stage::Address))?;
         tcp.set_nodelay(true).map_err(failed(Stage::Address))?;
         is_connected.store(true, Ordering::Release);
-        match self.tls.get(target.url).cloned().flatten() {
-            None => Ok(Wire::Left(tcp)),
-            Some((tls, name)) => Ok(Wire::Right(tls.connect(name, tcp).await.map_err(failed(Stage::Tls))?)),
-        }
+        let Some(name) = self.names.get(target.url).cloned().flatten() else { return Ok(Wire::Left(tcp)) };
+        let tls = if http2 { &self.tls_with_http2 } else { &self.tls };
+        Ok(Wire::Right(tls.connect(name, tcp).await.map_err(failed(Stage::Tls))?))
     }
 }
 
