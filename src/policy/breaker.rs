@@ -11,9 +11,6 @@ const FAILING_FOR: Duration = Duration::from_secs(5);
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 /// The longest that `Retry-After` is heeded for all: nobody else asks meanwhile, so a wrong one would cost much.
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// A probe of which nothing was heard for so long is given up, and another one is let through.
-const PROBE_LOST: Duration = Duration::from_secs(60);
-
 /// The breaker. Every method takes the time.
 #[derive(Debug, Default)]
 pub struct Breaker {
@@ -25,26 +22,16 @@ pub struct Breaker {
     open: Option<Instant>,
 }
 
-/// Whether a request may go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// As usual.
-    Go,
-    /// To see whether the upstream works again.
-    Probe,
-    /// Not now, but perhaps after this.
-    Refused(Duration),
-}
-
 impl Breaker {
-    /// Whether a request may be sent.
-    pub fn ask(&mut self, now: Instant) -> Verdict {
-        let Some(next) = self.open else { return Verdict::Go };
+    /// Whether a request may be sent; else after how long one may. While it is open that is one now and then; what became
+    /// of the last one is not waited for, since it may be a long upload.
+    pub fn ask(&mut self, now: Instant) -> Result<(), Duration> {
+        let Some(next) = self.open else { return Ok(()) };
         if next > now {
-            return Verdict::Refused(next.saturating_duration_since(now));
+            return Err(next.saturating_duration_since(now));
         }
-        self.open = Some(now + PROBE_LOST);
-        Verdict::Probe
+        self.open = Some(now + PROBE_EVERY);
+        Ok(())
     }
 
     /// Whether it would refuse one now.
@@ -73,13 +60,6 @@ impl Breaker {
         }
         false
     }
-
-    /// A probe ended without a verdict: its client left. The next may go at once.
-    pub fn probe_lost(&mut self, now: Instant) {
-        if let Some(next) = &mut self.open {
-            *next = now;
-        }
-    }
 }
 
 #[cfg(test)]
@@ -106,13 +86,13 @@ mod tests {
     fn it_opens_when_nothing_but_failures_has_come_for_a_while() {
         let at = times();
         let mut breaker = open(&at);
-        assert_eq!(breaker.ask(at(5_000)), Verdict::Refused(Duration::from_secs(1)));
-        assert_eq!(breaker.ask(at(5_999)), Verdict::Refused(Duration::from_millis(1)));
+        assert_eq!(breaker.ask(at(5_000)), Err(Duration::from_secs(1)));
+        assert_eq!(breaker.ask(at(5_999)), Err(Duration::from_millis(1)));
         // Many within a moment, or few for long, are no reason.
         let (mut burst, mut few) = (Breaker::default(), Breaker::default());
         assert!((0..1000).all(|_| !burst.failed(at(0), None)));
         assert!((0..9).all(|minute| !few.failed(at(minute * 60_000), None)));
-        assert_eq!((burst.ask(at(0)), few.ask(at(9 * 60_000))), (Verdict::Go, Verdict::Go));
+        assert_eq!((burst.ask(at(0)), few.ask(at(9 * 60_000))), (Ok(()), Ok(())));
     }
 
     #[test]
@@ -124,19 +104,20 @@ mod tests {
                 assert!(!breaker.succeeded());
             }
         }
-        assert_eq!(breaker.ask(at(100_000)), Verdict::Go);
+        assert_eq!(breaker.ask(at(100_000)), Ok(()));
     }
 
     #[test]
-    fn one_probe_at_a_time_and_its_success_closes() {
+    fn one_probe_a_second_and_its_success_closes() {
         let at = times();
         let mut breaker = open(&at);
-        assert_eq!(breaker.ask(at(6_000)), Verdict::Probe);
-        assert!(matches!(breaker.ask(at(6_000)), Verdict::Refused(_)) && breaker.refuses(at(7_500)));
+        assert_eq!(breaker.ask(at(6_000)), Ok(()));
+        assert!(breaker.ask(at(6_000)).is_err() && breaker.refuses(at(6_999)));
+        assert_eq!(breaker.ask(at(7_000)), Ok(()), "nothing was heard of the first");
         assert!(!breaker.failed(at(8_000), None), "it was open before");
-        assert_eq!(breaker.ask(at(9_000)), Verdict::Probe);
+        assert_eq!(breaker.ask(at(9_000)), Ok(()));
         assert!(breaker.succeeded() && !breaker.succeeded());
-        assert_eq!(breaker.ask(at(9_000)), Verdict::Go);
+        assert_eq!(breaker.ask(at(9_000)), Ok(()));
     }
 
     #[test]
@@ -144,7 +125,7 @@ mod tests {
         let at = times();
         let mut breaker = open(&at);
         assert!(breaker.succeeded());
-        assert_eq!(breaker.ask(at(5_001)), Verdict::Go);
+        assert_eq!(breaker.ask(at(5_001)), Ok(()));
         assert!(!breaker.failed(at(5_002), None), "what was before is forgotten");
     }
 
@@ -154,18 +135,8 @@ mod tests {
         for (told, pause) in [(20, 20), (3600, 30), (0, 1)] {
             let mut breaker = open(&at);
             breaker.failed(at(6_000), Some(Duration::from_secs(told)));
-            assert_eq!(breaker.ask(at(6_000)), Verdict::Refused(Duration::from_secs(pause)));
-            assert_eq!(breaker.ask(at(6_000 + pause * 1000)), Verdict::Probe);
+            assert_eq!(breaker.ask(at(6_000)), Err(Duration::from_secs(pause)));
+            assert_eq!(breaker.ask(at(6_000 + pause * 1000)), Ok(()));
         }
-    }
-
-    #[test]
-    fn a_lost_probe_makes_room_for_another() {
-        let at = times();
-        let mut breaker = open(&at);
-        assert_eq!(breaker.ask(at(6_000)), Verdict::Probe);
-        breaker.probe_lost(at(6_500));
-        assert_eq!(breaker.ask(at(6_500)), Verdict::Probe);
-        assert_eq!(breaker.ask(at(66_500)), Verdict::Probe, "nothing was heard of it");
     }
 }

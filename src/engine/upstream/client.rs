@@ -20,7 +20,7 @@ use super::addresses::{self, Addresses, Resolve};
 use super::connect_failure::ConnectFailure;
 use super::connector::Connector;
 use super::error::UpstreamError;
-use super::health::{Health, Pass};
+use super::health::Health;
 use super::outgoing::{Outgoing, Reached};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
@@ -173,20 +173,19 @@ impl Upstream {
     /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
     /// error.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
-        let pass = self.health.admit(request.method())?;
-        self.count(pass, self.stack.clone().oneshot(request)).await
+        self.health.admit(request.method())?;
+        self.count(self.stack.clone().oneshot(request)).await
     }
 
     /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
     /// the switch cannot be known, so nobody else's request comes near it.
     pub async fn switch(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
-        let pass = self.health.admit(request.method())?;
-        self.count(pass, self.switching.clone().oneshot(request)).await
+        self.health.admit(request.method())?;
+        self.count(self.switching.clone().oneshot(request)).await
     }
 
     async fn count(
         &self,
-        pass: Pass,
         answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
     ) -> Result<Response<Incoming>, UpstreamError> {
         let began = clock::now();
@@ -199,8 +198,8 @@ impl Upstream {
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
         match &result {
-            Ok(response) => pass.answered(response.status(), response.headers()),
-            Err(failed) => pass.failed(failed.error),
+            Ok(response) => self.health.answered(response.status(), response.headers()),
+            Err(failed) => self.health.failed(failed.error),
         }
         result.map_err(|failed| failed.error)
     }

@@ -10,7 +10,7 @@ use super::error::{Spared, UpstreamError, Why};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::clock;
 use crate::engine::metrics::{ErrorClass, Metrics};
-use crate::policy::breaker::{Breaker, Verdict};
+use crate::policy::breaker::Breaker;
 use crate::policy::budget::Budget;
 use crate::policy::http::attempts::retry_after;
 use crate::policy::upstream_health::UpstreamHealth;
@@ -26,13 +26,6 @@ pub struct Health {
     requests_per_minute: Option<usize>,
     base: BaseUrl,
     metrics: Arc<Metrics>,
-}
-
-/// A request that may be sent.
-pub(super) struct Pass {
-    health: Arc<Health>,
-    /// The only one that may, until it is known what came of it.
-    is_probe: bool,
 }
 
 impl Health {
@@ -55,21 +48,17 @@ impl Health {
     }
 
     /// Whether a request may be sent now; it is counted.
-    pub(super) fn admit(self: &Arc<Self>, method: &Method) -> Result<Pass, UpstreamError> {
+    pub(super) fn admit(&self, method: &Method) -> Result<(), UpstreamError> {
         let now = clock::now();
-        let verdict = self.breaker().map_or(Verdict::Go, |mut breaker| breaker.ask(now));
-        if let Verdict::Refused(after) = verdict {
-            return Err(self.spares(Why::Failing, after));
-        }
-        let pass = Pass { health: self.clone(), is_probe: verdict == Verdict::Probe };
-        let Some(limit) = self.requests_per_minute else { return Ok(pass) };
+        let asked = self.breaker().map_or(Ok(()), |mut breaker| breaker.ask(now));
+        asked.map_err(|after| self.spares(Why::Failing, after))?;
+        let Some(limit) = self.requests_per_minute else { return Ok(()) };
         let is_write = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let mut budget = lock(&self.budget);
         let taken = budget.take(now, limit, is_write);
         self.metrics.ways.budget_left.set(i64::try_from(budget.left(limit, true)).unwrap_or(i64::MAX));
         drop(budget);
-        taken.map_err(|after| self.spares(Why::Budget, after))?;
-        Ok(pass)
+        taken.map_err(|after| self.spares(Why::Budget, after))
     }
 
     /// Whether it is left alone since it fails.
@@ -109,8 +98,20 @@ impl Health {
         }
     }
 
-    /// It answered.
-    fn answered(&self) {
+    /// The head of an answer has come.
+    pub(super) fn answered(&self, status: StatusCode, headers: &HeaderMap) {
+        if is_unavailable(status) {
+            let since_1970 = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
+            self.count_failure(retry_after(headers, since_1970));
+        } else if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
+            self.works();
+        }
+        // Of the rest a shared fetch tells; for anything else it is the application's word, which whoever likes may
+        // provoke: no reason to leave the upstream alone, and no recovery.
+    }
+
+    /// It answered as it should.
+    fn works(&self) {
         if self.breaker().is_some_and(|mut breaker| breaker.succeeded()) {
             self.metrics.ways.breaker_open.set(0);
             tracing::info!("the upstream {} works again: it is asked as usual", self.base.authority);
@@ -139,46 +140,6 @@ impl Health {
 
     fn breaker(&self) -> Option<MutexGuard<'_, Breaker>> {
         self.breaker.as_ref().map(lock)
-    }
-}
-
-impl Pass {
-    /// The head of an answer has come.
-    pub(super) fn answered(mut self, status: StatusCode, headers: &HeaderMap) {
-        let is_probe = std::mem::take(&mut self.is_probe);
-        if is_unavailable(status) {
-            let since_1970 = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-            self.health.count_failure(retry_after(headers, since_1970));
-        } else if !status.is_server_error() && status != StatusCode::TOO_MANY_REQUESTS {
-            self.health.answered();
-        } else if is_probe && status.is_server_error() {
-            // For a list that is a failure, and told of as such; for anything else it is the application's word, which
-            // whoever likes may provoke: alone it is no reason to leave the upstream alone, but no recovery either.
-            self.health.count_failure(None);
-        } else {
-            self.is_probe = is_probe;
-        }
-    }
-
-    /// There was none.
-    pub(super) fn failed(mut self, error: UpstreamError) {
-        self.health.failed(error);
-        match error {
-            UpstreamError::ClientBroke | UpstreamError::ClientStalled => {}
-            UpstreamError::Connect(_) | UpstreamError::Timeout | UpstreamError::Reset => self.is_probe = false,
-            _ if std::mem::take(&mut self.is_probe) => self.health.count_failure(None),
-            _ => {}
-        }
-    }
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        if self.is_probe
-            && let Some(mut breaker) = self.health.breaker()
-        {
-            breaker.probe_lost(clock::now());
-        }
     }
 }
 
