@@ -180,7 +180,8 @@ async fn a_name_that_moves_is_followed_though_somebody_asks_all_the_time() {
         jump(Duration::from_millis(500)).await;
         assert_eq!(proxy.get().await.status, StatusCode::OK);
         asked += 1;
-        assert!(asked < 1000, "it is not followed");
+        // Long before the connection would be too old.
+        assert!(asked < 200, "it is not followed");
     }
     assert_eq!(old.connections(), 1);
 }
