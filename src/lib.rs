@@ -9,6 +9,9 @@ pub mod policy {
     pub mod secret;
     pub mod payload;
     pub mod upstream_health;
+    pub mod addresses;
+    pub mod breaker;
+    pub mod budget;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
@@ -65,6 +68,10 @@ pub mod engine {
         pub mod connect_failure;
         pub mod error;
         pub mod health;
+        mod connections;
+        pub mod addresses;
+        pub mod ways;
+        mod race;
         pub mod connector;
         mod outgoing;
         pub mod client;

@@ -21,13 +21,42 @@ const NO_PREFIX: [&[&str]; 9] = [
     &["cable"],
 ];
 
+/// As they are read again: one by itself, several as a list.
+pub(super) fn base_urls_text(urls: &[BaseUrl]) -> String {
+    match urls {
+        [url] => Value::from(base_url_text(url)).to_string(),
+        urls => Value::from(urls.iter().map(base_url_text).collect::<Vec<_>>()).to_string(),
+    }
+}
+
+/// One URL, or a list of them that differ in host and port alone: they are doors of one installation.
+pub(super) fn read_base_urls(value: &Value) -> Result<Vec<BaseUrl>, String> {
+    let Some(list) = value.as_array() else { return Ok(vec![read_base_url(value)?]) };
+    let (mut urls, mut problems) = (Vec::<BaseUrl>::new(), Vec::new());
+    for value in list {
+        match read_base_url(value) {
+            Err(problem) => problems.push(problem),
+            Ok(url) if urls.contains(&url) => problems.push(format!("{} is there twice", shown(value))),
+            Ok(url) => urls.push(url),
+        }
+    }
+    match urls.split_first() {
+        None if problems.is_empty() => problems.push(format!("[] is no URL; {EXAMPLE}")),
+        Some((first, rest)) if rest.iter().any(|url| url.scheme != first.scheme || url.prefix != first.prefix) => {
+            problems.push("all URLs must have the same scheme and path: they are doors of one installation".to_owned());
+        }
+        _ => {}
+    }
+    if problems.is_empty() { Ok(urls) } else { Err(problems.join("; and ")) }
+}
+
 /// As it is read again.
-pub(super) fn base_url_text(url: &BaseUrl) -> String {
+fn base_url_text(url: &BaseUrl) -> String {
     format!("{}://{}{}", url.scheme, url.authority, url.prefix)
 }
 
 /// The value is part of a message only where it cannot hold a password, a token or a contact's identifier.
-pub(super) fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
+fn read_base_url(value: &Value) -> Result<BaseUrl, String> {
     let text = value.as_str().ok_or_else(|| format!("{} is not a URL; {EXAMPLE}", shown(value)))?;
     let mut problems = Vec::new();
     for (mark, name) in [('@', "a user name"), ('?', "a query"), ('#', "a fragment")] {

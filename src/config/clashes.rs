@@ -2,8 +2,6 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use http::uri::Scheme;
-
 use super::listen::{ListenAddress, overlap};
 use super::table::Draft;
 use crate::engine::upstream::settings::BaseUrl;
@@ -33,16 +31,19 @@ pub(super) const CLASHES: &[Clash] = &[
         first: "upstream.url",
         second: "listen.address",
         clashes: |draft| {
-            let upstream = draft.upstream.as_ref()?;
+            let urls = draft.upstream.as_ref()?;
             let mut ports = draft.listen.as_ref()?.iter().filter_map(ListenAddress::port);
-            Some(ports.any(|port| leads_to(upstream, port)))
+            Some(ports.any(|port| urls.iter().any(|url| leads_to(url, port))))
         },
         what: "the upstream would be this proxy itself; write where the API is",
     },
     Clash {
         first: "upstream.url",
         second: "admin.address",
-        clashes: |draft| Some(leads_to(draft.upstream.as_ref()?, draft.admin?)),
+        clashes: |draft| {
+            let admin = draft.admin?;
+            Some(draft.upstream.as_ref()?.iter().any(|url| leads_to(url, admin)))
+        },
         what: "the upstream would be this proxy's private listener; write where the API is",
     },
     Clash {
@@ -100,13 +101,12 @@ pub(super) const CLASHES: &[Clash] = &[
 
 /// Whether an upstream's URL is that of a listener: by its address, or by a name that is always this machine's.
 fn leads_to(upstream: &BaseUrl, listener: SocketAddr) -> bool {
-    let usual = if upstream.scheme == Scheme::HTTPS { 443 } else { 80 };
-    let host = upstream.authority.host().trim_start_matches('[').trim_end_matches(']');
+    let host = upstream.host();
     let same_host = match host.parse::<IpAddr>() {
         Ok(ip) => ip == listener.ip() || (listener.ip().is_unspecified() && (ip.is_loopback() || ip.is_unspecified())),
         Err(_) => {
             host.eq_ignore_ascii_case("localhost") && (listener.ip().is_loopback() || listener.ip().is_unspecified())
         }
     };
-    same_host && listener.port() == upstream.authority.port_u16().unwrap_or(usual)
+    same_host && listener.port() == upstream.port()
 }

@@ -30,8 +30,8 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
-use crate::engine::upstream::connector::check_certificates;
 use crate::engine::upstream::settings::UpstreamSettings;
+use crate::engine::upstream::ways::check_certificates;
 use crate::policy::coherence::webhook::WebhookSettings;
 use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
@@ -225,6 +225,7 @@ fn give_way(reading: &mut Reading) {
 
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
+    let mut urls = given(draft.upstream).into_iter();
     Config {
         server: ServerSettings {
             listen: given(draft.listen),
@@ -240,7 +241,14 @@ fn build(draft: Draft) -> Config {
         },
         admin: AdminSettings { token: draft.token },
         upstream: UpstreamSettings {
-            base: given(draft.upstream),
+            base: given(urls.next()),
+            others: urls.collect(),
+            lookup_interval: given(draft.lookup_interval),
+            connection_max_age: given(draft.connection_max_age),
+            requests_per_minute: draft.requests_per_minute,
+            breaker: given(draft.breaker),
+            // The connections of HTTP/2 are shared, and each request names its authority: one for all.
+            http2: given(draft.http2) && draft.host == Some(HostRule::Upstream),
             connect_timeout: given(draft.connect_timeout),
             head_timeout: given(draft.head_timeout),
             stall_timeout: given(draft.stall_timeout),
@@ -271,6 +279,7 @@ fn build(draft: Draft) -> Config {
         fetch: FetchSettings {
             timeout: given(draft.fetch_timeout),
             max_in_flight: given(draft.max_in_flight),
+            max_queued: given(draft.max_queued),
             max_body: given(draft.max_body),
             memory: given(draft.fetch_memory),
         },

@@ -45,6 +45,8 @@ pub struct FetchSettings {
     pub timeout: Duration,
     /// `upstream.max_in_flight`: shared fetches at once.
     pub max_in_flight: usize,
+    /// `upstream.max_queued`: so many fetches wait for their place at most.
+    pub max_queued: usize,
     /// `cache.max_body`, in bytes: a larger list passes through, unkept.
     pub max_body: u64,
     /// `cache.fetch_memory`, in bytes: bodies being collected, all together.

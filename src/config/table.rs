@@ -13,7 +13,7 @@ use toml::Value;
 use super::listen::{ADDRESSES, ListenAddress};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, BASE_URL, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
+    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
     LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
     STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
@@ -106,7 +106,7 @@ pub(super) struct Draft {
     pub(super) idle_timeout: Option<Duration>,
     pub(super) head: Option<u64>,
     pub(super) head_memory: Option<u64>,
-    pub(super) upstream: Option<BaseUrl>,
+    pub(super) upstream: Option<Vec<BaseUrl>>,
     pub(super) forwarded_proto: Option<ProtocolRule>,
     pub(super) host: Option<HostRule>,
     pub(super) connect_timeout: Option<Duration>,
@@ -114,7 +114,13 @@ pub(super) struct Draft {
     pub(super) fetch_timeout: Option<Duration>,
     pub(super) stall_timeout: Option<Duration>,
     pub(super) pool_idle: Option<Duration>,
+    pub(super) lookup_interval: Option<Duration>,
+    pub(super) connection_max_age: Option<Duration>,
     pub(super) max_in_flight: Option<usize>,
+    pub(super) max_queued: Option<usize>,
+    pub(super) requests_per_minute: Option<usize>,
+    pub(super) breaker: Option<bool>,
+    pub(super) http2: Option<bool>,
     pub(super) ca_file: Option<PathBuf>,
     pub(super) memory: Option<u64>,
     pub(super) max_body: Option<u64>,
@@ -180,7 +186,7 @@ macro_rules! setting {
 
 /// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
 /// log's form. A reload does not change them.
-pub(super) const FIXED: [&str; 16] = [
+pub(super) const FIXED: &[&str] = &[
     "listen.address",
     "listen.proxy_protocol",
     "limits.connections",
@@ -190,6 +196,7 @@ pub(super) const FIXED: [&str; 16] = [
     "limits.head_memory",
     "admin.address",
     "upstream.max_in_flight",
+    "upstream.max_queued",
     "cache.memory",
     "cache.fetch_memory",
     "cache.max_waiters",
@@ -228,8 +235,8 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("limits.head_memory", Is(r#""32MiB""#), SIZE, head_memory,
         "heads that have not ended, beyond 8 KiB each, all together; what finds no room is answered 431"),
 
-    setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URL, upstream,
-        "where the API is; a default would send customers' data to a stranger"),
+    setting!("upstream.url", Required(r#""https://app.omnivibe.com.br""#), BASE_URLS, upstream,
+        "where the API is; a list: several doors of one installation; no default would be safe"),
     setting!("upstream.forwarded_proto", Is(r#""client""#), PROTOCOL_RULE, forwarded_proto,
         "the protocol that the API is told: what the client used (\"client\"), or always \"http\" or \"https\""),
     setting!("upstream.host", Is(r#""upstream""#), HOST_RULE, host,
@@ -244,8 +251,20 @@ pub(super) static TABLE: &[Setting] = &[
         "bodies passed through: no byte either way for that long ends them; so does a request's below 256 bytes a second"),
     setting!("upstream.pool_idle", Is(r#""10s""#), TIME_LIMIT, pool_idle,
         "how long an unused connection is kept; below the upstream's own keep-alive"),
+    setting!("upstream.lookup_interval", Is(r#""5s""#), TIME_LIMIT, lookup_interval,
+        "how often the upstream's name is looked up again while requests are sent; whoever answers minds the TTL"),
+    setting!("upstream.connection_max_age", Is(r#""5m""#), TIME_LIMIT, connection_max_age,
+        "an older connection carries no further request, so that none holds on to where the upstream was"),
     setting!("upstream.max_in_flight", Is("32"), COUNT, max_in_flight,
         "shared fetches at once; more wait, within their limits"),
+    setting!("upstream.max_queued", Is("1024"), COUNT, max_queued,
+        "so many fetches wait for their place at most; more are refused at once"),
+    setting!("upstream.requests_per_minute", Unset("3000"), COUNT, requests_per_minute,
+        "requests to the upstream in any minute, all together; a tenth is kept for writes"),
+    setting!("upstream.breaker", Is("true"), SWITCH, breaker,
+        "whether an upstream that gives nothing but failures is left alone, but for one request a second"),
+    setting!("upstream.http2", Is(r#""auto""#), AUTO, http2,
+        "HTTP/2 for shared fetches if an https upstream offers it (\"auto\"), or \"off\"; not with another upstream.host"),
     setting!("upstream.ca_file", Unset(r#""/etc/anteroom/ca.pem""#), PATH, ca_file,
         "PEM certificates trusted besides the system's; a relative path in this file goes by its folder"),
 

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
-use super::base_url::{base_url_text, read_base_url};
+use super::base_url::{base_urls_text, read_base_urls};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
 use crate::engine::memory::FIRST;
@@ -52,10 +52,12 @@ pub(super) const COUNT: Form<usize> = Form::open(read_count, ToString::to_string
 pub(super) const SHARE: Form<f64> = Form::open(read_share, |value| Value::Float(*value).to_string());
 /// Yes or no.
 pub(super) const SWITCH: Form<bool> = Form::open(read_switch, ToString::to_string);
+/// What is on where it can be.
+pub(super) const AUTO: Form<bool> = Form::open(|value| read_word(value, &AUTO_WORDS), |value| word(value, &AUTO_WORDS));
 /// Where to listen.
 pub(super) const ADDRESS: Form<SocketAddr> = Form::open(read_address, |value| quoted(&value.to_string()));
 /// Where the upstream is.
-pub(super) const BASE_URL: Form<BaseUrl> = Form::open(read_base_url, |value| quoted(&base_url_text(value)));
+pub(super) const BASE_URLS: Form<Vec<BaseUrl>> = Form::open(read_base_urls, |urls| base_urls_text(urls));
 /// The path of a file.
 pub(super) const PATH: Form<PathBuf> =
     Form { read: read_path, show: |value| quoted(&value.display().to_string()), secret: false, path: true };
@@ -122,6 +124,7 @@ pub(super) const SECRETS: Form<Vec<Secret>> = Form {
 /// A path on the public listener.
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
 
+static AUTO_WORDS: [(&str, bool); 2] = [("auto", true), ("off", false)];
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];

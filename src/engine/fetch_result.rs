@@ -7,7 +7,6 @@ use http::response::Parts;
 use http::{HeaderValue, Response, StatusCode};
 
 use crate::engine::body::Body;
-use crate::engine::metrics::ErrorClass;
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::representation::Prepared;
@@ -70,7 +69,7 @@ impl Failure {
     /// The class of the upstream's error, if it gave no answer (RFC 9209).
     pub fn class(&self) -> Option<&'static str> {
         match self {
-            Self::Upstream(error) => error.class().map(ErrorClass::label),
+            Self::Upstream(error) => error.proxy_error(),
             Self::Answered(_) | Self::BreaksContract(_) => None,
         }
     }
@@ -94,6 +93,7 @@ impl FetchResult {
             Self::Answer { .. } => "answered",
             Self::Private(private) => private.why,
             Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
+            Self::Failed(Failure::Upstream(UpstreamError::Spared(_))) => "spared",
             Self::Failed(Failure::BreaksContract(_)) => "breaks_contract",
             Self::Failed(Failure::Answered(ErrorAnswer { asker: Some(_), .. })) => "refused",
             Self::Failed(_) => "upstream_error",

@@ -14,6 +14,9 @@ use super::body::Guard;
 pub struct Places(Arc<Mutex<Queue>>);
 
 struct Queue {
+    /// So many may wait.
+    longest: usize,
+    waiting: usize,
     /// Only while nobody waits.
     free: usize,
     /// What turns and numbers are given from.
@@ -33,18 +36,23 @@ struct Line {
 pub struct Place(Option<Places>);
 
 impl Places {
-    /// So many.
-    pub fn new(count: usize) -> Self {
-        Self(Arc::new(Mutex::new(Queue { free: count, next: 0, turns: BTreeMap::new(), lines: HashMap::new() })))
+    /// So many, and so many who may wait for one.
+    pub fn new(count: usize, longest: usize) -> Self {
+        let (turns, lines) = (BTreeMap::new(), HashMap::new());
+        Self(Arc::new(Mutex::new(Queue { longest, waiting: 0, free: count, next: 0, turns, lines })))
     }
 
-    /// A place, as soon as it is this client's turn. Who no longer waits is no longer in line.
-    pub async fn take(&self, client: IpAddr) -> Place {
+    /// A place, as soon as it is this client's turn; none if too many wait already. Who no longer waits is no longer in
+    /// line.
+    pub async fn take(&self, client: IpAddr) -> Option<Place> {
         let (mut waiting, given) = {
             let mut queue = self.lock();
             if queue.free > 0 {
                 queue.free -= 1;
-                return self.place();
+                return Some(self.place());
+            }
+            if queue.waiting >= queue.longest {
+                return None;
             }
             let (give, given) = oneshot::channel();
             let number = queue.enter(client, give);
@@ -52,7 +60,7 @@ impl Places {
         };
         let place = given.await;
         waiting.number = None;
-        place.expect("who stands in line is given a place, or leaves")
+        Some(place.expect("who stands in line is given a place, or leaves"))
     }
 
     /// A place, if one is free.
@@ -69,7 +77,7 @@ impl Places {
 
     /// How many wait for one.
     pub fn waiting(&self) -> usize {
-        self.lock().lines.values().map(|line| line.waiting.len()).sum()
+        self.lock().waiting
     }
 
     fn place(&self) -> Place {
@@ -108,6 +116,7 @@ impl Queue {
 
     fn enter(&mut self, client: IpAddr, give: oneshot::Sender<Place>) -> u64 {
         let number = self.number();
+        self.waiting += 1;
         let Self { turns, lines, .. } = self;
         let line = lines.entry(client).or_insert_with(|| {
             turns.insert(number, client);
@@ -123,6 +132,7 @@ impl Queue {
         let turn = self.number();
         let line = self.lines.get_mut(&client)?;
         let (_, give) = line.waiting.pop_first()?;
+        self.waiting -= 1;
         if line.waiting.is_empty() {
             self.lines.remove(&client);
         } else {
@@ -134,7 +144,7 @@ impl Queue {
 
     fn leave(&mut self, client: IpAddr, number: u64) {
         let Some(line) = self.lines.get_mut(&client) else { return };
-        line.waiting.remove(&number);
+        self.waiting -= usize::from(line.waiting.remove(&number).is_some());
         if line.waiting.is_empty() {
             self.turns.remove(&line.turn);
             self.lines.remove(&client);
@@ -183,7 +193,7 @@ mod tests {
         let (places, told, before) = (places.clone(), told.clone(), places.waiting());
         let waiting = places.clone();
         tokio::spawn(async move {
-            let place = places.take(client(number)).await;
+            let place = places.take(client(number)).await.unwrap();
             told.send((name, place)).unwrap();
         });
         while waiting.waiting() == before {
@@ -193,9 +203,9 @@ mod tests {
 
     #[tokio::test]
     async fn clients_take_turns() {
-        let places = Places::new(1);
+        let places = Places::new(1, 1000);
         let (told, names) = mpsc::channel();
-        let mut place = places.take(client(1)).await;
+        let mut place = places.take(client(1)).await.unwrap();
         for name in ["a1", "a2", "a3", "a4"] {
             waits(&places, 1, name, &told).await;
         }
@@ -216,13 +226,14 @@ mod tests {
 
     #[tokio::test]
     async fn who_leaves_is_no_longer_in_line_and_loses_no_place() {
-        let places = Places::new(1);
-        let place = places.take(client(1)).await;
+        let places = Places::new(1, 1000);
+        let place = places.take(client(1)).await.unwrap();
         let mut leaving: Vec<_> = (0..1000).map(|_| Box::pin(places.take(client(2)))).collect();
         for one in &mut leaving {
             assert!(futures_are_pending(one).await);
         }
         assert_eq!(places.waiting(), 1000);
+        assert!(places.take(client(3)).await.is_none(), "the line has its end");
         // The first is given a place, and leaves before he knows.
         drop(place);
         drop(leaving);
@@ -231,14 +242,14 @@ mod tests {
         assert!(places.take_free().is_some() && places.take_free().is_some(), "given back at once");
     }
 
-    async fn futures_are_pending(future: &mut std::pin::Pin<Box<impl Future<Output = Place>>>) -> bool {
+    async fn futures_are_pending(future: &mut std::pin::Pin<Box<impl Future<Output = Option<Place>>>>) -> bool {
         std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
     }
 
     #[tokio::test]
     async fn a_place_is_taken_out_of_turn_only_if_nobody_waits() {
-        let places = Places::new(2);
-        let (first, second) = (places.take_free().unwrap(), places.take(client(1)).await);
+        let places = Places::new(2, 1000);
+        let (first, second) = (places.take_free().unwrap(), places.take(client(1)).await.unwrap());
         assert!(places.take_free().is_none());
         let (told, names) = mpsc::channel();
         waits(&places, 1, "waiting", &told).await;

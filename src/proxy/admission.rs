@@ -91,7 +91,7 @@ impl Admission<'_> {
                 return Ok(self.for_one(head, body, "not_storable"));
             }
         }
-        if !is_shareable(head.status, &head.headers) {
+        if !is_shareable(head.status, head.version, &head.headers) {
             return Ok(self.private(head, body, "not_storable"));
         }
         let (memory, max) = (&self.state.cache.memory, self.active.config.fetch.max_body);

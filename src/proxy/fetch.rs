@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::{HeaderValue, Request, StatusCode, header};
 
@@ -13,7 +14,7 @@ use crate::engine::flights::Interest;
 use crate::engine::places::Place;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Exchange;
-use crate::engine::upstream::error::UpstreamError;
+use crate::engine::upstream::error::{UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::client::Client;
 use crate::policy::http::attempts::is_about_the_asker;
@@ -77,7 +78,10 @@ impl Guard for UnderWay {
 impl Fetch {
     /// Waits for a place and fetches, from then on within the deadline. Stores what may be stored.
     pub async fn run(mut self, interest: Interest<FetchResult>) -> FetchResult {
-        let Some(place) = self.place(&interest).await else { return FetchResult::NotSent };
+        let place = match self.place(&interest).await {
+            Ok(place) => place,
+            Err(without) => return without,
+        };
         interest.sent();
         match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(place)).await {
             Ok(Ok(result)) => result,
@@ -89,16 +93,22 @@ impl Fetch {
         }
     }
 
-    /// A place among the fetches at once; none if it is wanted no longer.
-    async fn place(&mut self, interest: &Interest<FetchResult>) -> Option<Place> {
+    /// A place among the fetches at once; none if it is wanted no longer, or too many wait for one.
+    async fn place(&mut self, interest: &Interest<FetchResult>) -> Result<Place, FetchResult> {
         let take = self.state.upstream.in_flight.take(self.client);
         match std::mem::replace(&mut self.purpose, Purpose::ForReaders) {
-            Purpose::Audit(place) => Some(place),
-            Purpose::Behind => tokio::time::timeout(self.active.config.flights.wait, take).await.ok(),
+            Purpose::Audit(place) => Ok(place),
+            Purpose::Behind => {
+                let place = tokio::time::timeout(self.active.config.flights.wait, take).await;
+                place.ok().flatten().ok_or(FetchResult::NotSent)
+            }
             Purpose::ForReaders => tokio::select! {
                 biased;
-                () = interest.gone() => None,
-                place = take => Some(place),
+                () = interest.gone() => Err(FetchResult::NotSent),
+                place = take => place.ok_or_else(|| {
+                    let error = self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1));
+                    FetchResult::Failed(Failure::Upstream(error))
+                }),
             },
         }
     }

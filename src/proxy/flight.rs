@@ -13,6 +13,7 @@ use crate::engine::flights::{FlightEnd, Interest, Joined, NewFlight};
 use crate::engine::metrics::InvalidationSource;
 use crate::engine::refusals::Refusal;
 use crate::engine::store::Entry;
+use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Moment, Tick};
 use crate::policy::http::attempts::{Attempt, Failed, PAUSE};
 use crate::policy::http::freshness::{Freshness, judge};
@@ -40,6 +41,9 @@ impl ClientRequest {
     /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has
     /// come from it since: at most once in a while for this key, and for all keys together within the budget.
     pub(crate) fn may_ask_again(&self, key: &Key, entry: &Entry, now: Instant) -> bool {
+        if self.active.upstream.health().is_left_alone() {
+            return false;
+        }
         let upstream = &self.state.upstream;
         let now = self.state.invalidation.epoch.moment(now);
         let mut refusals = upstream.refusals.met(key, || self.forwarded_for());
@@ -157,7 +161,8 @@ fn land(flight: &Refetch, on_end: FlightEnd, result: Option<&FetchResult>) {
             state.upstream.succeeded();
             state.upstream.refusals.forget(key);
         }
-        Some(FetchResult::NotSent) => {}
+        // Nothing was asked.
+        Some(FetchResult::NotSent | FetchResult::Failed(Failure::Upstream(UpstreamError::Spared(_)))) => {}
         Some(FetchResult::Failed(Failure::Answered(error))) => spare_after(flight, error),
         Some(FetchResult::Failed(_)) | None => spare(flight),
     }

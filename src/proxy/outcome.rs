@@ -2,7 +2,7 @@
 
 use http::{HeaderValue, StatusCode};
 
-use crate::engine::metrics::{Ending, ErrorClass};
+use crate::engine::metrics::Ending;
 use crate::engine::upstream::error::UpstreamError;
 
 /// How a request ended.
@@ -79,7 +79,7 @@ impl Outcome {
     /// The upstream gave no answer.
     #[must_use]
     pub fn failed(mut self, error: UpstreamError) -> Self {
-        self.error = error.class().map(ErrorClass::label);
+        self.error = error.proxy_error();
         self.detail(error.label())
     }
 

@@ -12,7 +12,7 @@ use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
-use crate::engine::upstream::error::UpstreamError;
+use crate::engine::upstream::error::{Spared, UpstreamError};
 use crate::policy::http::client::{Client, HostRule, Side, network_of};
 use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
@@ -92,10 +92,13 @@ impl ClientRequest {
     pub(crate) fn upstream_problem(&self, error: UpstreamError) -> Response<Body> {
         let told = error.told_of(self.active.upstream.base());
         let mut response = self.problem(status_of(error), &told);
-        if let Some(class) = error.class()
-            && let Ok(field) = HeaderValue::try_from(format!("anteroom; error={}; details=\"{told}\"", class.label()))
+        if let Some(kind) = error.proxy_error()
+            && let Ok(field) = HeaderValue::try_from(format!("anteroom; error={kind}; details=\"{told}\""))
         {
             response.headers_mut().insert(PROXY_STATUS, field);
+        }
+        if let UpstreamError::Spared(Spared { seconds, .. }) = error {
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
@@ -156,6 +159,7 @@ pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
         | UpstreamError::Reset
         | UpstreamError::Incomplete
         | UpstreamError::Malformed => StatusCode::BAD_GATEWAY,
+        UpstreamError::Spared(_) => StatusCode::SERVICE_UNAVAILABLE,
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
         UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,

@@ -20,7 +20,7 @@ impl ClientRequest {
     pub(crate) async fn alone(&mut self, key: &Key, why: &'static str, deadline: Instant) -> Answered {
         let deadline = deadline.into();
         let take = self.state.upstream.in_flight.take(self.client_network());
-        let Ok(place) = tokio::time::timeout_at(deadline, take).await else {
+        let Ok(Some(place)) = tokio::time::timeout_at(deadline, take).await else {
             let problem = self.busy("too many requests for lists that cannot be shared");
             return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
         };

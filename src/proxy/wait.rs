@@ -15,7 +15,7 @@ use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
 use crate::engine::flights::{Joined, Lost, Ticket};
 use crate::engine::metrics::{Ending, Raised};
 use crate::engine::store::Entry;
-use crate::engine::upstream::error::UpstreamError;
+use crate::engine::upstream::error::{Spared, UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::attempts::is_for_now;
 use crate::policy::http::key::Key;
@@ -249,6 +249,9 @@ impl ClientRequest {
     /// The upstream failed: the last good answer, if there is one that may stand in, else what went wrong.
     async fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
         let now = clock::now();
+        if matches!(failure, Failure::Upstream(UpstreamError::Spared(Spared { why: Why::Queue, .. }))) {
+            return self.without_place(key, "queue-full").await;
+        }
         if let Some(entry) =
             self.stands_in(key, now).filter(|_| !matches!(failure, Failure::Answered(error) if !is_for_now(error.answer.status)))
         {

@@ -91,8 +91,8 @@ impl Write {
         let response = match self.active.upstream.send(request).await {
             Ok(response) => response,
             Err(error) => {
-                // Without a connection nothing was sent.
                 guard.armed &= !matches!(error, UpstreamError::Connect(_));
+                guard.armed &= !matches!(error, UpstreamError::Spared(_));
                 // Of a request that is not whole the upstream does nothing that anybody is told of.
                 let is_whole = !matches!(error, UpstreamError::ClientBroke | UpstreamError::ClientStalled);
                 if guard.armed && is_whole {

@@ -93,7 +93,7 @@ impl State {
     /// # Errors
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
-        let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?;
+        let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?.after(&self.active().upstream);
         self.reload_with(config, upstream);
         Ok(())
     }

@@ -11,7 +11,7 @@ use crate::engine::body::Body;
 use crate::engine::identities::Whose;
 use crate::engine::places::Places;
 use crate::engine::refusals::Refusals;
-use crate::engine::upstream::client::Upstream;
+use crate::engine::upstream::client::{MayShareConnection, Upstream};
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::coherence::ledger::Moment;
 use crate::policy::http::attempts::{Attempt, Failed, Health};
@@ -50,7 +50,7 @@ pub struct Protection {
 impl Protection {
     pub(super) fn new(settings: FetchSettings) -> Self {
         Self {
-            in_flight: Places::new(settings.max_in_flight),
+            in_flight: Places::new(settings.max_in_flight, settings.max_queued),
             refusals: Refusals::default(),
             retries: TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE),
             health: Mutex::default(),
@@ -123,6 +123,7 @@ impl Active {
         headers.insert(http::header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(X_REQUEST_ID, request_id.clone());
         self.instance.append_to(headers, http::Version::HTTP_11);
+        request.extensions_mut().insert(MayShareConnection);
         Some(request)
     }
 }

@@ -30,7 +30,7 @@ async fn several_addresses_and_a_unix_socket_are_served_alike() {
     let mut config = settings(&stand_in.url(), "");
     config.server.listen.push(ListenAddress::Tcp("127.0.0.1:0".parse().expect("an address")));
     config.server.listen.push(ListenAddress::Unix(path.clone()));
-    let proxy = Proxy::with(config).await;
+    let proxy = Proxy::of(config).await;
     assert_eq!(proxy.addresses.public.len(), 3);
     for address in proxy.addresses.public.iter().filter_map(ListenAddress::port) {
         assert_eq!(get(&format!("http://{address}{}", StandIn::list_path("visitor-a"))).await.status, 200);

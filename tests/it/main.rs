@@ -9,6 +9,8 @@
 )]
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "what a test needs must be there, and figures are shown")]
 
+mod addresses;
+mod breaker;
 mod cable;
 mod check;
 mod contract;
@@ -43,4 +45,5 @@ mod streaming;
 mod support;
 mod trouble;
 mod tunnels;
+mod upstream_http2;
 mod webhooks;

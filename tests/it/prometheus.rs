@@ -21,12 +21,13 @@ use crate::support::{Proxy, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 26] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 27] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
     ("AnteroomFailing", "an upstream that closes every connection"),
     ("AnteroomUpstreamFailing", "an upstream that closes every connection"),
+    ("AnteroomUpstreamLeftAlone", "an upstream that closes every connection"),
     ("AnteroomFetchesFailing", "an upstream that closes every connection"),
     ("AnteroomUpstreamSlow", "an upstream that takes seven seconds"),
     ("AnteroomFetchesQueue", "an upstream that never answers, and one fetch at once"),

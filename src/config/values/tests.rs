@@ -175,7 +175,7 @@ fn base_urls() {
     ];
     let bad = bad.map(|(value, what)| (value, format!("{what}; {WRITE}")));
     check(
-        &BASE_URL,
+        &BASE_URLS,
         &[
             (r#""https://chat.example.com""#, r#""https://chat.example.com""#),
             (r#""https://chat.example.com/""#, r#""https://chat.example.com""#),
@@ -186,7 +186,25 @@ fn base_urls() {
         &bad.iter().map(|(value, message)| (*value, message.as_str())).collect::<Vec<_>>(),
     );
     let slash = r#""https://a/b/" ends in a slash; leave the slash out"#;
-    check(&BASE_URL, &[], &[(r#""https://a/b/""#, slash)]);
+    check(&BASE_URLS, &[], &[(r#""https://a/b/""#, slash)]);
+}
+
+#[test]
+fn several_urls_are_doors_of_one_installation() {
+    const SAME: &str = "all URLs must have the same scheme and path: they are doors of one installation";
+    check(
+        &BASE_URLS,
+        &[
+            (r#"["https://a", "https://b:444"]"#, r#"["https://a", "https://b:444"]"#),
+            (r#"["http://a/chat"]"#, r#""http://a/chat""#),
+        ],
+        &[
+            (r#"["https://a", "http://b"]"#, SAME),
+            (r#"["http://a/chat", "http://b"]"#, SAME),
+            (r#"["http://a", "http://a:80"]"#, r#""http://a:80" is there twice"#),
+            ("[]", "[] is no URL; write http:// or https://, a host, and a path only if the API lives below one"),
+        ],
+    );
 }
 
 /// Clients' own paths begin so; what follows may be a contact's identifier, so it is not repeated.
@@ -205,7 +223,7 @@ fn base_urls_that_end_in_a_path_of_the_api_or_the_dashboard() {
         ("https://a/api/v1/accounts/1", "/api/v1", "https://a"),
         ("https://a/cable", "/cable", "https://a"),
     ] {
-        let error = reread(&BASE_URL, &format!("'{url}'")).unwrap_err();
+        let error = reread(&BASE_URLS, &format!("'{url}'")).unwrap_err();
         let told = format!(
             "ends in {found}, which is a path of the API or its dashboard and no place below which it lives; write \"{fix}\""
         );
@@ -213,13 +231,13 @@ fn base_urls_that_end_in_a_path_of_the_api_or_the_dashboard() {
     }
     for prefix in ["/app", "/api", "/public", "/publicly/api", "/chat/app"] {
         let url = format!("\"https://a{prefix}\"");
-        assert_eq!(reread(&BASE_URL, &url).as_deref(), Ok(&*url));
+        assert_eq!(reread(&BASE_URLS, &url).as_deref(), Ok(&*url));
     }
 }
 
 #[test]
 fn every_mistake_in_a_value_is_told() {
-    let error = reread(&BASE_URL, "'ftp://joe:secret@a:0//b?x=secret#secret'").unwrap_err();
+    let error = reread(&BASE_URLS, "'ftp://joe:secret@a:0//b?x=secret#secret'").unwrap_err();
     for told in [
         "a user name",
         "a query",
@@ -231,7 +249,7 @@ fn every_mistake_in_a_value_is_told() {
         assert!(error.contains(told), "{told} in {error}");
     }
     assert!(!error.contains("secret"), "{error}");
-    let error = reread(&BASE_URL, "'https://a/api/v1?x=secret'").unwrap_err();
+    let error = reread(&BASE_URLS, "'https://a/api/v1?x=secret'").unwrap_err();
     assert!(error.contains("a query") && error.ends_with("write \"https://a\""), "{error}");
     let error = reread(&CODINGS, r#"["zstd", "lz4", "zstd", 7]"#).unwrap_err();
     let told = "\"lz4\" is not a coding, and \"zstd\" is there twice, and 7 is not a coding; write some of";
@@ -277,8 +295,9 @@ proptest! {
         for toml in [Value::from(&*text), Value::from(format!("http://{text}"))] {
             let (_, _) = (read_duration(&toml), read_size(&toml));
             let (_, _) = (read_log_filter(&toml), read_address(&toml));
-            if let Ok(url) = read_base_url(&toml) {
-                prop_assert_eq!(read_base_url(&Value::from(base_url_text(&url))), Ok(url));
+            if let Ok(url) = read_base_urls(&toml) {
+                let shown: toml::Table = format!("url = {}", base_urls_text(&url)).parse().unwrap();
+                prop_assert_eq!(read_base_urls(&shown["url"]), Ok(url));
             }
         }
     }

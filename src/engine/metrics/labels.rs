@@ -207,6 +207,7 @@ pub(super) const FLIGHT_ENDS: &[&str] = &[
     "breaks_contract",
     "refused",
     "not_sent",
+    "spared",
     "superseded",
     "dropped",
     "waiter_deadline",

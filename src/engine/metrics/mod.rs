@@ -4,6 +4,7 @@
 
 mod declared;
 mod labels;
+mod ways;
 
 use std::array;
 use std::sync::OnceLock;
@@ -15,6 +16,7 @@ use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, In
 use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
 use declared::Declaring;
+use ways::Ways;
 pub use declared::{Described, Label};
 pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
 use labels::{
@@ -62,6 +64,8 @@ pub struct Metrics {
     pub upstream_requests: IntCounterVec,
     /// Failures of the upstream, by class.
     pub upstream_errors: IntCounterVec,
+    /// Where the upstream is, and whether it is asked.
+    pub ways: Ways,
     /// Time from the request to the head, and to the end of the answer.
     pub upstream_duration: HistogramVec,
     /// Requests the upstream is answering.
@@ -204,6 +208,7 @@ impl Metrics {
                  such errors. Errors that it answers (5xx) are not among them.",
                 &[("class", ErrorClass::LABELS)],
             ),
+            ways: Ways::declare(&mut declare),
             upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",
                 "Time from sending a request to the upstream until the head (phase `head`) and the end (phase `whole`) of \

@@ -4,16 +4,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use http::uri::Scheme;
 use http::{Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
-use hyper_util::client::legacy::connect::{Connect, capture_connection};
+use hyper_util::client::legacy::connect::{Connect, Connected, capture_connection};
 use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Policy, RetryLayer};
 use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
+use super::addresses::{self, Addresses, Resolve};
 use super::connect_failure::ConnectFailure;
 use super::connector::Connector;
 use super::error::UpstreamError;
@@ -29,15 +32,32 @@ use crate::policy::http::route::switches_to_websocket;
 /// The longest head of an answer, and what one read takes of a body at most.
 const BUFFER: usize = 64 * 1024;
 
+/// What one answer over HTTP/2 may have on its way.
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// What all answers of one connection may: of the fetches at once, none stands in another's way.
+const CONNECTION_WINDOW: u32 = 64 * 1024 * 1024;
+/// [`BUFFER`], for HTTP/2.
+const LONGEST_HEAD: u32 = 64 * 1024;
+/// How often a connection of HTTP/2 with requests on it is asked whether it lives, and how soon it must say so.
+const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// Requests that are sent twice though the first may have been seen: at most this share of those that were answered
+/// within the window, and always so many a second.
+const RETRY_SHARE: f32 = 0.5;
+const RETRY_WINDOW: Duration = Duration::from_secs(10);
+const RETRIES_PER_SECOND: u32 = 10;
+
 /// An error inside the stack: what it is, and the body if the request may be sent once more.
 struct Failed {
     error: UpstreamError,
     again: Option<Body>,
+    /// A byte of it was sent.
+    may_be_seen: bool,
 }
 
 impl From<UpstreamError> for Failed {
     fn from(error: UpstreamError) -> Self {
-        Self { error, again: None }
+        Self { error, again: None, may_be_seen: false }
     }
 }
 
@@ -59,12 +79,35 @@ impl Upstream {
     /// # Errors
     /// In words, if the certificates cannot be used.
     pub fn new(settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
-        let connector = Connector::new(&settings)?;
-        Ok(Self::over(connector, settings, metrics))
+        Self::resolving(addresses::system(), settings, metrics)
+    }
+
+    /// The same with another resolver.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn resolving(resolve: Resolve, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Result<Self, String> {
+        let connector = Connector::new(&settings, resolve, metrics.clone())?;
+        let addresses = connector.addresses().clone();
+        let sharing = (settings.http2 && settings.base.scheme == Scheme::HTTPS).then(|| connector.with_http2());
+        Ok(Self::build(connector, sharing, Some(&addresses), settings, metrics))
     }
 
     /// A client over connections of another kind.
     pub fn over<C>(connector: C, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Self
+    where
+        C: Connect + Clone + std::marker::Send + Sync + 'static,
+    {
+        Self::build(connector, None, None, settings, metrics)
+    }
+
+    fn build<C>(
+        connector: C,
+        sharing: Option<C>,
+        addresses: Option<&Arc<Addresses>>,
+        settings: UpstreamSettings,
+        metrics: Arc<Metrics>,
+    ) -> Self
     where
         C: Connect + Clone + std::marker::Send + Sync + 'static,
     {
@@ -79,15 +122,37 @@ impl Upstream {
             // A request that no connection has taken up yet goes to the next one.
             .retry_canceled_requests(true);
         let pooled = builder.build(connector.clone());
+        let shared = sharing.map(|connector| {
+            let mut builder = builder.clone();
+            // However many answers stand still, the others go on; and a connection that died is noticed.
+            builder
+                .http2_initial_stream_window_size(STREAM_WINDOW)
+                .http2_initial_connection_window_size(CONNECTION_WINDOW)
+                .http2_max_header_list_size(LONGEST_HEAD)
+                .http2_keep_alive_interval(PING_EVERY)
+                .http2_keep_alive_timeout(PING_EVERY);
+            builder.build(connector)
+        });
         let fresh = builder.pool_max_idle_per_host(0).build(connector);
         let head_timeout = settings.head_timeout;
+        let budget = Arc::new(TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE));
         let stack = |switches| {
-            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false });
-            let send = Send { pooled: pooled.clone(), fresh: fresh.clone(), head_timeout, switches };
+            let retry = RetryLayer::new(OnceOnClosedConnection { tried: false, budget: budget.clone() });
+            let (pooled, shared, fresh) = (pooled.clone(), shared.clone(), fresh.clone());
+            let send = Send { pooled, shared, fresh, addresses: addresses.cloned(), head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
-        let health = Arc::new(Health::new(settings.base.clone(), metrics.clone()));
+        let health = Arc::new(Health::new(&settings, metrics.clone()));
         Self { stack: stack(false), switching: stack(true), settings, health, metrics }
+    }
+
+    /// The one that takes another's place: what was sent before is not forgotten.
+    #[must_use]
+    pub fn after(mut self, before: &Self) -> Self {
+        if let Some(health) = Arc::into_inner(std::mem::replace(&mut self.health, before.health.clone())) {
+            self.health = Arc::new(health.after(&before.health));
+        }
+        self
     }
 
     /// Where it is.
@@ -108,12 +173,14 @@ impl Upstream {
     /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
     /// error.
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.health.admit(request.method())?;
         self.count(self.stack.clone().oneshot(request)).await
     }
 
     /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
     /// the switch cannot be known, so nobody else's request comes near it.
     pub async fn switch(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+        self.health.admit(request.method())?;
         self.count(self.switching.clone().oneshot(request)).await
     }
 
@@ -131,9 +198,7 @@ impl Upstream {
         let took = clock::now().saturating_duration_since(began);
         self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
         match &result {
-            // Neither: for a list that is a failure, and told of as such; for anything else it is the application's word.
-            Ok(response) if response.status().is_server_error() || response.status() == StatusCode::TOO_MANY_REQUESTS => {}
-            Ok(_) => self.health.answered(),
+            Ok(response) => self.health.answered(response.status(), response.headers()),
             Err(failed) => self.health.failed(failed.error),
         }
         result.map_err(|failed| failed.error)
@@ -173,12 +238,20 @@ impl Guard for Exchange {
 #[derive(Clone)]
 struct Send<C> {
     pooled: Client<C, Outgoing>,
+    /// Over HTTP/2 where the upstream offers it: for shared fetches, which no reader can make stand still.
+    shared: Option<Client<C, Outgoing>>,
     /// Every request has a connection of its own.
     fresh: Client<C, Outgoing>,
+    /// Unless connections are of another kind.
+    addresses: Option<Arc<Addresses>>,
     head_timeout: Duration,
     /// Its requests ask for a switch of protocols.
     switches: bool,
 }
+
+/// Marks a request that is the proxy's own: it may go over a connection with others, and its answer is read at once.
+#[derive(Clone)]
+pub struct MayShareConnection;
 
 /// Marks a request that met a closed connection and must not meet another one.
 #[derive(Clone)]
@@ -198,9 +271,18 @@ where
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
-        let client = if fresh { &self.fresh } else { &self.pooled };
+        let may_share = request.extensions_mut().remove::<MayShareConnection>().is_some() && request.body().is_empty();
+        let client = match &self.shared {
+            _ if fresh => &self.fresh,
+            Some(shared) if may_share => shared,
+            _ => &self.pooled,
+        };
         let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
+        let addresses = self.addresses.clone();
         Box::pin(async move {
+            if let Some(addresses) = &addresses {
+                addresses.before_request();
+            }
             let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
             let is_repeatable = is_safe && request.body().is_empty();
             let (mut parts, body) = request.into_parts();
@@ -218,20 +300,34 @@ where
                 result = &mut response => result,
                 // The limit on the head counts from the last byte of the request. Until then the limits on stalls
                 // hold: the client's for giving no byte, the connection's for taking none.
-                () = late => return Err(UpstreamError::Timeout.into()),
+                () = late => {
+                    // Others are not to wait for what may be dead.
+                    if let Some(connected) = connection.connection_metadata().as_ref() {
+                        connected.poison();
+                    }
+                    return Err(UpstreamError::Timeout.into());
+                }
                 () = sending.stranded() => {
-                    return Err(Failed { error: UpstreamError::Reset, again: Some(sending.take_back()) });
+                    let again = Some(sending.take_back());
+                    return Err(Failed { error: UpstreamError::Reset, again, may_be_seen: false });
                 }
             };
+            if let Some(addresses) = &addresses {
+                addresses.note(&connection);
+            }
             let response = result.map_err(|error| {
                 let error = kind(&error);
+                let reached = sending.reached();
+                let is_http2 = connection.connection_metadata().as_ref().is_some_and(Connected::is_negotiated_h2);
                 let may_go_again = error == UpstreamError::Reset
-                    && match sending.reached() {
+                    && match reached {
                         Reached::Nothing => true,
                         Reached::IdleConnection => is_repeatable,
-                        Reached::Upstream => false,
+                        // What becomes of a shared connection says nothing of one request on it.
+                        Reached::Upstream => is_http2 && is_repeatable,
                     };
-                Failed { error, again: may_go_again.then(|| sending.take_back()) }
+                let again = may_go_again.then(|| sending.take_back());
+                Failed { error, again, may_be_seen: reached != Reached::Nothing }
             })?;
             if leaves_a_doubt(&response)
                 && let Some(connected) = connection.connection_metadata().as_ref()
@@ -300,13 +396,21 @@ fn kind(error: &legacy::Error) -> UpstreamError {
 #[derive(Clone)]
 struct OnceOnClosedConnection {
     tried: bool,
+    /// For what may have been seen: all requests share it.
+    budget: Arc<TpsBudget>,
 }
 
 impl<R> Policy<Request<Body>, R, Failed> for OnceOnClosedConnection {
     type Future = std::future::Ready<()>;
 
     fn retry(&mut self, request: &mut Request<Body>, result: &mut Result<R, Failed>) -> Option<Self::Future> {
-        let Err(Failed { again, .. }) = result else { return None };
+        let Err(Failed { again, may_be_seen, .. }) = result else {
+            self.budget.deposit();
+            return None;
+        };
+        if again.is_none() || *may_be_seen && !self.budget.withdraw() {
+            return None;
+        }
         *request.body_mut() = again.take()?;
         request.extensions_mut().insert(OnFreshConnection);
         self.tried = true;

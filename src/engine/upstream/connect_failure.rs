@@ -9,7 +9,7 @@ use rustls::{CertificateError, Error as TlsError};
 use crate::engine::metrics::ErrorClass;
 
 /// How far an attempt to connect had come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Stage {
     /// The name is being looked up.
     Name,
@@ -39,16 +39,17 @@ impl ConnectFailure {
         Self { class, words }
     }
 
+    /// No name of it has an address.
+    pub(super) fn unresolved() -> Self {
+        Self { class: ErrorClass::DnsError, words: "its name cannot be resolved" }
+    }
+
     /// What an error says that ended the attempt at this stage.
     pub(super) fn of(error: &(dyn Error + 'static), stage: Stage) -> Self {
         if let Some(error) = find::<TlsError>(error) {
             return Self::of_tls(error);
         }
         match find::<io::Error>(error) {
-            // Whatever the resolver says of a name that it does not give.
-            Some(error) if stage == Stage::Name && !is_of_descriptors(error) => {
-                Self { class: ErrorClass::DnsError, words: "its name cannot be resolved" }
-            }
             Some(error) => Self::of_io(error, stage),
             None => Self { class: ErrorClass::DestinationUnavailable, words: "it cannot be connected to" },
         }
@@ -155,7 +156,6 @@ mod tests {
         let tls = |error: TlsError| io::Error::other(io::Error::new(ErrorKind::InvalidData, error));
         let certificate = |why| tls(TlsError::InvalidCertificate(why));
         for (error, stage, class) in [
-            (io::Error::other("no such name"), Stage::Name, ErrorClass::DnsError),
             (io::Error::from_raw_os_error(24), Stage::Name, ErrorClass::ProxyInternalError),
             (io::Error::from_raw_os_error(24), Stage::Address, ErrorClass::ProxyInternalError),
             (kind(ErrorKind::ConnectionRefused), Stage::Address, ErrorClass::ConnectionRefused),

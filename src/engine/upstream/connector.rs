@@ -1,94 +1,54 @@
-//! Connections to the upstream: TCP and TLS within one limit, and what has passed over them.
+//! Connections to the upstream, and what has passed over them.
 
 use std::io::{self, ErrorKind, IoSlice};
-use std::net::IpAddr;
-use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use http::Uri;
-use hyper_rustls::{FixedServerNameResolver, HttpsConnector, MaybeHttpsStream};
-use hyper_util::client::legacy::connect::dns::GaiResolver;
-use hyper_util::client::legacy::connect::{self, Connection, HttpConnector};
+use hyper_util::client::legacy::connect::{self, Connection};
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-use super::connect_failure::{ConnectFailure, Stage};
+use super::addresses::{Addresses, Resolve};
+use super::connect_failure::ConnectFailure;
+use super::connections::Opened;
+use super::race::race;
 use super::settings::UpstreamSettings;
+use super::ways::{Ways, Wire};
 use crate::engine::body::poll_part;
 use crate::engine::clock;
+use crate::engine::metrics::Metrics;
+use crate::policy::addresses::Target;
 
 /// Makes connections to the upstream.
 #[derive(Clone)]
 pub struct Connector {
-    tls: Arc<ClientConfig>,
-    /// What the certificate must be for, if that is not the host of the URL.
-    server_name: Option<ServerName<'static>>,
-    connect_timeout: Duration,
-    stall_timeout: Duration,
+    ways: Arc<Ways>,
+    /// Whether HTTP/2 is offered.
+    http2: bool,
 }
 
 impl Connector {
-    /// Reads the system's certificates, or those that came with the program if there are none, and `ca_file`.
-    pub fn new(settings: &UpstreamSettings) -> Result<Self, String> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let tls = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .map_err(|error| format!("TLS: {error}"))?
-            .with_root_certificates(roots(settings)?)
-            .with_no_client_auth();
-        let server_name = settings.server_name.clone().map(ServerName::try_from).transpose();
-        let server_name = server_name.map_err(|error| format!("upstream.host: {error}"))?;
-        let UpstreamSettings { connect_timeout, stall_timeout, .. } = settings;
-        Ok(Self { tls: Arc::new(tls), server_name, connect_timeout: *connect_timeout, stall_timeout: *stall_timeout })
+    /// Reads the certificates to be trusted.
+    pub fn new(settings: &UpstreamSettings, resolve: Resolve, metrics: Arc<Metrics>) -> Result<Self, String> {
+        Ok(Self { ways: Arc::new(Ways::new(settings, resolve, metrics)?), http2: false })
     }
-}
 
-fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-    if roots.is_empty() {
-        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    /// The same ways, with HTTP/2 offered where there is TLS.
+    pub(super) fn with_http2(&self) -> Self {
+        Self { ways: self.ways.clone(), http2: true }
     }
-    if let Some(file) = &settings.ca_file {
-        add_certificates(&mut roots, file).map_err(|what| format!("upstream.ca_file: {what}"))?;
-    }
-    Ok(roots)
-}
 
-/// Whether a file can be `upstream.ca_file`.
-///
-/// # Errors
-/// In words, and what to do.
-pub fn check_certificates(file: &Path) -> Result<(), String> {
-    add_certificates(&mut RootCertStore::empty(), file)
-}
-
-fn add_certificates(roots: &mut RootCertStore, file: &Path) -> Result<(), String> {
-    let shown = file.display();
-    let text = std::fs::read(file)
-        .map_err(|error| format!("{shown} cannot be read ({error}); see that it is there and may be read"))?;
-    let unfit = |what: &dyn std::fmt::Display| format!("{shown} {what}; write certificates in PEM into it");
-    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&text)
-        .collect::<Result<_, _>>()
-        .map_err(|error| unfit(&format!("is not PEM ({error})")))?;
-    if certificates.is_empty() {
-        return Err(unfit(&"holds no certificate"));
+    /// Where it leads.
+    pub(super) fn addresses(&self) -> &Arc<Addresses> {
+        &self.ways.addresses
     }
-    for certificate in certificates {
-        roots.add(certificate).map_err(|error| unfit(&format!("holds a certificate that cannot be used ({error})")))?;
-    }
-    Ok(())
 }
 
 impl Service<Uri> for Connector {
@@ -100,77 +60,15 @@ impl Service<Uri> for Connector {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, uri: Uri) -> Self::Future {
-        let stall_timeout = self.stall_timeout;
-        let reached = Reached::from_the_start(&uri);
-        let mut http = HttpConnector::new_with_resolver(Staged { inner: GaiResolver::new(), then: Stage::Address, reached: reached.clone() });
-        http.enforce_http(false);
-        http.set_nodelay(true);
-        let tcp = Staged { inner: http, then: Stage::Tls, reached: reached.clone() };
-        let mut connector = match self.server_name.clone() {
-            Some(name) => {
-                HttpsConnector::new(tcp, self.tls.clone(), false, Arc::new(FixedServerNameResolver::new(name)))
-            }
-            None => HttpsConnector::from((tcp, self.tls.clone())),
-        };
-        let connecting = tokio::time::timeout(self.connect_timeout, connector.call(uri));
+    /// Where it leads is known from the settings.
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let this = self.clone();
         Box::pin(async move {
-            let stream = match connecting.await {
-                Ok(Ok(stream)) => stream,
-                Ok(Err(error)) => return Err(ConnectFailure::of(&*error, reached.get())),
-                Err(_) => return Err(ConnectFailure::too_late(reached.get())),
-            };
-            let mut timed = TimeoutStream::new(TokioIo::new(stream));
+            let (stream, target) = race(&this.ways, this.http2).await?;
+            let mut timed = TimeoutStream::new(stream);
             // Reading has its limits elsewhere: an idle connection is silent by right.
-            timed.set_write_timeout(Some(stall_timeout));
-            Ok(TokioIo::new(Connected { io: Box::pin(timed), traffic: Arc::new(Traffic::new()), deaf: false, discard: false }))
-        })
-    }
-}
-
-/// How far one attempt has come.
-#[derive(Clone)]
-struct Reached(Arc<Mutex<Stage>>);
-
-impl Reached {
-    /// A name is looked up first; an address is not.
-    fn from_the_start(uri: &Uri) -> Self {
-        let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
-        let is_address = host.parse::<IpAddr>().is_ok();
-        Self(Arc::new(Mutex::new(if is_address { Stage::Address } else { Stage::Name })))
-    }
-
-    fn get(&self) -> Stage {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A step of one attempt; when it is done, the next stage is reached.
-#[derive(Clone)]
-struct Staged<S> {
-    inner: S,
-    then: Stage,
-    reached: Reached,
-}
-
-impl<S, R> Service<R> for Staged<S>
-where
-    S: Service<R, Future: Send + 'static>,
-{
-    type Response = S::Response;
-    type Error = S::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<S::Response, S::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        self.inner.poll_ready(context)
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        let (step, then, reached) = (self.inner.call(request), self.then, self.reached.clone());
-        Box::pin(async move {
-            let done = step.await?;
-            *reached.0.lock().unwrap_or_else(PoisonError::into_inner) = then;
-            Ok(done)
+            timed.set_write_timeout(Some(this.ways.stall_timeout));
+            Ok(TokioIo::new(Connected::new(timed, target)))
         })
     }
 }
@@ -236,12 +134,13 @@ impl Traffic {
     }
 }
 
-type Stream = TimeoutStream<TokioIo<MaybeHttpsStream<TokioIo<TcpStream>>>>;
+type Stream = TimeoutStream<Wire>;
 
 /// A connection to the upstream.
 pub struct Connected {
     io: Pin<Box<Stream>>,
     traffic: Arc<Traffic>,
+    opened: Arc<Opened>,
     /// The upstream takes no more bytes.
     deaf: bool,
     /// Whether the next write may be thrown away: between two there is time to read.
@@ -249,6 +148,11 @@ pub struct Connected {
 }
 
 impl Connected {
+    fn new(stream: Stream, target: Target) -> Self {
+        let (traffic, opened) = (Arc::new(Traffic::new()), Arc::new(Opened::new(target)));
+        Self { io: Box::pin(stream), traffic, opened, deaf: false, discard: false }
+    }
+
     /// What a write came to. If the upstream has closed the connection, it may have said why before: the rest of the
     /// request goes nowhere, and reading finds the answer, or the end.
     fn wrote(
@@ -284,12 +188,19 @@ impl Connected {
 impl Drop for Connected {
     fn drop(&mut self) {
         self.traffic.gone.cancel();
+        self.opened.end();
     }
 }
 
 impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
-        self.io.as_ref().get_ref().get_ref().inner().connected().extra(self.traffic.clone())
+        let connected = connect::Connected::new().extra(self.opened.clone());
+        let is_http2 = match self.io.as_ref().get_ref().get_ref() {
+            Wire::Left(_) => false,
+            Wire::Right(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
+        };
+        // What passes over a connection that several requests share belongs to none of them.
+        if is_http2 { connected.negotiated_h2() } else { connected.extra(self.traffic.clone()) }
     }
 }
 

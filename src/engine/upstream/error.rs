@@ -21,13 +21,55 @@ pub enum UpstreamError {
     Incomplete,
     /// It is not HTTP, or the framing is wrong.
     Malformed,
+    /// It was not asked: nothing was sent.
+    Spared(Spared),
     /// Not the upstream's fault: the client gave no more of its body for too long.
     ClientStalled,
     /// Not the upstream's fault: the client's body broke off, or its framing is wrong.
     ClientBroke,
 }
 
+/// A request that was not sent, so that the upstream is spared it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spared {
+    /// Why.
+    pub why: Why,
+    /// After so many seconds it may be tried again.
+    pub seconds: u32,
+}
+
+/// Why the upstream is spared a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It has given nothing but failures.
+    Failing,
+    /// It has had all that it may have within a minute.
+    Budget,
+    /// Too many fetches wait for their place already.
+    Queue,
+}
+
+impl Why {
+    /// The metric label, and the word in the log.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Failing => "breaker",
+            Self::Budget => "budget",
+            Self::Queue => "queue",
+        }
+    }
+}
+
 impl UpstreamError {
+    /// The error type for `Proxy-Status` (RFC 9209 section 2.3); none if the client is at fault.
+    pub fn proxy_error(self) -> Option<&'static str> {
+        match self {
+            Self::Spared(Spared { why: Why::Failing, .. }) => Some(ErrorClass::DestinationUnavailable.label()),
+            Self::Spared(_) => Some("connection_limit_reached"),
+            _ => self.class().map(ErrorClass::label),
+        }
+    }
+
     /// The metric label of what a request came to.
     pub fn label(self) -> &'static str {
         match self {
@@ -35,11 +77,13 @@ impl UpstreamError {
             Self::Timeout => "timeout",
             Self::Reset | Self::Incomplete => "reset",
             Self::Malformed => "malformed",
+            Self::Spared(Spared { why, .. }) => why.label(),
             Self::ClientStalled | Self::ClientBroke => "client",
         }
     }
 
-    /// Its class (RFC 9209 section 2.3); none if the client is at fault.
+    /// Its class (RFC 9209 section 2.3); none if the client is at fault,
+    /// or it was not asked.
     pub fn class(self) -> Option<ErrorClass> {
         match self {
             Self::Connect(failure) => Some(failure.class),
@@ -47,7 +91,7 @@ impl UpstreamError {
             Self::Reset => Some(ErrorClass::ConnectionTerminated),
             Self::Incomplete => Some(ErrorClass::HttpResponseIncomplete),
             Self::Malformed => Some(ErrorClass::HttpProtocolError),
-            Self::ClientStalled | Self::ClientBroke => None,
+            Self::Spared(_) | Self::ClientStalled | Self::ClientBroke => None,
         }
     }
 
@@ -74,6 +118,9 @@ impl fmt::Display for UpstreamError {
             Self::Reset => "it closed the connection without an answer",
             Self::Incomplete => "its answer broke off",
             Self::Malformed => "its answer is not HTTP",
+            Self::Spared(Spared { why: Why::Failing, .. }) => "it has failed for a while, and is left alone for now",
+            Self::Spared(Spared { why: Why::Budget, .. }) => "it has had all requests that it may have in a minute",
+            Self::Spared(Spared { why: Why::Queue, .. }) => "too many requests wait for it already",
             Self::ClientStalled => "the request's body did not go on",
             Self::ClientBroke => "the request's body is not whole",
         })

@@ -9,8 +9,14 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 /// What the client towards the upstream obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct UpstreamSettings {
-    /// `upstream.url`.
+    /// `upstream.url`: the first of them, whose host the upstream is told.
     pub base: BaseUrl,
+    /// The others: more doors of the same installation, with the same scheme and path.
+    pub others: Vec<BaseUrl>,
+    /// `upstream.lookup_interval`: how often names are looked up again.
+    pub lookup_interval: Duration,
+    /// `upstream.connection_max_age`: an older connection carries no further request.
+    pub connection_max_age: Duration,
     /// `upstream.connect_timeout`: name look-up, TCP and TLS together.
     pub connect_timeout: Duration,
     /// `upstream.head_timeout`: from the last byte of the request to the head of the answer.
@@ -19,10 +25,23 @@ pub struct UpstreamSettings {
     pub stall_timeout: Duration,
     /// `upstream.pool_idle`: how long an unused connection is kept.
     pub pool_idle: Duration,
+    /// `upstream.requests_per_minute`: all together; none is no limit.
+    pub requests_per_minute: Option<usize>,
+    /// `upstream.breaker`: whether it is left alone while it gives nothing but failures.
+    pub breaker: bool,
+    /// `upstream.http2`, if the upstream is told its own host: whether shared fetches take HTTP/2 where it is offered.
+    pub http2: bool,
     /// `upstream.host`, if it is a name: what the certificate is checked against.
     pub server_name: Option<String>,
     /// `upstream.ca_file`: PEM certificates trusted besides the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl UpstreamSettings {
+    /// All URLs.
+    pub fn urls(&self) -> impl Iterator<Item = &BaseUrl> {
+        std::iter::once(&self.base).chain(&self.others)
+    }
 }
 
 /// Where the upstream is: scheme, authority and an optional path prefix without a trailing slash.
@@ -37,6 +56,17 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
+    /// The name or the address, without brackets.
+    pub fn host(&self) -> &str {
+        self.authority.host().trim_matches(['[', ']'])
+    }
+
+    /// The port, or the scheme's.
+    pub fn port(&self) -> u16 {
+        let usual = if self.scheme == Scheme::HTTPS { 443 } else { 80 };
+        self.authority.port_u16().unwrap_or(usual)
+    }
+
     /// The upstream's URI for a client's path and query, which stay as they are, byte for byte.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
         let path: PathAndQuery = if self.prefix.is_empty() {

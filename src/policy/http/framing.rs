@@ -3,7 +3,7 @@
 //! Nothing that one side said of a length reaches the other: what is sent is framed by the body that is sent.
 
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 
 use super::route::Refusal;
 
@@ -69,8 +69,11 @@ pub fn frame_answer(method: &Method, status: StatusCode, headers: &mut HeaderMap
 }
 
 /// Whether the end of an answer's body can be told from a broken connection: it has a length, or its only coding is
-/// chunks.
-pub fn has_known_end(headers: &HeaderMap) -> bool {
+/// chunks. In HTTP/2 the end is always told (RFC 9113 section 8.1).
+pub fn has_known_end(version: Version, headers: &HeaderMap) -> bool {
+    if version == Version::HTTP_2 {
+        return true;
+    }
     match codings(headers)[..] {
         [] => headers.contains_key(header::CONTENT_LENGTH),
         [Some("chunked")] => true,
@@ -206,7 +209,8 @@ mod tests {
             (&[("transfer-encoding", "chunked,")], false, false),
             (&[("transfer-encoding", "x")], false, false),
         ] {
-            assert_eq!((has_known_end(&map(fields)), is_plain(&map(fields))), (known, plain), "{fields:?}");
+            assert_eq!((has_known_end(Version::HTTP_11, &map(fields)), is_plain(&map(fields))), (known, plain), "{fields:?}");
+            assert!(has_known_end(Version::HTTP_2, &map(fields)));
         }
     }
 }

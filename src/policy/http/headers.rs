@@ -127,10 +127,10 @@ pub fn expose(headers: &mut HeaderMap) {
 
 /// Whether anybody may have this answer: its end can be told from a broken connection, its coding is known, and it
 /// does not vary by what a shared fetch leaves out.
-pub fn is_shareable(status: StatusCode, headers: &HeaderMap) -> bool {
+pub fn is_shareable(status: StatusCode, version: Version, headers: &HeaderMap) -> bool {
     let decodable = coding_of(headers).is_ok();
     let varies = varies_beyond(headers, &["origin", "accept-encoding", "cookie", "authorization"]);
-    (has_known_end(headers) || status == StatusCode::NO_CONTENT) && decodable && !varies
+    (has_known_end(version, headers) || status == StatusCode::NO_CONTENT) && decodable && !varies
 }
 
 /// Whether an answer varies by another field than these, or by what cannot be read.

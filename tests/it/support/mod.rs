@@ -36,11 +36,11 @@ pub struct Proxy {
 
 /// The settings of a proxy in front of an upstream; `settings` is more TOML.
 pub fn settings(upstream: &str, settings: &str) -> Config {
-    let flags = Flags {
-        upstream: Some(upstream.to_owned()),
-        listen: Some("127.0.0.1:0".into()),
-        admin: Some("127.0.0.1:0".into()),
-    };
+    loaded(Some(upstream.to_owned()), settings)
+}
+
+fn loaded(upstream: Option<String>, settings: &str) -> Config {
+    let flags = Flags { upstream, listen: Some("127.0.0.1:0".into()), admin: Some("127.0.0.1:0".into()) };
     let text = format!("drain.notice = \"0s\"\n{settings}");
     let none = std::iter::empty::<(String, String)>();
     match config::load(SettingsFile::Text("test.toml".into(), text), &flags, none) {
@@ -57,11 +57,16 @@ impl Proxy {
 
     /// In front of any upstream.
     pub async fn in_front_of(upstream: &str, more: &str) -> Self {
-        Self::with(settings(upstream, more)).await
+        Self::of(settings(upstream, more)).await
+    }
+
+    /// With `upstream.url` among the settings.
+    pub async fn with_settings(settings: &str) -> Self {
+        Self::of(loaded(None, settings)).await
     }
 
     /// With settings that are read already.
-    pub async fn with(config: Config) -> Self {
+    pub async fn of(config: Config) -> Self {
         let settings = config.server.clone();
         let state = State::new(config, Arc::new(Metrics::new())).expect("the room can be put together");
         let server = Server::bind(state.clone(), settings).await.expect("loopback can be bound");

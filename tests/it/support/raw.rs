@@ -208,7 +208,15 @@ impl Scripted {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback can be bound");
+        Self::start_at("127.0.0.1:0", script).await
+    }
+
+    /// The same at an address of one's choice.
+    pub async fn start_at<F>(address: &str, script: impl Fn(usize, Talk) -> F + Send + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.expect("loopback can be bound");
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = connections.clone();

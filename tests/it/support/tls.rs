@@ -54,14 +54,21 @@ impl Certificate {
 
     /// What a server of this certificate needs.
     pub fn acceptor(&self) -> tokio_rustls::TlsAcceptor {
+        self.acceptor_of(&[])
+    }
+
+    /// The same, with these protocols offered.
+    pub fn acceptor_of(&self, protocols: &[&str]) -> tokio_rustls::TlsAcceptor {
         let chain = CertificateDer::pem_file_iter(self.certificate()).expect("PEM").collect::<Result<_, _>>();
         let key = rustls::pki_types::PrivateKeyDer::from_pem_file(self.key()).expect("PEM");
-        let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("versions")
-            .with_no_client_auth()
-            .with_single_cert(chain.expect("certificates"), key)
-            .expect("a pair");
+        let mut config =
+            rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .expect("versions")
+                .with_no_client_auth()
+                .with_single_cert(chain.expect("certificates"), key)
+                .expect("a pair");
+        config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
         tokio_rustls::TlsAcceptor::from(Arc::new(config))
     }
 
