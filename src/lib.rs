@@ -35,6 +35,7 @@ pub mod policy {
         pub mod route_name;
         pub mod target;
         pub mod framing;
+        pub mod http2;
         pub mod encoding;
         pub mod via;
         pub mod headers;
@@ -70,6 +71,7 @@ pub mod engine {
         pub mod client;
     }
 
+    pub mod tls;
     pub mod tunnel;
     pub mod places;
     pub mod store;
@@ -129,7 +131,13 @@ pub mod server {
     //! Listeners, connections, and the drain.
     pub mod listeners;
     pub mod connection;
+    pub mod certificate;
+    mod http1;
+    mod http2;
+    mod exchange;
     mod stream;
+    mod conversation;
+    mod socket;
     mod heads;
     pub mod panics;
 }

@@ -16,7 +16,7 @@ use crate::config::{Changes, Flags, Loaded};
 use crate::engine::clock;
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Drained, Server};
-use crate::server::panics;
+use crate::server::{certificate, panics};
 use crate::state::State;
 
 #[derive(Args)]
@@ -68,12 +68,15 @@ pub(super) async fn serve(
     // Whoever reads the announcement may signal at once.
     let (stop, hangup) = listen_to_signals(log).map_err(|error| format!("signals cannot be heard: {error}"))?;
     let (public, admin) = server.addresses().map_err(|error| error.to_string())?;
-    announce(&format!("listening on http://{public}\nadmin on http://{admin}\n"));
+    let scheme = if state.tls.is_some() { "https" } else { "http" };
+    announce(&format!("listening on {scheme}://{public}\nadmin on http://{admin}\n"));
     start::tell(&loaded.config, public, admin);
     bound(public, admin);
+    let renewing = tokio::spawn(certificate::watch(state.clone()));
     let reloading = tokio::spawn(reload_on_hangup(hangup, state, loaded, reread));
     let drained = server.run(stop).await;
     reloading.abort();
+    renewing.abort();
     Ok(match drained {
         Drained::Whole => {
             tracing::info!("every answer in flight arrived whole");

@@ -28,6 +28,7 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
+use crate::engine::tls::{Tls, TlsSettings};
 use crate::engine::upstream::connector::check_certificates;
 use crate::engine::upstream::settings::{BaseUrl, UpstreamSettings};
 use crate::policy::coherence::webhook::WebhookSettings;
@@ -50,6 +51,8 @@ const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
 pub struct Config {
     /// `listen.address`, `admin.address`, the limits on heads and `drain`.
     pub server: ServerSettings,
+    /// `listen.tls`.
+    pub tls: Option<TlsSettings>,
     /// `admin.token`.
     pub admin: AdminSettings,
     /// `upstream`, but for what concerns shared fetches alone.
@@ -185,6 +188,7 @@ fn check(reading: &mut Reading) {
                     url = \"https://...\" below [upstream] in a file of settings";
         reading.mistake(Place::Together, what.to_owned());
     }
+    check_tls(reading);
     for Clash { first, second, clashes, what } in CLASHES {
         let (draft, origins) = (&reading.draft, &reading.origins);
         let told = |name: &str| {
@@ -217,6 +221,22 @@ fn give_way(reading: &mut Reading) {
     {
         reading.draft.stale_if_error = Some(longest);
         reading.origins.insert("cache.stale_if_error", Origin::RaisedTo(name));
+    }
+}
+
+/// Certificate and key: both or none, and a pair.
+fn check_tls(reading: &mut Reading) {
+    let what = match (&reading.draft.tls_certificate, &reading.draft.tls_key) {
+        (None, None) => return,
+        (Some(certificate), Some(key)) => {
+            let settings = TlsSettings { certificate: certificate.clone(), key: key.clone() };
+            Tls::load(&settings).err()
+        }
+        (Some(_), None) => Some("listen.tls.certificate is set and listen.tls.key is not; set both".to_owned()),
+        (None, Some(_)) => Some("listen.tls.key is set and listen.tls.certificate is not; set both".to_owned()),
+    };
+    if let Some(what) = what {
+        reading.mistake(Place::Together, what);
     }
 }
 
@@ -324,6 +344,7 @@ fn leads_to(upstream: &BaseUrl, listener: SocketAddr) -> bool {
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     Config {
+        tls: draft.tls_certificate.zip(draft.tls_key).map(|(certificate, key)| TlsSettings { certificate, key }),
         server: ServerSettings {
             listen: given(draft.listen),
             admin: given(draft.admin),

@@ -97,6 +97,8 @@ pub(super) fn nearest(name: &str) -> Option<&'static Setting> {
 pub(super) struct Draft {
     pub(super) listen: Option<SocketAddr>,
     pub(super) trusted_proxies: Option<Vec<IpNet>>,
+    pub(super) tls_certificate: Option<PathBuf>,
+    pub(super) tls_key: Option<PathBuf>,
     pub(super) admin: Option<SocketAddr>,
     pub(super) token: Option<Secret>,
     pub(super) head: Option<u64>,
@@ -198,6 +200,11 @@ pub(super) static TABLE: &[Setting] = &[
 
     setting!("listen.trusted_proxies", Is("[]"), NETWORKS, trusted_proxies,
         "networks of proxies whose X-Forwarded-* and Forwarded are believed, such as [\"10.0.0.0/8\"]; [] is none"),
+
+    setting!("listen.tls.certificate", Unset(r#""/etc/anteroom/certificate.pem""#), PATH, tls_certificate,
+        "PEM: with its key, TLS on the public listener; both are read again when they change"),
+    setting!("listen.tls.key", Unset(r#""/etc/anteroom/key.pem""#), PATH, tls_key,
+        "PEM: its private key, without a password"),
 
     setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
         "the private listener: metrics, health, purge; not 9090, which is Prometheus"),

@@ -1,4 +1,5 @@
-//! A client's socket as hyper sees it: it knows how far the conversation is, and so what the client's silence means.
+//! A client's stream of bytes as HTTP/1.1 sees it, plain or out of TLS: it knows how far the conversation is, and so what
+//! the client's silence means.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -10,9 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
-use tokio_io_timeout::TimeoutStream;
 
 use super::heads::Heads;
 use crate::engine::body::{Body, BodyError, Guard, poll_part};
@@ -160,9 +159,9 @@ impl Drop for Paced {
     }
 }
 
-/// A client's socket.
-pub(super) struct ClientStream {
-    io: Pin<Box<TimeoutStream<TcpStream>>>,
+/// A client's stream of bytes.
+pub(super) struct ClientStream<S> {
+    io: S,
     progress: Arc<Progress>,
     /// Since when the client sends nothing more, or when it last took something after that.
     ended: Option<Pin<Box<Sleep>>>,
@@ -179,9 +178,16 @@ struct Linger {
     silence: Pin<Box<Sleep>>,
 }
 
-impl ClientStream {
-    pub(super) fn new(io: TimeoutStream<TcpStream>, progress: Arc<Progress>) -> Self {
-        Self { io: Box::pin(io), progress, ended: None, reader: None, refusal: None, linger: None }
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    pub(super) fn new(io: S, progress: Arc<Progress>) -> Self {
+        Self { io, progress, ended: None, reader: None, refusal: None, linger: None }
+    }
+
+    /// Says why nothing comes of this connection, reads on for a while so that it arrives, and ends.
+    pub(super) async fn refuse(mut self, answer: &'static [u8]) {
+        self.refusal = Some(answer);
+        // Nobody is owed more than the attempt.
+        let _ = std::future::poll_fn(|context| self.poll_refuse(context)).await;
     }
 
     /// Keeps the end of what the client sends from hyper, which would give the request up, while an answer is due.
@@ -200,7 +206,7 @@ impl ClientStream {
     }
 
     /// Something was said, or could not be.
-    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.progress.blocked.store(result.is_pending(), Ordering::Relaxed);
         if let (Poll::Ready(_), Some(ended)) = (&result, &mut self.ended) {
             ended.as_mut().reset(Instant::now() + HALF_CLOSED);
@@ -212,11 +218,11 @@ impl ClientStream {
     /// Says that the head is too large, and then ends.
     fn poll_refuse(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.refusal.filter(|rest| !rest.is_empty()) {
-            let written = ready!(self.io.as_mut().poll_write(context, rest))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, rest))?;
             self.refusal = Some(&rest[written..]);
         }
         if self.linger.is_none() {
-            ready!(self.io.as_mut().poll_shutdown(context))?;
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
             self.progress.lingering.store(true, Ordering::Relaxed);
         }
         self.poll_linger(context).map(Ok)
@@ -231,7 +237,7 @@ impl ClientStream {
         let mut waste = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            match self.io.as_mut().poll_read(context, &mut buffer) {
+            match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let now = Instant::now();
                     if now >= *until {
@@ -246,7 +252,7 @@ impl ClientStream {
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.refusal.is_some() {
@@ -256,7 +262,11 @@ impl AsyncRead for ClientStream {
             return this.poll_end(context);
         }
         let before = buffer.filled().len();
-        ready!(poll_part(this.io.as_mut(), context, buffer))?;
+        match ready!(poll_part(Pin::new(&mut this.io), context, buffer)) {
+            // TLS that was not closed in order. A request says how long it is, so nobody is deceived by that.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            result => result?,
+        }
         let read = buffer.filled().len() - before;
         if read == 0 && buffer.remaining() > 0 {
             return this.poll_end(context);
@@ -271,10 +281,10 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.io.as_mut().poll_write(context, data);
+        let result = Pin::new(&mut this.io).poll_write(context, data);
         this.wrote(result)
     }
 
@@ -284,7 +294,7 @@ impl AsyncWrite for ClientStream {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.io.as_mut().poll_write_vectored(context, data);
+        let result = Pin::new(&mut this.io).poll_write_vectored(context, data);
         this.wrote(result)
     }
 
@@ -293,7 +303,11 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().io.as_mut().poll_flush(context)
+        let this = self.get_mut();
+        // Under TLS, what was taken may still wait for the socket.
+        let result = Pin::new(&mut this.io).poll_flush(context);
+        let changes = result.is_pending() != this.progress.blocked.load(Ordering::Relaxed);
+        if changes { this.wrote(result) } else { result }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -301,7 +315,7 @@ impl AsyncWrite for ClientStream {
         let progress = &this.progress;
         let sends = progress.unread.load(Ordering::Relaxed) || progress.has_half_a_head();
         if this.linger.is_none() {
-            ready!(this.io.as_mut().poll_shutdown(context))?;
+            ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
             if !sends || this.ended.is_some() || progress.switched.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }
