@@ -17,8 +17,9 @@ use tokio::time::timeout;
 use super::conversation::Conversation;
 use crate::engine::body::{Body, BodyError};
 use crate::engine::clock;
+use crate::engine::problem::problem;
 use crate::policy::http::headers::remove_hop_by_hop;
-use crate::policy::http::http2::as_http1;
+use crate::policy::http::http2::{as_http1, has_too_many_fields};
 
 /// The longest part of an answer's body that is asked room for at once.
 const PART: usize = 16 * 1024;
@@ -45,6 +46,7 @@ pub(super) async fn exchange(
     let expects =
         head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     as_http1(&mut head, has_body);
+    let is_refused = has_too_many_fields(&head);
     let asked_for = Arc::new(Notify::new());
     let body = if has_body {
         // h2 sees to it that the body is as long as that.
@@ -53,7 +55,10 @@ pub(super) async fn exchange(
     } else {
         Body::empty()
     };
-    let answer = {
+    let answer = if is_refused {
+        conversation.log_unread(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large");
+        problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head has too many fields", false)
+    } else {
         let mut answer = std::pin::pin!(conversation.answer(Request::from_parts(head, body)));
         loop {
             tokio::select! {

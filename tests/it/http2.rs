@@ -16,6 +16,7 @@ use crate::support::http2::{
     WINDOW_UPDATE, block,
 };
 use crate::support::raw::{Scripted, Talk, exchange};
+use crate::support::tls::Certificate;
 use crate::support::{Answer, Proxy, both, get_with, jump, request, send, spawn};
 
 const MIB: usize = 1024 * 1024;
@@ -237,9 +238,13 @@ async fn too_large_a_head_is_431_and_the_connection_goes_on() {
         Ok(answer) => assert_eq!(answer.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
         Err(error) => assert!(error.is_reset(), "{error}"),
     }
+    let many: Vec<String> = (0..101).map(|number| format!("x-{number}")).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|name| (name.as_str(), "1")).collect();
+    assert_eq!(http2.get_with("/x", &many).await.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(http2.get_with("/x", &many[..90]).await.status, StatusCode::OK);
     let fits = "a".repeat(8_000);
     assert_eq!(http2.get_with("/x", &[("x-large", &fits)]).await.status, StatusCode::OK);
-    assert_eq!(upstream.requests().len(), 1);
+    assert_eq!(upstream.requests().len(), 2);
 }
 
 #[tokio::test]
@@ -423,6 +428,80 @@ async fn an_upstream_that_does_not_read_stops_uploads_in_http2() {
     let peak = program.memory("VmHWM");
     assert!(peak < idle + 16 * MIB as u64, "idle {idle}, peak {peak}");
     sending.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+/// The upload is not read to its end, and its sender learns why.
+#[tokio::test]
+async fn an_upload_that_is_refused_early_gets_its_answer() {
+    let upstream = Scripted::start(|_, mut talk| async move {
+        talk.head().await;
+        talk.send("HTTP/1.1 413 Content Too Large\r\nconnection: close\r\ncontent-length: 3\r\n\r\nbig").await;
+        talk.rest().await;
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    let http2 = Http2::to(&proxy.url).await;
+    for _ in 0..20 {
+        let mut requests = http2.requests.clone().ready().await.unwrap();
+        let (answer, mut sending) = requests.send_request(http2.request("POST", "/x", &[]), false).unwrap();
+        let uploading = spawn(async move {
+            let block = Bytes::from(vec![7; 16 * 1024]);
+            for _ in 0..200 {
+                sending.reserve_capacity(block.len());
+                while sending.capacity() < block.len() {
+                    let Some(Ok(_)) = std::future::poll_fn(|context| sending.poll_capacity(context)).await else {
+                        return;
+                    };
+                }
+                if sending.send_data(block.clone(), false).is_err() {
+                    return;
+                }
+            }
+        });
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status(), StatusCode::PAYLOAD_TOO_LARGE);
+        assert_eq!(http2::rest(answer.into_body()).await.unwrap().0, "big");
+        uploading.await.unwrap();
+    }
+}
+
+/// The same over TLS, where what was taken may still wait for the socket.
+#[tokio::test]
+async fn a_reader_that_takes_nothing_over_tls_is_ended() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let certificate = Certificate::for_names(&["front.test"]);
+    let more = format!("upstream.stall_timeout = \"30s\"\n{}", certificate.settings());
+    let proxy = Proxy::start(&stand_in, &more).await;
+    for protocol in ["http/1.1", "h2"] {
+        let mut stream = certificate.connect(&proxy.url, &[protocol]).await.unwrap();
+        let path = "/rails/active_storage/disk/100000000";
+        if protocol == "h2" {
+            let mut builder = h2::client::Builder::new();
+            builder.initial_window_size(1 << 30).initial_connection_window_size(1 << 30);
+            let (mut requests, connection) = builder.handshake::<_, Bytes>(stream).await.unwrap();
+            let request = Request::get(format!("https://front.test{path}")).body(()).unwrap();
+            let (answer, _) = requests.send_request(request, true).unwrap();
+            // Driven for as long as it takes to ask, and no longer.
+            let asked = proxy.wait_for_metric("anteroom_requests_in_flight", 1.0);
+            tokio::pin!(connection, asked);
+            tokio::select! { _ = &mut connection => {}, () = &mut asked => {} }
+            stalled(&proxy).await;
+            drop((connection, answer, requests));
+        } else {
+            stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: h\r\n\r\n").as_bytes()).await.unwrap();
+            proxy.wait_for_metric("anteroom_requests_in_flight", 1.0).await;
+            stalled(&proxy).await;
+        }
+    }
+}
+
+/// Waits until the upstream can send no more, and then for the limit.
+async fn stalled(proxy: &Proxy) {
+    for _ in 0..200 {
+        proxy.metric("anteroom_requests_in_flight").await;
+    }
+    jump(Duration::from_secs(31)).await;
+    proxy.wait_for_metric("anteroom_requests_in_flight", 0.0).await;
 }
 
 /// Whoever speaks HTTP/1.1 on the plain listener is not kept waiting, however the first bytes are cut.

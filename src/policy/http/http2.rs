@@ -6,6 +6,14 @@ use std::time::{Duration, Instant};
 use http::request::Parts;
 use http::{HeaderValue, header};
 
+/// The most fields of a head: as many as HTTP/1.1 may have here.
+const FIELDS: usize = 100;
+
+/// Whether a head has too many fields. The limit of its length counts 32 bytes for each, and would allow thousands.
+pub fn has_too_many_fields(head: &Parts) -> bool {
+    head.headers.len() > FIELDS
+}
+
 /// Turns a head into what the same request has in HTTP/1.1, so that what is decided below is decided once: a body
 /// without a length is in chunks, and the parts of `Cookie` are one field (RFC 9113 section 8.2.3). The host stays where
 /// it is.
