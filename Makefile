@@ -91,4 +91,4 @@ fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the
 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
-		nginx:nginx-light prometheus:prometheus promtool:prometheus prlimit:util-linux
+		nginx:nginx-light nghttp:nghttp2-client prometheus:prometheus promtool:prometheus prlimit:util-linux

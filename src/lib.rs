@@ -38,6 +38,7 @@ pub mod policy {
         pub mod route_name;
         pub mod target;
         pub mod framing;
+        pub mod http2;
         pub mod encoding;
         pub mod via;
         pub mod headers;
@@ -77,6 +78,7 @@ pub mod engine {
         pub mod client;
     }
 
+    pub mod tls;
     pub mod tunnel;
     pub mod places;
     pub mod store;
@@ -140,7 +142,13 @@ pub mod server {
     mod proxy_protocol;
     pub mod sockets;
     pub mod take_over;
+    pub mod certificate;
+    mod http1;
+    mod http2;
+    mod exchange;
     mod stream;
+    mod conversation;
+    mod socket;
     mod heads;
     pub mod panics;
 }

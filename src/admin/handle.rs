@@ -3,10 +3,8 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response, StatusCode};
-use http_body_util::combinators::UnsyncBoxBody;
 
 use super::health::{live, metrics, ready};
 use super::purge::purge;
@@ -19,7 +17,7 @@ pub async fn handle(
     state: &Arc<State>,
     peer: SocketAddr,
     head: &Parts,
-    body: UnsyncBoxBody<Bytes, hyper::Error>,
+    body: Body,
 ) -> Response<Body> {
     let reads = head.method == Method::GET || head.method == Method::HEAD;
     match head.uri.path() {

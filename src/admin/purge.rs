@@ -7,7 +7,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
@@ -53,7 +52,7 @@ pub(super) async fn purge(
     state: &Arc<State>,
     peer: SocketAddr,
     head: &Parts,
-    body: UnsyncBoxBody<Bytes, hyper::Error>,
+    body: Body,
 ) -> Response<Body> {
     if let Some(refused) = refuse(state, head) {
         return refused;

@@ -18,9 +18,9 @@ use crate::engine::clock;
 use crate::engine::descriptors::raise_open_files_limit;
 use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Addresses, Drained, Server, Stop};
-use crate::server::panics;
 use crate::server::sockets::Inherited;
 use crate::server::take_over::{self, Sockets};
+use crate::server::{certificate, panics};
 use crate::state::State;
 
 #[derive(Args)]
@@ -79,9 +79,10 @@ pub(super) async fn serve(
     let signals = Signals::listen().map_err(|error| format!("signals cannot be heard: {error}"))?;
     let addresses = server.addresses().map_err(|error| error.to_string())?;
     let sockets = server.sockets().map_err(|error| error.to_string())?;
-    announce(&told(&addresses));
+    announce(&told(&addresses, if state.tls.is_some() { "https" } else { "http" }));
     start::tell(&loaded.config, &addresses);
     bound(addresses.port(), addresses.admin);
+    let renewing = tokio::spawn(certificate::watch(state.clone()));
     let reloading = tokio::spawn(reload_on_hangup(signals.hangup, state, loaded, reread));
     service_manager::ready();
     if let Some(before) = before {
@@ -89,6 +90,7 @@ pub(super) async fn serve(
     }
     let drained = server.run(stop(signals.stop, signals.take_over, sockets, log)).await;
     reloading.abort();
+    renewing.abort();
     Ok(match drained {
         Drained::Whole => {
             tracing::info!("every answer in flight arrived whole");
@@ -102,9 +104,9 @@ pub(super) async fn serve(
 }
 
 /// Where clients connect, and where the rest is.
-fn told(addresses: &Addresses) -> String {
+fn told(addresses: &Addresses, scheme: &str) -> String {
     let public = addresses.public.iter().map(|address| match address {
-        ListenAddress::Tcp(address) => format!("listening on http://{address}\n"),
+        ListenAddress::Tcp(address) => format!("listening on {scheme}://{address}\n"),
         ListenAddress::Unix(_) => format!("listening on {address}\n"),
     });
     public.chain([format!("admin on http://{}\n", addresses.admin)]).collect()

@@ -15,12 +15,12 @@ pub struct Changes {
 /// What `new` changes: against `started` what is fixed at the start, against `current` all else.
 pub(super) fn changes(started: &Draft, current: &Draft, new: &Draft) -> Changes {
     let mut changes = Changes::default();
+    // Other files are read at once, but a listener that began plain stays so.
+    let switches_tls = started.tls_certificate.is_some() != new.tls_certificate.is_some();
     for setting in TABLE {
-        let (old, told) = if FIXED.contains(&setting.name) {
-            (started, &mut changes.needing_restart)
-        } else {
-            (current, &mut changes.in_force)
-        };
+        let is_fixed = FIXED.contains(&setting.name) || switches_tls && setting.section() == "listen.tls";
+        let (old, told) =
+            if is_fixed { (started, &mut changes.needing_restart) } else { (current, &mut changes.in_force) };
         if !(setting.same)(old, new) {
             told.push(format!("{} {} -> {}", setting.name, value(setting, old), value(setting, new)));
         }
@@ -83,5 +83,19 @@ mod tests {
             assert_eq!(changes.needing_restart, expected);
         }
         assert_eq!(started.changes_to(&new, &started), super::Changes::default(), "it is as it was started");
+    }
+
+    #[test]
+    fn tls_is_switched_on_or_off_by_a_restart_alone_and_other_files_are_read_at_once() {
+        let with = |certificate: Option<&str>| {
+            let path = |name: &str| certificate.map(|folder| format!("{folder}/{name}.pem").into());
+            super::Draft { tls_certificate: path("certificate"), tls_key: path("key"), ..super::Draft::default() }
+        };
+        let (plain, one, other) = (with(None), with(Some("/one")), with(Some("/other")));
+        let told = |old: &_, new: &_| {
+            let super::Changes { in_force, needing_restart } = super::changes(old, old, new);
+            (in_force.len(), needing_restart.len())
+        };
+        assert_eq!((told(&plain, &one), told(&one, &plain), told(&one, &other)), ((0, 2), (0, 2), (2, 0)));
     }
 }

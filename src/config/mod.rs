@@ -30,6 +30,7 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::store::StoreSettings;
+use crate::engine::tls::{Tls, TlsSettings};
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::engine::upstream::ways::check_certificates;
 use crate::policy::coherence::webhook::WebhookSettings;
@@ -53,6 +54,8 @@ const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
 pub struct Config {
     /// `listen.address`, `admin.address`, the limits on heads and `drain`.
     pub server: ServerSettings,
+    /// `listen.tls`.
+    pub tls: Option<TlsSettings>,
     /// `admin.token`.
     pub admin: AdminSettings,
     /// `upstream`, but for what concerns shared fetches alone.
@@ -188,6 +191,7 @@ fn check(reading: &mut Reading) {
                     url = \"https://...\" below [upstream] in a file of settings";
         reading.mistake(Place::Together, what.to_owned());
     }
+    check_tls(reading);
     for Clash { first, second, clashes, what } in CLASHES {
         let (draft, origins) = (&reading.draft, &reading.origins);
         let told = |name: &str| {
@@ -223,15 +227,33 @@ fn give_way(reading: &mut Reading) {
     }
 }
 
+/// Certificate and key: both or none, and a pair.
+fn check_tls(reading: &mut Reading) {
+    let what = match (&reading.draft.tls_certificate, &reading.draft.tls_key) {
+        (None, None) => return,
+        (Some(certificate), Some(key)) => {
+            let settings = TlsSettings { certificate: certificate.clone(), key: key.clone() };
+            Tls::load(&settings).err()
+        }
+        (Some(_), None) => Some("listen.tls.certificate is set and listen.tls.key is not; set both".to_owned()),
+        (None, Some(_)) => Some("listen.tls.key is set and listen.tls.certificate is not; set both".to_owned()),
+    };
+    if let Some(what) = what {
+        reading.mistake(Place::Together, what);
+    }
+}
+
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     let mut urls = given(draft.upstream).into_iter();
     Config {
+        tls: draft.tls_certificate.zip(draft.tls_key).map(|(certificate, key)| TlsSettings { certificate, key }),
         server: ServerSettings {
             listen: given(draft.listen),
             proxy_protocol: given(draft.proxy_protocol),
             connections: given(draft.connections),
             connections_per_address: given(draft.connections_per_address),
+            head_timeout: given(draft.client_head_timeout),
             idle_timeout: given(draft.idle_timeout),
             admin: given(draft.admin),
             head: given(draft.head),

@@ -17,6 +17,8 @@ pub struct ServerSettings {
     pub connections: usize,
     /// `limits.connections_per_address`: the same for one address.
     pub connections_per_address: usize,
+    /// `limits.head_timeout`: from the first byte of a head, or of a handshake, to its end.
+    pub head_timeout: Duration,
     /// `limits.idle_timeout`: how long a connection may wait for its next request.
     pub idle_timeout: Duration,
     /// `admin.address`: the private listener.

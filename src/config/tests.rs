@@ -125,8 +125,8 @@ fn unknown_names() {
             "cache.Negative-TTL: there is no such setting; did you mean cache.negative_ttl?",
         ),
         (
-            "[cache]\nhead_timeout = '1s'",
-            "cache.head_timeout: there is no such setting; did you mean upstream.head_timeout?",
+            "[cache]\nfetch_timeout = '1s'",
+            "cache.fetch_timeout: there is no such setting; did you mean upstream.fetch_timeout?",
         ),
         ("admin.tokn = { file = 'x' }", "admin.tokn: there is no such setting; did you mean admin.token?"),
         ("[cache]\nlog = 1", "cache.log: there is no such setting; config/anteroom.toml lists all there are"),

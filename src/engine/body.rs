@@ -39,7 +39,7 @@ pub enum BodyError {
     /// The sender gave no byte for the stall limit.
     Stalled,
     /// The connection broke, or the framing is wrong: the body is not whole.
-    Broken(hyper::Error),
+    Broken(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl std::fmt::Display for BodyError {
@@ -55,7 +55,7 @@ impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
             Self::Stalled => None,
-            Self::Broken(error) => Some(error),
+            Self::Broken(error) => Some(&**error),
         }
     }
 }
@@ -276,7 +276,13 @@ impl<B: http_body::Body, G: Guard> Watched<B, G> {
 
 impl From<hyper::Error> for BodyError {
     fn from(error: hyper::Error) -> Self {
-        Self::Broken(error)
+        Self::Broken(error.into())
+    }
+}
+
+impl From<h2::Error> for BodyError {
+    fn from(error: h2::Error) -> Self {
+        Self::Broken(error.into())
     }
 }
 

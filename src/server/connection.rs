@@ -1,38 +1,35 @@
-//! One connection of a client, from its first byte to its last.
+//! One connection of a client, from its first byte: TLS or not, and which HTTP.
 
 use std::net::SocketAddr;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio_io_timeout::TimeoutStream;
+use http::StatusCode;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::timeout;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::connections::{Connections, Full};
+use super::conversation::{Conversation, PUBLIC};
 use super::heads::Heads;
 use super::proxy_protocol;
-use super::sockets::Socket;
-use super::stream::{ClientStream, Paced, Progress, Reading};
-use crate::admin;
-use crate::engine::body::{Body, Watched};
+use super::socket::{Socket, first_bytes, socket};
+use super::sockets::Accepted;
+use super::stream::{ClientStream, Progress};
+use super::{http1, http2};
 use crate::engine::metrics::Raised;
-use crate::engine::problem::problem;
-use crate::proxy;
-use crate::proxy::access_log::log_unread;
+use crate::engine::tls::{Tls, handshake_error};
+use crate::policy::http::client::{Protocol, Side};
 use crate::state::State;
 
-/// How long a proxy may take to say whose connection this is.
-const PROXY_HEADER_TIMEOUT: Duration = Duration::from_secs(15);
-/// hyper's least buffer.
-const LEAST_BUFFER: usize = 8 * 1024;
+/// What a client says first who speaks HTTP/2 without having asked (RFC 9113 section 3.4).
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// The first byte of TLS.
+const HANDSHAKE: u8 = 0x16;
+/// What somebody gets who speaks plain HTTP where TLS is spoken.
+const SPEAKS_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-type: text/plain\r\n\
+                            content-length: 43\r\n\r\nThis port speaks TLS. Write https:// here.\n";
 
 /// What all connections of a listener have in common.
 #[derive(Clone)]
@@ -44,7 +41,9 @@ pub(super) struct Door {
     pub(super) heads: Arc<Heads>,
     /// `limits.head`.
     pub(super) head_limit: usize,
-    /// `limits.idle_timeout`: from when the connection is idle to the end of the next head.
+    /// `limits.head_timeout`.
+    pub(super) head_timeout: Duration,
+    /// `limits.idle_timeout`.
     pub(super) idle_timeout: Duration,
     /// `listen.proxy_protocol`.
     pub(super) proxy_protocol: bool,
@@ -54,165 +53,138 @@ pub(super) struct Door {
     pub(super) closing: CancellationToken,
 }
 
-/// Serves one connection.
-pub(super) async fn serve(mut stream: Socket, mut peer: SocketAddr, door: Door) {
+/// Serves one connection, if there is a place for it.
+pub(super) async fn serve(mut stream: Accepted, mut peer: SocketAddr, door: Door) {
     let progress = Arc::new(Progress::new(door.heads.clone()));
-    let leave = door.closing.child_token();
+    let closing = door.closing.child_token();
     let is_trusted = door.state.active().config.forward.trusted.contain(peer.ip());
-    let is_local = matches!(stream, Socket::Right(_));
-    let limited = (door.name == "public" && !is_trusted && !is_local).then_some(peer.ip());
+    let is_local = matches!(stream, Accepted::Right(_));
+    let limited = (door.name == PUBLIC && !is_trusted && !is_local).then_some(peer.ip());
     let errors = &door.state.metrics.connection_errors;
-    let _held = match door.connections.take(limited, progress.clone(), leave.clone()) {
+    let _held = match door.connections.take(limited, progress.clone(), closing.clone()) {
         Ok(held) => held,
         // It is closed: there is no place for saying so.
         Err(Full::InAll) => return errors.with_label_values(&["too_many"]).inc(),
         Err(Full::OfAddress) => return errors.with_label_values(&["too_many_of_address"]).inc(),
     };
     if door.proxy_protocol && is_trusted {
-        let told = tokio::time::timeout(PROXY_HEADER_TIMEOUT, proxy_protocol::read(&mut stream));
         let told = tokio::select! {
-            told = told => told,
-            () = leave.cancelled() => return,
+            told = timeout(door.head_timeout, proxy_protocol::read(&mut stream)) => told,
+            () = closing.cancelled() => return,
         };
         match told {
             Ok(Ok(told)) => peer = told.client.unwrap_or(peer),
             _ => return errors.with_label_values(&["proxy_protocol"]).inc(),
         }
     }
-    converse(stream, peer, door, progress, leave).await;
+    let Door { name, state, head_limit, head_timeout, idle_timeout, .. } = door;
+    let side = Side::from(peer);
+    let conversation =
+        Conversation { name, state, head_limit, idle_timeout, head_timeout, progress, closing, peer, side };
+    converse(stream, conversation).await;
 }
 
-/// Requests and answers, until one of the two sides has had enough.
-async fn converse(stream: Socket, peer: SocketAddr, door: Door, progress: Arc<Progress>, closing: CancellationToken) {
-    let Door { name, state, head_limit, idle_timeout, .. } = door;
-    let metrics = state.metrics.clone();
-    let _open = Raised::new(&metrics.connections.with_label_values(&[name]));
-    let mut stream = TimeoutStream::new(stream);
-    // A client that takes no byte for so long is gone.
-    stream.set_write_timeout(Some(state.active().upstream.settings().stall_timeout));
-    let stream = ClientStream::new(stream, progress.clone());
-    let (with, logging) = (progress.clone(), state.clone());
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (state, progress) = (state.clone(), with.clone());
-        let has_body = !http_body::Body::is_end_stream(request.body());
-        // What is sent to the private listener is short, and read.
-        progress.begin(has_body && name == "public");
-        async move {
-            let lifecycle = state.clone();
-            let answer = caught(answer(name, state, peer, request, &progress)).await;
-            let response = answer.unwrap_or_else(|| {
-                problem(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the proxy", false)
-            });
-            progress.answered();
-            // Who asks during the notice finds the next one elsewhere.
-            let stays = name != "public" || lifecycle.lifecycle.ready.load(Ordering::Acquire);
-            Ok::<_, std::convert::Infallible>(paced(response, progress, stays))
-        }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(idle_timeout)
-        .max_header_size(head_limit)
-        .max_buf_size(head_limit.max(LEAST_BUFFER))
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    let mut connection = std::pin::pin!(connection);
-    let result = tokio::select! {
-        result = &mut connection => result,
-        () = closing.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            // Half a head is no request: the drain does not wait for the rest of it.
-            if progress.is_done() {
-                return;
-            }
-            connection.await
-        }
+/// Requests and answers over any stream of bytes, until one of the two sides has had enough.
+async fn converse<S>(io: S, mut conversation: Conversation)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let state = conversation.state.clone();
+    let _open = Raised::new(&state.metrics.connections.with_label_values(&[conversation.name]));
+    let socket = socket(io, state.active().upstream.settings().stall_timeout);
+    if !conversation.is_public() {
+        return http1::serve(socket, conversation).await;
+    }
+    let Some(tls) = &state.tls else { return serve_plain(socket, conversation).await };
+    let Some(stream) = secured(socket, tls, &conversation).await else { return };
+    conversation.side.protocol = Protocol::Https;
+    if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        http2::serve(stream, conversation).await;
+    } else {
+        http1::serve(stream, conversation).await;
+    }
+}
+
+/// HTTP/1.1, or HTTP/2 by who knows that it is spoken here.
+async fn serve_plain<S>(mut socket: Socket<S>, conversation: Conversation)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let is_preface = |early: &[u8]| match early.strip_prefix(PREFACE) {
+        Some(_) => Some(true),
+        None => (!PREFACE.starts_with(early)).then_some(false),
     };
-    if let Err(error) = result
-        && (progress.has_half_a_head() || !error.is_timeout())
-    {
-        let kind = if progress.has_refused() { "too_large" } else { kind(&error) };
-        metrics.connection_errors.with_label_values(&[kind]).inc();
-        if name == "public"
-            && let Some(status) = status_unread(kind, &error)
-        {
-            log_unread(&logging.active().config.log, &logging.observation, peer.ip(), status, kind);
+    match begun(&mut socket, conversation.idle_timeout, &conversation, is_preface).await {
+        Begun::Told(true) => http2::serve(socket, conversation).await,
+        Begun::Told(false) => http1::serve(socket, conversation).await,
+        Begun::TooSlow => {
+            conversation.ended_by("timeout");
+            conversation.log_unread(StatusCode::REQUEST_TIMEOUT, "timeout");
         }
-        tracing::debug!(%error, listener = name, "a connection ended by an error");
+        Begun::Over => {}
     }
 }
 
-async fn answer(
-    name: &'static str,
-    state: Arc<State>,
-    peer: SocketAddr,
-    request: Request<Incoming>,
-    progress: &Arc<Progress>,
-) -> Response<Body> {
-    if name != "public" {
-        let (head, body) = request.into_parts();
-        return admin::handle::handle(&state, peer, &head, body.boxed_unsync()).await;
-    }
-    let request = request.map(|body| {
-        if http_body::Body::is_end_stream(&body) {
-            return Body::empty();
+/// The connection after its handshake; none if that came to nothing, which is told.
+async fn secured<S>(mut socket: Socket<S>, tls: &Tls, conversation: &Conversation) -> Option<Box<TlsStream<Socket<S>>>>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let ended = |kind: &'static str| {
+        conversation.ended_by(kind);
+        None
+    };
+    match begun(&mut socket, conversation.idle_timeout, conversation, |early| early.first().copied()).await {
+        Begun::Told(HANDSHAKE) => {}
+        Begun::Told(byte) if byte.is_ascii_alphabetic() => {
+            ClientStream::new(socket, conversation.progress.clone(), conversation.head_timeout).refuse(SPEAKS_TLS).await;
+            return ended("tls_plain");
         }
-        Body::stream(Watched::guarded(body, Reading(progress.clone())))
-    });
-    proxy::handle::handle(state, peer, request).await
-}
-
-/// The answer as the connection sends it.
-fn paced(mut response: Response<Body>, progress: Arc<Progress>, stays: bool) -> Response<Body> {
-    if !stays && response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        Begun::Told(_) => return ended("tls_refused"),
+        Begun::TooSlow => return ended("tls_timeout"),
+        Begun::Over => return None,
     }
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        progress.switch();
-    }
-    response.map(|body| match body {
-        whole @ Body::Whole(_) => whole,
-        body => Body::stream(Paced::new(body, progress)),
-    })
-}
-
-/// A panic ends the request that met it, and nothing else.
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
-    std::future::poll_fn(|context| {
-        let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
-        // The hook has told of it.
-        polled.map_or(Poll::Ready(None), |polled| polled.map(Some))
-    })
-    .await
-}
-
-/// The status of what could not be read as a request: hyper has sent it, but for 408, which says why nothing was.
-fn status_unread(kind: &str, error: &hyper::Error) -> Option<StatusCode> {
-    if error.is_timeout() {
-        Some(StatusCode::REQUEST_TIMEOUT)
-    } else if kind == "too_large" {
-        // Both are too large to hyper; only its words tell which.
-        let of_target = error.to_string().contains("URI");
-        Some(if of_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE })
-    } else {
-        error.is_parse().then_some(StatusCode::BAD_REQUEST)
+    let shaken = tokio::select! {
+        shaken = timeout(conversation.head_timeout, tls.acceptor().accept(socket)) => shaken,
+        () = conversation.closing.cancelled() => return None,
+    };
+    match shaken {
+        Ok(Ok(stream)) => Some(Box::new(stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a handshake failed");
+            ended(handshake_error(&error))
+        }
+        Err(_) => ended("tls_timeout"),
     }
 }
 
-/// The metric label of a connection's error.
-fn kind(error: &hyper::Error) -> &'static str {
-    if error.is_timeout() {
-        "timeout"
-    } else if error.is_parse_too_large() {
-        "too_large"
-    } else if error.is_parse() {
-        "parse"
-    } else if error.is_incomplete_message() {
-        "incomplete"
-    } else if error.is_user() {
-        "answer_broken"
-    } else {
-        "io"
+/// How a connection has begun.
+enum Begun<T> {
+    Told(T),
+    /// Something was said, and not enough.
+    TooSlow,
+    /// Nothing was, or the proxy is about to end.
+    Over,
+}
+
+async fn begun<S: AsyncRead + AsyncWrite + Unpin, T>(
+    socket: &mut Socket<S>,
+    limit: Duration,
+    conversation: &Conversation,
+    tells: impl Fn(&[u8]) -> Option<T>,
+) -> Begun<T> {
+    let mut has_begun = false;
+    let told = tokio::select! {
+        told = timeout(limit, first_bytes(socket, &mut has_begun, tells)) => told,
+        () = conversation.closing.cancelled() => return Begun::Over,
+    };
+    match told {
+        Ok(Ok(Some(told))) => Begun::Told(told),
+        Err(_) if has_begun => Begun::TooSlow,
+        Ok(_) if has_begun => {
+            conversation.ended_by("incomplete");
+            Begun::Over
+        }
+        _ => Begun::Over,
     }
 }

@@ -120,6 +120,7 @@ impl Server {
             state: state.clone(),
             heads: Arc::new(Heads::new(settings.head_memory)),
             head_limit: usize::try_from(settings.head).unwrap_or(usize::MAX),
+            head_timeout: settings.head_timeout,
             idle_timeout: settings.idle_timeout,
             proxy_protocol: settings.proxy_protocol,
             connections: Connections::new(limit, settings.connections_per_address),

@@ -16,7 +16,7 @@ use tokio_util::either::Either;
 use crate::config::ListenAddress;
 
 /// A client's socket.
-pub(super) type Socket = Either<TcpStream, UnixStream>;
+pub(super) type Accepted = Either<TcpStream, UnixStream>;
 
 /// Whom a client of a Unix socket counts as: it is on this machine.
 const THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
@@ -62,7 +62,7 @@ impl Listener {
     }
 
     /// The next client and its address.
-    pub(super) async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
+    pub(super) async fn accept(&self) -> io::Result<(Accepted, SocketAddr)> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;

@@ -1,4 +1,5 @@
-//! A client's socket as hyper sees it: it knows how far the conversation is, and so what the client's silence means.
+//! A client's stream of bytes as HTTP/1.1 sees it, plain or out of TLS: it knows how far the conversation is, and so what
+//! the client's silence means.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -11,10 +12,8 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep};
-use tokio_io_timeout::TimeoutStream;
 
 use super::heads::Heads;
-use super::sockets::Socket;
 use crate::engine::body::{Body, BodyError, Guard, poll_part};
 
 /// The end of what a client sends may be the end of its sending alone, or of the client: who has left is not told
@@ -26,6 +25,8 @@ const LINGER: Duration = Duration::from_secs(30);
 const LINGER_SILENCE: Duration = Duration::from_secs(3);
 const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+
+const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 /// How far the conversation is; its service tells the socket.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub(super) struct Progress {
     switched: AtomicBool,
     /// A head found no room.
     refused: AtomicBool,
+    /// A head took too long.
+    late: AtomicBool,
     /// The last answer is out; what still comes is thrown away.
     lingering: AtomicBool,
     /// A request came since somebody looked.
@@ -54,9 +57,9 @@ pub(super) struct Progress {
 impl Progress {
     pub(super) fn new(heads: Arc<Heads>) -> Self {
         let head = AtomicU64::new(0);
-        let [asked, unread, answering, blocked, switched, refused, lingering, used] =
-            [const { AtomicBool::new(false) }; 8];
-        Self { heads, head, asked, unread, answering, blocked, switched, refused, lingering, used }
+        let [asked, unread, answering, blocked, switched, refused, late, lingering, used] =
+            [const { AtomicBool::new(false) }; 9];
+        Self { heads, head, asked, unread, answering, blocked, switched, refused, late, lingering, used }
     }
 
     /// A head has come whole.
@@ -82,9 +85,10 @@ impl Progress {
         self.head.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a head found no room.
-    pub(super) fn has_refused(&self) -> bool {
-        self.refused.load(Ordering::Relaxed)
+    /// The metric label of why a head was refused, if one was.
+    pub(super) fn refused_for(&self) -> Option<&'static str> {
+        let late = self.late.load(Ordering::Relaxed).then_some("timeout");
+        late.or_else(|| self.refused.load(Ordering::Relaxed).then_some("too_large"))
     }
 
     /// Whether nothing is owed to the client any more.
@@ -175,9 +179,9 @@ impl Drop for Paced {
     }
 }
 
-/// A client's socket.
-pub(super) struct ClientStream {
-    io: Pin<Box<TimeoutStream<Socket>>>,
+/// A client's stream of bytes.
+pub(super) struct ClientStream<S> {
+    io: S,
     progress: Arc<Progress>,
     /// Since when the client sends nothing more, or when it last took something after that.
     ended: Option<Pin<Box<Sleep>>>,
@@ -186,6 +190,9 @@ pub(super) struct ClientStream {
     /// What is left of the refusal of a head.
     refusal: Option<&'static [u8]>,
     linger: Option<Linger>,
+    head_timeout: Duration,
+    /// Until when the head that has begun must end.
+    slow: Option<Pin<Box<Sleep>>>,
 }
 
 /// Two limits: in all, and of silence.
@@ -194,9 +201,31 @@ struct Linger {
     silence: Pin<Box<Sleep>>,
 }
 
-impl ClientStream {
-    pub(super) fn new(io: TimeoutStream<Socket>, progress: Arc<Progress>) -> Self {
-        Self { io: Box::pin(io), progress, ended: None, reader: None, refusal: None, linger: None }
+impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
+    /// `head_timeout` is for each head, from its first byte.
+    pub(super) fn new(io: S, progress: Arc<Progress>, head_timeout: Duration) -> Self {
+        Self { io, progress, ended: None, reader: None, refusal: None, linger: None, head_timeout, slow: None }
+    }
+
+    /// Nothing comes: that is refused if the head that has begun takes too long.
+    fn poll_slow(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.progress.has_half_a_head() {
+            self.slow = None;
+            return Poll::Pending;
+        }
+        let limit = self.head_timeout;
+        let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        ready!(slow.as_mut().poll(context));
+        self.progress.late.store(true, Ordering::Relaxed);
+        self.refusal = Some(TOO_SLOW);
+        self.poll_refuse(context)
+    }
+
+    /// Says why nothing comes of this connection, reads on for a while so that it arrives, and ends.
+    pub(super) async fn refuse(mut self, answer: &'static [u8]) {
+        self.refusal = Some(answer);
+        // Nobody is owed more than the attempt.
+        let _ = std::future::poll_fn(|context| self.poll_refuse(context)).await;
     }
 
     /// Keeps the end of what the client sends from hyper, which would give the request up, while an answer is due.
@@ -215,7 +244,7 @@ impl ClientStream {
     }
 
     /// Something was said, or could not be.
-    fn wrote(&mut self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+    fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         self.progress.blocked.store(result.is_pending(), Ordering::Relaxed);
         if let (Poll::Ready(_), Some(ended)) = (&result, &mut self.ended) {
             ended.as_mut().reset(Instant::now() + HALF_CLOSED);
@@ -227,11 +256,11 @@ impl ClientStream {
     /// Says that the head is too large, and then ends.
     fn poll_refuse(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.refusal.filter(|rest| !rest.is_empty()) {
-            let written = ready!(self.io.as_mut().poll_write(context, rest))?;
+            let written = ready!(Pin::new(&mut self.io).poll_write(context, rest))?;
             self.refusal = Some(&rest[written..]);
         }
         if self.linger.is_none() {
-            ready!(self.io.as_mut().poll_shutdown(context))?;
+            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
             self.progress.lingering.store(true, Ordering::Relaxed);
         }
         self.poll_linger(context).map(Ok)
@@ -246,7 +275,7 @@ impl ClientStream {
         let mut waste = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            match self.io.as_mut().poll_read(context, &mut buffer) {
+            match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let now = Instant::now();
                     if now >= *until {
@@ -261,7 +290,7 @@ impl ClientStream {
     }
 }
 
-impl AsyncRead for ClientStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if this.refusal.is_some() {
@@ -271,10 +300,21 @@ impl AsyncRead for ClientStream {
             return this.poll_end(context);
         }
         let before = buffer.filled().len();
-        ready!(poll_part(this.io.as_mut(), context, buffer))?;
+        let Poll::Ready(result) = poll_part(Pin::new(&mut this.io), context, buffer) else {
+            return this.poll_slow(context);
+        };
+        match result {
+            // TLS that was not closed in order. A request says how long it is, so nobody is deceived by that.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+            result => result?,
+        }
         let read = buffer.filled().len() - before;
         if read == 0 && buffer.remaining() > 0 {
             return this.poll_end(context);
+        }
+        if !this.progress.has_half_a_head() {
+            // Each head has its own time.
+            this.slow = None;
         }
         if !this.progress.came(read as u64) {
             this.progress.refused.store(true, Ordering::Relaxed);
@@ -286,10 +326,10 @@ impl AsyncRead for ClientStream {
     }
 }
 
-impl AsyncWrite for ClientStream {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.io.as_mut().poll_write(context, data);
+        let result = Pin::new(&mut this.io).poll_write(context, data);
         this.wrote(result)
     }
 
@@ -299,7 +339,7 @@ impl AsyncWrite for ClientStream {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = this.io.as_mut().poll_write_vectored(context, data);
+        let result = Pin::new(&mut this.io).poll_write_vectored(context, data);
         this.wrote(result)
     }
 
@@ -308,7 +348,11 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.get_mut().io.as_mut().poll_flush(context)
+        let this = self.get_mut();
+        // Under TLS, what was taken may still wait for the socket.
+        let result = Pin::new(&mut this.io).poll_flush(context);
+        let changes = result.is_pending() != this.progress.blocked.load(Ordering::Relaxed);
+        if changes { this.wrote(result) } else { result }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -316,7 +360,7 @@ impl AsyncWrite for ClientStream {
         let progress = &this.progress;
         let sends = progress.unread.load(Ordering::Relaxed) || progress.has_half_a_head();
         if this.linger.is_none() {
-            ready!(this.io.as_mut().poll_shutdown(context))?;
+            ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
             if !sends || this.ended.is_some() || progress.switched.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }

@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::engine::clock::Epoch;
 use crate::engine::metrics::Metrics;
 use crate::engine::store::Entry;
+use crate::engine::tls::{Renewal, Tls, TlsSettings};
 use crate::engine::upstream::client::Upstream;
 use crate::policy::coherence::watermark::Events;
 use crate::policy::http::freshness::{Freshness, Lifetimes, judge, served_until};
@@ -41,6 +42,8 @@ pub struct State {
     pub observation: Observation,
     /// From the first request to the end of the drain.
     pub lifecycle: Lifecycle,
+    /// Certificate and key of the public listener, if it speaks TLS.
+    pub tls: Option<Tls>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
 }
@@ -62,11 +65,17 @@ impl State {
     /// In words, if the certificates cannot be used.
     pub fn new(config: Config, metrics: Arc<Metrics>) -> Result<Arc<Self>, String> {
         let upstream = Upstream::new(config.upstream.clone(), metrics.clone())?;
-        Ok(Self::with(config, upstream, metrics))
+        let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+        metrics.certificate_not_after.set(tls.as_ref().and_then(Tls::not_after).unwrap_or_default());
+        Ok(Self::put_together(config, upstream, tls, metrics))
     }
 
-    /// The same with a client towards the upstream that is there already.
+    /// The same without TLS, with a client towards the upstream that is there already.
     pub fn with(config: Config, upstream: Upstream, metrics: Arc<Metrics>) -> Arc<Self> {
+        Self::put_together(config, upstream, None, metrics)
+    }
+
+    fn put_together(config: Config, upstream: Upstream, tls: Option<Tls>, metrics: Arc<Metrics>) -> Arc<Self> {
         let hasher = RandomState::new();
         let epoch = Epoch::begin();
         let instance = Instance::new(hasher.hash_one("via"));
@@ -79,6 +88,7 @@ impl State {
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
             active: ArcSwap::from_pointee(Active::new(config, upstream, instance)),
+            tls,
             metrics,
         })
     }
@@ -94,6 +104,7 @@ impl State {
     /// In words, if the new certificates cannot be used; then the old settings stay.
     pub fn reload(&self, config: Config) -> Result<(), String> {
         let upstream = Upstream::new(config.upstream.clone(), self.metrics.clone())?.after(&self.active().upstream);
+        self.renew_certificate(config.tls.as_ref())?;
         self.reload_with(config, upstream);
         Ok(())
     }
@@ -118,6 +129,24 @@ impl State {
     /// The age up to which what stays current is served while the upstream works.
     pub fn bound_on_age(&self, active: &Active, now: Instant) -> Duration {
         served_until(None, &self.lifetimes(active, now))
+    }
+
+    /// Reads certificate and key again, where TLS was on from the start; connections keep what they began with.
+    ///
+    /// # Errors
+    /// In words, if the files hold no pair; then the one before stays.
+    pub fn renew_certificate(&self, settings: Option<&TlsSettings>) -> Result<Renewal, String> {
+        let (Some(tls), Some(settings)) = (&self.tls, settings) else { return Ok(Renewal::Same) };
+        let renewal = tls.renew(settings);
+        if let Some(result) = match renewal {
+            Ok(Renewal::Same) => None,
+            Ok(Renewal::Renewed) => Some("ok"),
+            Err(_) => Some("failed"),
+        } {
+            self.metrics.certificate_renewals.with_label_values(&[result]).inc();
+        }
+        self.metrics.certificate_not_after.set(tls.not_after().unwrap_or_default());
+        renewal
     }
 
     /// How long answers live, now.

@@ -30,7 +30,7 @@ impl Named {
         let metrics = Arc::new(Metrics::new());
         let config = settings("http://chat.test:3000", more);
         let upstream = Upstream::resolving(resolve, config.upstream.clone(), metrics.clone()).unwrap();
-        let server = config.server;
+        let server = config.server.clone();
         let server = Server::bind(State::with(config, upstream, metrics.clone()), server).await.unwrap();
         let url = format!("http://{}", server.addresses().unwrap().port().unwrap());
         let running = spawn(async move {

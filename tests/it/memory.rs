@@ -183,17 +183,17 @@ async fn hold(name: &str, count: usize, head: &str, filler: usize) -> u64 {
     let program = Program::serve(&upstream.url(), SETTINGS).await;
     let idle = settled(&program).await;
     let crowd = crowd(&program, count, head, filler).await;
-    let held = settled(&program).await.saturating_sub(idle);
+    let taken = settled(&program).await.saturating_sub(idle);
     drop(crowd);
     program.wait_for_metric("anteroom_connections{listener=\"public\"}", |open| open < 0.5).await;
-    let began = std::time::Instant::now();
-    println!("{name}: {} KiB each, {} MiB in all", held / count as u64 / 1024, held / MIB);
+    let began = tokio::time::Instant::now();
+    println!("{name}: {} KiB each, {} MiB in all", taken / count as u64 / 1024, taken / MIB);
     while program.memory("VmRSS") > idle + LEFT {
         assert!(began.elapsed() < Duration::from_secs(60), "{} MiB stay", program.memory("VmRSS") / MIB);
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     println!("{name}: back within {:?}", began.elapsed());
-    held
+    taken
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,8 +201,8 @@ async fn an_upload_that_the_upstream_does_not_read_holds_little() {
     let head = "POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: 100000000\r\n\r\n";
     // Fewer: the system's own buffers take megabytes of each first.
     let count = 60;
-    let held = hold("uploads", count, head, 8 << 20).await;
-    assert!(held < count as u64 * 2 * EACH, "{held}");
+    let taken = hold("uploads", count, head, 8 << 20).await;
+    assert!(taken < count as u64 * 2 * EACH, "{taken}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

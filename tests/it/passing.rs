@@ -579,7 +579,8 @@ async fn what_is_not_http_is_counted_and_hurts_nobody_else() {
     let (_upstream, proxy) = both(OK).await;
     for (bytes, status) in [
         ("GET / HTTP/1.1\r\nhost h\r\n\r\n".to_owned(), Some(400)),
-        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), Some(414)),
+        // The head is too large before its target has come to an end.
+        (format!("GET /{} HTTP/1.1\r\n\r\n", "a".repeat(100_000)), Some(431)),
         (format!("GET / HTTP/1.1\r\n{}\r\n", "a: b\r\n".repeat(200)), Some(431)),
         ("POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 1\r\ncontent-length: 2\r\n\r\nab".to_owned(), Some(400)),
         ("POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: gzip\r\n\r\nab".to_owned(), Some(400)),

@@ -21,7 +21,7 @@ use crate::support::{Proxy, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 27] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 28] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -48,6 +48,7 @@ const ONLY_BY_A_FAULT: [(&str, &str); 27] = [
     ("AnteroomCacheTooSmall", "readers none of whom asks what another asked, and little memory"),
     ("AnteroomFewFileDescriptors", "a proxy that may open no more than it has open"),
     ("AnteroomReloadFailed", "a file of settings with a mistake"),
+    ("AnteroomCertificateEnds", "set by hand: no certificate here ends so soon"),
     ("AnteroomLogLinesLost", "a standard error that is full"),
 ];
 
@@ -289,6 +290,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         busy.with(persist(hanging.list_url(source), &[]));
     }
     hanging.state.metrics.flight_ends.with_label_values(&["dropped"]).inc();
+    hanging.state.metrics.certificate_not_after.set(1);
 
     // Two minutes old, nearly empty, and of no known contact.
     let odd_list = r#"[{"id":1,"uuid":7}]"#;

@@ -197,7 +197,8 @@ pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other
 pub(super) const UPSTREAM_RESULTS: &[&str] =
     &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
 pub(super) const CONNECTION_ERRORS: &[&str] =
-    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io"];
+    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io", "flood", "tls_left", "tls_refused",
+      "tls_timeout", "tls_plain"];
 pub(super) const FLIGHT_ENDS: &[&str] = &[
     "answered",
     "too_large",

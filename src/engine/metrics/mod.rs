@@ -56,6 +56,10 @@ pub struct Metrics {
     pub connections: IntGaugeVec,
     /// Connections that ended by a mistake of their own, by kind.
     pub connection_errors: IntCounterVec,
+    /// When the certificate of the public listener ends.
+    pub certificate_not_after: IntGauge,
+    /// Readings of certificate and key after the first, by result.
+    pub certificate_renewals: IntCounterVec,
     /// `anteroom_panics_total`.
     pub panics: IntCounter,
     /// Open tunnels.
@@ -188,8 +192,18 @@ impl Metrics {
             connection_errors: declare.counters(
                 "anteroom_connection_errors_total",
                 "Connections of clients that ended by an error, by its kind. `accept`: none could be taken, most often for \
-                 want of file descriptors.",
+                 want of file descriptors. `flood`: HTTP/2 that only makes work, such as requests given up at once. \
+                 `tls_...`: handshakes that failed; `tls_plain`: there was none, but plain HTTP.",
                 &[("kind", CONNECTION_ERRORS)],
+            ),
+            certificate_not_after: declare.gauge(
+                "anteroom_certificate_not_after_seconds",
+                "When the certificate in force of the public listener ends, in seconds since 1970; 0 without TLS.",
+            ),
+            certificate_renewals: declare.counters(
+                "anteroom_certificate_renewals_total",
+                "Certificates and keys that were found changed. `failed`: they are no pair, and the one before stays.",
+                &[("result", &["ok", "failed"])],
             ),
             panics: declare.counter(
                 "anteroom_panics_total",

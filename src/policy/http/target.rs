@@ -1,4 +1,5 @@
-//! Whom a request is addressed to: the form of its target, and its `Host` (RFC 9112 section 3.2).
+//! Whom a request is addressed to: the form of its target, and its `Host` (RFC 9112 section 3.2) or `:authority` (RFC 9113
+//! section 8.3.1).
 
 use std::net::Ipv6Addr;
 
@@ -9,26 +10,31 @@ use http::{HeaderValue, Method, Version, header};
 use super::route::Refusal;
 
 /// Why a request is not understood, if it is not: exactly one `Host` that is a host (before HTTP/1.1 it could be left
-/// out), and a target in the form that its method has.
+/// out, and HTTP/2 has `:authority` for it, which it may not contradict), and a target in the form that its method has.
 pub fn refuse(head: &Parts) -> Option<Refusal> {
     let mut hosts = head.headers.get_all(header::HOST).iter();
+    let authority = head.uri.authority().filter(|_| head.version == Version::HTTP_2);
     let well = match (hosts.next(), hosts.next()) {
-        (None, _) => head.version < Version::HTTP_11,
-        (Some(host), None) => is_host(host.as_bytes()),
+        (None, _) => head.version < Version::HTTP_11 || authority.is_some(),
+        (Some(host), None) => {
+            let agrees = |authority: &Authority| authority.as_str().as_bytes().eq_ignore_ascii_case(host.as_bytes());
+            is_host(host.as_bytes()) && authority.is_none_or(agrees)
+        }
         _ => false,
     };
     if !well {
         return Some(Refusal::Host);
     }
     let uri = &head.uri;
+    let is_path = uri.path().starts_with('/') || uri.path() == "*" && head.method == Method::OPTIONS;
     let well = match (uri.scheme(), uri.authority()) {
         (Some(scheme), Some(authority)) => {
             let is_http = *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS;
-            is_http && is_host(authority.as_str().as_bytes())
+            is_http && is_host(authority.as_str().as_bytes()) && is_path
         }
         // The authority form is CONNECT's, which is refused for what it is.
         (None, Some(_)) => head.method == Method::CONNECT,
-        _ => uri.path().starts_with('/') || uri.path() == "*" && head.method == Method::OPTIONS,
+        _ => is_path,
     };
     (!well).then_some(Refusal::Target)
 }
@@ -75,6 +81,27 @@ mod tests {
             assert!(!is_host(bad.as_bytes()), "{bad:?}");
         }
         assert!(!is_host(b"\xff"));
+    }
+
+    #[test]
+    fn an_authority_is_the_host_and_nothing_contradicts_it() {
+        for (target, host, refusal) in [
+            ("https://front.test/a", None, None),
+            ("https://front.test/a", Some("front.test"), None),
+            ("https://front.test/a", Some("FRONT.test"), None),
+            ("https://front.test/a", Some("other.test"), Some(Refusal::Host)),
+            ("https://front.test/a", Some("front.test:443"), Some(Refusal::Host)),
+            ("https://u@front.test/a", None, Some(Refusal::Target)),
+            ("https://u@front.test/a", Some("u@front.test"), Some(Refusal::Host)),
+            ("ftp://front.test/a", None, Some(Refusal::Target)),
+            ("/a", Some("front.test"), None),
+            ("/a", None, Some(Refusal::Host)),
+        ] {
+            let request = http::Request::builder().version(Version::HTTP_2).uri(target);
+            let request = host.into_iter().fold(request, |request, host| request.header("host", host));
+            let (head, ()) = request.body(()).unwrap().into_parts();
+            assert_eq!(refuse(&head), refusal, "{target} {host:?}");
+        }
     }
 
     #[test]

@@ -32,7 +32,11 @@ impl Instance {
 
     /// Adds this instance to a request for the upstream, with the version in which the client spoke.
     pub fn append_to(self, headers: &mut HeaderMap, version: Version) {
-        let version = if version == Version::HTTP_10 { "1.0" } else { "1.1" };
+        let version = match version {
+            Version::HTTP_10 => "1.0",
+            Version::HTTP_2 => "2.0",
+            _ => "1.1",
+        };
         let entry = format!("{version}{BEFORE}{}{AFTER}", self.name());
         headers.append(header::VIA, HeaderValue::try_from(entry).expect("digits are a header value"));
     }
@@ -64,7 +68,7 @@ fn instance_of(entry: &str) -> Option<&str> {
     let (version, rest) = entry.split_once(BEFORE)?;
     let name = rest.strip_suffix(AFTER)?;
     let is_name = name.len() == DIGITS && name.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (matches!(version, "1.0" | "1.1") && is_name).then_some(name)
+    (matches!(version, "1.0" | "1.1" | "2.0") && is_name).then_some(name)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "not every module of the tests needs all of it")]
 
 pub mod child;
+pub mod http2;
 pub mod raw;
 pub mod relay;
 pub mod script;

@@ -12,6 +12,8 @@ use hyper_util::rt::TokioExecutor;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 /// A certificate, its key and its authority, in files.
 pub struct Certificate {
@@ -81,6 +83,22 @@ impl Certificate {
             .expect("versions")
             .with_root_certificates(roots)
             .with_no_client_auth()
+    }
+
+    /// A connection to the listener at a URL, as `front.test`, with these protocols offered.
+    pub async fn connect(&self, url: &str, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        let mut config = self.client_config();
+        config.alpn_protocols = protocols.iter().map(|protocol| protocol.as_bytes().to_vec()).collect();
+        let (_, address) = url.split_once("://").expect("a URL");
+        let stream = TcpStream::connect(address).await?;
+        let name = "front.test".try_into().expect("a name");
+        tokio_rustls::TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    }
+
+    /// The settings that let a public listener have it.
+    pub fn settings(&self) -> String {
+        let (certificate, key) = (self.certificate(), self.key());
+        format!("listen.tls.certificate = '{}'\nlisten.tls.key = '{}'\n", certificate.display(), key.display())
     }
 
     /// A client that trusts the authority alone.

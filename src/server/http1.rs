@@ -1,0 +1,117 @@
+//! A connection that speaks HTTP/1.1.
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::conversation::Conversation;
+use super::stream::{ClientStream, Paced, Progress, Reading};
+use crate::engine::body::{Body, Watched};
+
+/// hyper's least buffer.
+const LEAST_BUFFER: usize = 8 * 1024;
+
+/// Serves a connection to its end.
+pub(super) async fn serve<S>(io: S, conversation: Conversation)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let head_limit = conversation.head_limit;
+    let progress = conversation.progress.clone();
+    let stream = ClientStream::new(io, progress.clone(), conversation.head_timeout);
+    let with = (progress.clone(), conversation.clone());
+    let service = service_fn(move |request: Request<Incoming>| {
+        let (progress, conversation) = with.clone();
+        let has_body = !http_body::Body::is_end_stream(request.body());
+        // What is sent to the private listener is short, and read.
+        progress.begin(has_body && conversation.is_public());
+        async move {
+            let request = request.map(|body| {
+                if http_body::Body::is_end_stream(&body) {
+                    return Body::empty();
+                }
+                Body::stream(Watched::guarded(body, Reading(progress.clone())))
+            });
+            let response = conversation.answer(request).await;
+            progress.answered();
+            Ok::<_, std::convert::Infallible>(paced(response, progress, conversation.goes_on()))
+        }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(conversation.idle_timeout)
+        .max_header_size(head_limit)
+        .max_buf_size(head_limit.max(LEAST_BUFFER))
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let mut connection = std::pin::pin!(connection);
+    let result = tokio::select! {
+        result = &mut connection => result,
+        () = conversation.closing.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // Half a head is no request: the drain does not wait for the rest of it.
+            if progress.is_done() {
+                return;
+            }
+            connection.await
+        }
+    };
+    if let Err(error) = result
+        && (progress.has_half_a_head() || !error.is_timeout())
+    {
+        let kind = progress.refused_for().unwrap_or_else(|| kind(&error));
+        conversation.ended_by(kind);
+        if let Some(status) = status_unread(kind, &error) {
+            conversation.log_unread(status, kind);
+        }
+        tracing::debug!(%error, listener = conversation.name, "a connection ended by an error");
+    }
+}
+
+/// The answer as the connection sends it.
+fn paced(mut response: Response<Body>, progress: Arc<Progress>, goes_on: bool) -> Response<Body> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        progress.switch();
+    } else if !goes_on {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response.map(|body| match body {
+        whole @ Body::Whole(_) => whole,
+        body => Body::stream(Paced::new(body, progress)),
+    })
+}
+
+/// The status of what could not be read as a request: hyper has sent it, but for 408, which says why nothing was.
+fn status_unread(kind: &str, error: &hyper::Error) -> Option<StatusCode> {
+    if kind == "timeout" {
+        Some(StatusCode::REQUEST_TIMEOUT)
+    } else if kind == "too_large" {
+        // Both are too large to hyper; only its words tell which.
+        let of_target = error.to_string().contains("URI");
+        Some(if of_target { StatusCode::URI_TOO_LONG } else { StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE })
+    } else {
+        error.is_parse().then_some(StatusCode::BAD_REQUEST)
+    }
+}
+
+/// The metric label of a connection's error.
+fn kind(error: &hyper::Error) -> &'static str {
+    if error.is_timeout() {
+        "timeout"
+    } else if error.is_parse_too_large() {
+        "too_large"
+    } else if error.is_parse() {
+        "parse"
+    } else if error.is_incomplete_message() {
+        "incomplete"
+    } else if error.is_user() {
+        "answer_broken"
+    } else {
+        "io"
+    }
+}
