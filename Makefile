@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	bench freshness model chaos-pool mutants fuzz tools
+	bench freshness model chaos-pool restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -82,6 +82,9 @@ model: ## the one rule under a million random schedules
 
 chaos-pool: ## 100,000 GETs and POSTs through an upstream that closes idle connections at random
 	POOL_REQUESTS=100000 $(CARGO) test --locked --release --test it pool::no_ -- --nocapture
+
+restarts: ## 100 times a new process takes over under load, and no request fails
+	RESTARTS=100 $(CARGO) test --locked --test it listeners::a_new_process_takes_over -- --nocapture
 
 mutants: ## that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh

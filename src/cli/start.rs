@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::config::Config;
 use crate::engine::build_info::{COMMIT, VERSION};
 use crate::engine::descriptors::open_files_limit;
-use crate::server::connections::{OTHERS, within};
+use crate::server::connections::{needed_for, within};
 use crate::server::listeners::Addresses;
 
 /// One line of what runs, and one of each thing that is likely a mistake.
@@ -48,7 +48,7 @@ fn warnings(config: &Config, admin: SocketAddr, open_files: Option<u64>) -> Vec<
         ));
     }
     let limit = config.server.connections;
-    let (room, needed) = (within(limit, open_files), 2 * limit as u64 + OTHERS);
+    let (room, needed) = (within(limit, open_files), needed_for(limit));
     if room < limit {
         warnings.push(format!(
             "{} files may be open (ulimit -n): {room} clients can be connected at once, and not limits.connections = \
@@ -90,8 +90,8 @@ mod tests {
     #[test]
     fn too_few_open_files_for_the_limits_set_are_told() {
         let few = "limits.connections = 100";
-        assert_eq!(warned(few, "127.0.0.1:1", Some(264)), Vec::<String>::new());
-        let warned = warned(few, "127.0.0.1:1", Some(262));
-        assert!(warned[0].contains("ulimit -n") && warned[0].contains("allow 264"), "{warned:?}");
+        assert_eq!(warned(few, "127.0.0.1:1", Some(214)), Vec::<String>::new());
+        let warned = warned(few, "127.0.0.1:1", Some(211));
+        assert!(warned[0].contains("ulimit -n") && warned[0].contains("allow 214"), "{warned:?}");
     }
 }

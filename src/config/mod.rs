@@ -3,6 +3,7 @@
 //! Values come from flags, the environment, a file and the defaults, in this order of strength. One table names every
 //! setting; each room owns the struct that it obeys, and only this module knows the text.
 
+mod addresses;
 mod base_url;
 mod changes;
 mod clashes;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use toml::Value;
 
-use super::listen::{ADDRESSES, ListenAddress};
+use super::addresses::ADDRESSES;
+use super::listen::ListenAddress;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,

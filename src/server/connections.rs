@@ -11,7 +11,7 @@ use super::stream::Progress;
 use crate::policy::http::client::network_of;
 
 /// Descriptors beside those of clients and of the upstream: the private listener, files, what the runtime needs.
-pub const OTHERS: u64 = 64;
+const OTHERS: u64 = 64;
 
 /// The account of a listener's connections.
 #[derive(Debug)]
@@ -141,13 +141,17 @@ impl Drop for Held {
     }
 }
 
-/// How many clients may be connected, so that each can have a connection to the upstream and the rest of the program
-/// keeps what it needs: of the limit that is set, and the descriptors that there are.
+/// How many clients may be connected: the limit that is set, or what the open files allow, when those that the rest of
+/// the program needs are taken off, and a third of the others is kept for the upstream.
 pub fn within(limit: usize, open_files: Option<u64>) -> usize {
     let Some(open_files) = open_files else { return limit };
-    let others = (open_files / 4).min(OTHERS);
-    let room = usize::try_from((open_files - others) / 2).unwrap_or(usize::MAX);
-    limit.min(room.max(1))
+    let room = (open_files - OTHERS.min(open_files / 2)) / 3 * 2;
+    limit.min(usize::try_from(room).unwrap_or(usize::MAX).max(1))
+}
+
+/// How many open files so many clients need.
+pub fn needed_for(limit: usize) -> u64 {
+    (limit as u64).div_ceil(2) * 3 + OTHERS
 }
 
 #[cfg(test)]
@@ -218,8 +222,11 @@ mod tests {
     fn descriptors_are_kept_for_the_upstream_and_for_the_rest() {
         assert_eq!(within(16_384, None), 16_384);
         assert_eq!(within(16_384, Some(1_000_000)), 16_384);
-        assert_eq!(within(16_384, Some(1024)), 480);
-        assert_eq!(within(16_384, Some(64)), 24);
+        assert_eq!(within(16_384, Some(1024)), 640);
+        assert_eq!(within(16_384, Some(64)), 20);
         assert_eq!(within(16_384, Some(1)), 1);
+        for limit in [1, 100, 16_384] {
+            assert_eq!(within(limit, Some(needed_for(limit))), limit);
+        }
     }
 }

@@ -23,7 +23,7 @@ use crate::state::State;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many may be connected to the private listener at once.
-const ADMIN_CONNECTIONS: usize = 16;
+const ADMIN_CONNECTIONS: usize = 8;
 
 /// All listeners, bound and not yet served.
 pub struct Server {

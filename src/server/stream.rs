@@ -108,7 +108,8 @@ impl Progress {
 
     /// Counts what came if it belongs to a head. False if there is no room for it.
     fn came(&self, bytes: u64) -> bool {
-        if bytes == 0 || self.asked.load(Ordering::Relaxed) || self.unread.load(Ordering::Relaxed) {
+        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        if bytes == 0 || is(&self.asked) || is(&self.unread) || is(&self.switched) {
             return true;
         }
         let before = self.head.fetch_add(bytes, Ordering::Relaxed);

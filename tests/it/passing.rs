@@ -633,6 +633,7 @@ async fn idle_connections_end_after_a_while_and_half_heads_are_a_mistake() {
     half.send("GET /x HTTP/1.1\r\nhost").await;
     proxy.wait_for_metric("anteroom_connections{listener=\"public\"}", 1.0).await;
     jump(Duration::from_secs(60)).await;
+    assert_eq!(half.message().await.map(|answer| answer.status()), Some(408));
     assert!(half.rest().await.is_empty());
     proxy.wait_for_metric(errors, 1.0).await;
 }

@@ -345,7 +345,7 @@ async fn a_redirect_is_neither_shared_nor_stored_and_takes_nothing_away() {
 async fn the_program_says_at_its_start_what_runs_and_what_nobody_may_have_meant() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let upstream = format!("{}/quiet/prefix", stand_in.url());
-    let settings = "log.format = \"json\"\ncache.ttl = \"7s\"\ncache.max_waiters = 900000\ndrain.notice = \"0s\"";
+    let settings = "log.format = \"json\"\ncache.ttl = \"7s\"\nlimits.connections = 900000\ndrain.notice = \"0s\"";
     let mut program = Program::serve_at("0.0.0.0:0", &upstream, settings).await;
     program.signal("TERM").await;
     program.ended().await;
@@ -355,7 +355,7 @@ async fn the_program_says_at_its_start_what_runs_and_what_nobody_may_have_meant(
     assert_eq!(first["version"], env!("CARGO_PKG_VERSION"));
     assert_eq!(first["upstream"], stand_in.url());
     assert_eq!(format!("http://{}", first["listen"].as_str().unwrap()), program.url);
-    assert_eq!((&first["ttl"], &first["mode"]), (&Value::from("7s"), &Value::from("writes")));
+    assert_eq!((&first["ttl"], &first["mode"]), (&Value::from("7s"), &Value::from("writes and cable")));
     assert!(!log.contains("quiet"), "{log}");
     let version = run(&["--version"], &[], "").await.stdout;
     let commit = first["commit"].as_str().unwrap();

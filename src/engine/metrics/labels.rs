@@ -198,7 +198,7 @@ pub(super) const UPSTREAM_RESULTS: &[&str] =
     &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
 pub(super) const CONNECTION_ERRORS: &[&str] =
     &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io", "flood", "tls_left", "tls_refused",
-      "tls_timeout", "tls_plain"];
+      "tls_timeout", "tls_plain", "too_many", "too_many_of_address", "proxy_protocol"];
 pub(super) const FLIGHT_ENDS: &[&str] = &[
     "answered",
     "too_large",
@@ -214,7 +214,7 @@ pub(super) const FLIGHT_ENDS: &[&str] = &[
     "waiter_deadline",
 ];
 /// What the settings allow, for a graph to show beside what is used.
-pub(super) const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters"];
+pub(super) const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters", "connections"];
 
 /// The label of a method; strangers' methods share one.
 pub fn method_label(method: &Method) -> &'static str {

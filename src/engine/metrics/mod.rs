@@ -243,7 +243,8 @@ impl Metrics {
             limits: declare.gauges(
                 "anteroom_limit",
                 "What the settings allow: `cache.memory`, that and `cache.fetch_memory`, `upstream.max_in_flight`, \
-                 `cache.max_waiters`. Reloading does not change them.",
+                 `cache.max_waiters`, and `limits.connections` as far as the open files reach. Reloading does not change \
+                 them.",
                 &[("of", LIMITS)],
             ),
             ready: declare.gauge("anteroom_ready", "1 while `/ready` says so, 0 from the moment the program is told to stop."),
