@@ -1,5 +1,6 @@
 //! Places among the fetches at once. Whoever waits for one stands in the line of his client, and the lines take turns:
-//! a client who asks for much waits for himself, not others for him.
+//! a client who asks for much waits for himself, not others for him. No client holds all places: a quarter is for others,
+//! or one whose lists hang would keep everybody from an upstream that works.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -17,8 +18,11 @@ struct Queue {
     /// So many may wait.
     longest: usize,
     waiting: usize,
-    /// Only while nobody waits.
+    /// Only while nobody waits, but the one client who holds all he may.
     free: usize,
+    /// So many may be one client's.
+    share: usize,
+    held: HashMap<IpAddr, usize>,
     /// What turns and numbers are given from.
     next: u64,
     /// Whose turn is when.
@@ -33,13 +37,18 @@ struct Line {
 }
 
 /// A place, until it is dropped.
-pub struct Place(Option<Places>);
+pub struct Place {
+    places: Option<Places>,
+    /// Whose it is.
+    client: Option<IpAddr>,
+}
 
 impl Places {
     /// So many, and so many who may wait for one.
     pub fn new(count: usize, longest: usize) -> Self {
-        let (turns, lines) = (BTreeMap::new(), HashMap::new());
-        Self(Arc::new(Mutex::new(Queue { longest, waiting: 0, free: count, next: 0, turns, lines })))
+        let (turns, lines, held) = (BTreeMap::new(), HashMap::new(), HashMap::new());
+        let share = count - count / 4;
+        Self(Arc::new(Mutex::new(Queue { longest, waiting: 0, free: count, share, held, next: 0, turns, lines })))
     }
 
     /// A place, as soon as it is this client's turn; none if too many wait already. Who no longer waits is no longer in
@@ -47,9 +56,10 @@ impl Places {
     pub async fn take(&self, client: IpAddr) -> Option<Place> {
         let (mut waiting, given) = {
             let mut queue = self.lock();
-            if queue.free > 0 {
+            if queue.free > 0 && queue.may_hold_more(client) {
                 queue.free -= 1;
-                return Some(self.place());
+                queue.hold(client);
+                return Some(self.place(Some(client)));
             }
             if queue.waiting >= queue.longest {
                 return None;
@@ -67,7 +77,7 @@ impl Places {
     pub fn take_free(&self) -> Option<Place> {
         let mut queue = self.lock();
         queue.free = queue.free.checked_sub(1)?;
-        Some(self.place())
+        Some(self.place(None))
     }
 
     /// How many are free.
@@ -80,25 +90,32 @@ impl Places {
         self.lock().waiting
     }
 
-    fn place(&self) -> Place {
-        Place(Some(self.clone()))
+    fn place(&self, client: Option<IpAddr>) -> Place {
+        Place { places: Some(self.clone()), client }
     }
 
-    /// Gives a place back, or on to whose turn it is.
-    fn give_back(&self) {
+    /// Gives a client's place back, or on to whose turn it is.
+    fn give_back(&self, mut client: Option<IpAddr>) {
         loop {
             let next = {
                 let mut queue = self.lock();
+                if let Some(client) = client {
+                    queue.let_go(client);
+                }
                 let next = queue.leave_next();
-                queue.free += usize::from(next.is_none());
+                match &next {
+                    Some((client, _)) => queue.hold(*client),
+                    None => queue.free += 1,
+                }
                 next
             };
-            let Some(next) = next else { return };
-            match next.send(self.place()) {
+            let Some((next, give)) = next else { return };
+            match give.send(self.place(Some(next))) {
                 Ok(()) => return,
                 // He has gone meanwhile. His place is given to the next, here and not by its end.
-                Err(mut place) => place.0 = None,
+                Err(mut place) => place.places = None,
             }
+            client = Some(next);
         }
     }
 
@@ -126,9 +143,29 @@ impl Queue {
         number
     }
 
-    /// Takes out of line whose turn it is; his client's next turn is after all others'.
-    fn leave_next(&mut self) -> Option<oneshot::Sender<Place>> {
-        let (_, client) = self.turns.pop_first()?;
+    fn may_hold_more(&self, client: IpAddr) -> bool {
+        self.held.get(&client).is_none_or(|held| *held < self.share)
+    }
+
+    fn hold(&mut self, client: IpAddr) {
+        *self.held.entry(client).or_default() += 1;
+    }
+
+    fn let_go(&mut self, client: IpAddr) {
+        if let Some(held) = self.held.get_mut(&client) {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&client);
+            }
+        }
+    }
+
+    /// Takes out of line whose turn it is, of those who may have a place; his client's next turn is after all others'.
+    fn leave_next(&mut self) -> Option<(IpAddr, oneshot::Sender<Place>)> {
+        // At most one client holds all he may.
+        let (turn, client) = self.turns.iter().find(|(_, client)| self.may_hold_more(**client))?;
+        let (turn, client) = (*turn, *client);
+        self.turns.remove(&turn);
         let turn = self.number();
         let line = self.lines.get_mut(&client)?;
         let (_, give) = line.waiting.pop_first()?;
@@ -139,7 +176,7 @@ impl Queue {
             line.turn = turn;
             self.turns.insert(turn, client);
         }
-        Some(give)
+        Some((client, give))
     }
 
     fn leave(&mut self, client: IpAddr, number: u64) {
@@ -157,8 +194,8 @@ impl Guard for Place {}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        if let Some(places) = self.0.take() {
-            places.give_back();
+        if let Some(places) = self.places.take() {
+            places.give_back(self.client);
         }
     }
 }
@@ -244,6 +281,31 @@ mod tests {
 
     async fn futures_are_pending(future: &mut std::pin::Pin<Box<impl Future<Output = Option<Place>>>>) -> bool {
         std::future::poll_fn(|context| std::task::Poll::Ready(future.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn a_quarter_of_the_places_is_for_others() {
+        let places = Places::new(4, 1000);
+        let (told, names) = mpsc::channel();
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            held.push(places.take(client(1)).await.unwrap());
+        }
+        waits(&places, 1, "a", &told).await;
+        assert_eq!(places.free(), 1);
+        let others = places.take(client(2)).await.unwrap();
+        waits(&places, 2, "b", &told).await;
+        drop(others);
+        tokio::task::yield_now().await;
+        let (name, others) = names.try_recv().unwrap();
+        assert_eq!(name, "b", "the first in line holds all he may");
+        drop(held.pop());
+        tokio::task::yield_now().await;
+        let (name, last) = names.try_recv().unwrap();
+        assert_eq!(name, "a");
+        drop((others, last, held));
+        assert_eq!((places.free(), places.waiting()), (4, 0));
+        assert!(places.lock().held.is_empty());
     }
 
     #[tokio::test]

@@ -96,10 +96,10 @@ where
         return http1::serve(socket, conversation).await;
     }
     let Some(tls) = &state.tls else { return serve_plain(socket, conversation).await };
-    let Some(stream) = secured(socket, tls, &conversation).await else { return };
+    let Some(stream) = Box::pin(secured(socket, tls, &conversation)).await else { return };
     conversation.side.protocol = Protocol::Https;
     if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-        http2::serve(stream, conversation).await;
+        Box::pin(http2::serve(stream, conversation)).await;
     } else {
         http1::serve(stream, conversation).await;
     }
@@ -115,7 +115,8 @@ where
         None => (!PREFACE.starts_with(early)).then_some(false),
     };
     match begun(&mut socket, conversation.idle_timeout, &conversation, is_preface).await {
-        Begun::Told(true) => http2::serve(socket, conversation).await,
+        // Few connections speak it: the others do not make room for it.
+        Begun::Told(true) => Box::pin(http2::serve(socket, conversation)).await,
         Begun::Told(false) => http1::serve(socket, conversation).await,
         Begun::TooSlow => {
             conversation.ended_by("timeout");

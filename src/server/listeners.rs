@@ -80,16 +80,17 @@ impl Server {
     ///
     /// # Errors
     /// Which address could not be bound, and why.
+    #[expect(clippy::unused_async, reason = "sockets can be opened within a runtime only")]
     pub async fn with(state: Arc<State>, settings: ServerSettings, inherited: Inherited) -> io::Result<Self> {
         let Inherited { mut public, admin, .. } = inherited;
         if public.is_empty() {
             for address in &settings.listen {
-                public.push(Listener::bind(address).await?);
+                public.push(Listener::bind(address)?);
             }
         }
         let admin = match admin {
             Some(listener) => Listener::Tcp(listener),
-            None => Listener::bind(&ListenAddress::Tcp(settings.admin)).await?,
+            None => Listener::bind(&ListenAddress::Tcp(settings.admin))?,
         };
         Ok(Self { state, public, admin, settings })
     }

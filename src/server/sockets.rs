@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use nix::libc;
-use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
 use crate::config::ListenAddress;
@@ -20,6 +20,10 @@ pub(super) type Accepted = Either<TcpStream, UnixStream>;
 
 /// Whom a client of a Unix socket counts as: it is on this machine.
 const THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+/// How many connections may wait to be accepted, as far as the system allows (`net.core.somaxconn`): what finds no room in a
+/// burst is tried again a second later, or reset.
+const BACKLOG: u32 = 65_535;
 
 /// What the names of handed-over sockets are, in `LISTEN_FDNAMES`; any other name is one for clients.
 const ADMIN: &str = "admin";
@@ -53,9 +57,9 @@ impl Listener {
     ///
     /// # Errors
     /// Which address could not be had, and why.
-    pub(super) async fn bind(address: &ListenAddress) -> io::Result<Self> {
+    pub(super) fn bind(address: &ListenAddress) -> io::Result<Self> {
         let bound = match address {
-            ListenAddress::Tcp(address) => TcpListener::bind(address).await.map(Self::Tcp),
+            ListenAddress::Tcp(address) => bind_port(*address).map(Self::Tcp),
             ListenAddress::Unix(path) => bind_path(path),
         };
         bound.map_err(|error| io::Error::new(error.kind(), format!("{address}: {error}")))
@@ -96,6 +100,14 @@ impl Listener {
             file.ours = false;
         }
     }
+}
+
+fn bind_port(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Or the port would be taken for a minute after the one before has ended.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 /// A socket that a process has left behind is replaced; one that somebody listens on is not, nor is any other file.

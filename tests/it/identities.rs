@@ -136,6 +136,38 @@ async fn what_is_shown_while_a_merge_is_under_way_is_believed_neither_then_nor_a
 }
 
 #[tokio::test]
+async fn a_list_that_names_nobody_and_a_merge_under_way_that_moves_it_is_what_the_contact_before_had() {
+    let (stand_in, proxy) = both(LONG).await;
+    stand_in.attach("visitor-c", "phone");
+    stand_in.verify("phone");
+    let contacts = format!("{}/public/api/v1/inboxes/{INBOX}/contacts", proxy.url);
+    let newcomer = r#"{"source_id":"newcomer","email":"shared@example.test"}"#;
+    assert_eq!(post(&contacts, newcomer).await.status, StatusCode::OK);
+    let read = stand_in.hold(Point::AfterReading, first(Matcher::list_of("phone")));
+    let url = proxy.list_url("phone");
+    let reading = |url: &str| {
+        let url = url.to_owned();
+        spawn(async move { get(&url).await })
+    };
+    let early = reading(&url);
+    read.arrived(1).await;
+    assert_eq!(post(&format!("{}/conversations", proxy.contact_url("visitor-c")), "{}").await.status, StatusCode::OK);
+    let merged = stand_in.hold(Point::Acknowledging, first(Matcher::when(|seen: &Seen| seen.method == Method::PATCH)));
+    let contact = proxy.contact_url("visitor-c");
+    let merging =
+        spawn(async move { send(request("PATCH", &contact, &[("content-type", "application/json")], SHARED)).await });
+    merged.arrived(1).await;
+    // After the write's answer: he joins the fetch that is under way.
+    let late = reading(&url);
+    proxy.wait_for_metric("anteroom_waiters", 2.0).await;
+    read.release_all();
+    assert_ne!(late.await.unwrap().text(), "[]");
+    assert_eq!(early.await.unwrap().status, StatusCode::OK);
+    merged.release_all();
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_merge_by_another_spelling_of_the_path_is_a_merge() {
     let (stand_in, proxy) = two_contacts("").await;
     let mail = "mail@x.com";

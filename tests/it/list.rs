@@ -5,7 +5,8 @@ use std::time::Duration;
 use anteroom_stand_in::StandIn;
 use http::StatusCode;
 
-use crate::support::{both, get, get_with, jump, request, send};
+use crate::support::script::{Script, json};
+use crate::support::{Proxy, both, get, get_with, jump, request, send};
 
 #[tokio::test]
 async fn the_second_read_is_a_hit_and_the_upstream_was_asked_once() {
@@ -115,4 +116,17 @@ async fn a_client_that_has_the_list_already_gets_a_304() {
     assert_eq!(other.status, StatusCode::OK);
     let ranged = get_with(&proxy.list_url("visitor-a"), &[("range", "bytes=0-1")]).await;
     assert_eq!((ranged.status, ranged.body), (StatusCode::OK, stand_in.list_body("visitor-a")));
+}
+
+/// The pairs of what the API cuts off in the middle (RFC 8259 section 8.2).
+#[tokio::test]
+async fn a_list_with_half_of_a_surrogate_pair_is_a_list() {
+    const CUT: &str = r#"[{"id":1,"status":"open","contact":{"id":7,"name":"\ud83d"},"messages":[]}]"#;
+    let upstream = Script::start(|_| json(CUT)).await;
+    let proxy = Proxy::in_front_of(&upstream.url, "").await;
+    let first = proxy.list("visitor-a").await;
+    assert_eq!((first.status, first.text()), (StatusCode::OK, CUT.to_owned()));
+    let second = proxy.list("visitor-a").await;
+    assert!(second.is_hit(), "{}", second.cache_status());
+    assert_eq!(second.body, first.body);
 }

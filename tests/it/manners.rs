@@ -79,7 +79,9 @@ async fn heads_that_are_too_long_or_have_too_many_fields_are_answered_431() {
     assert!(refused >= 2, "{refused}");
     assert_eq!(get(&format!("{}/nowhere", proxy.url)).await.status, 404);
     first.send("\r\n\r\n").await;
-    assert_eq!(first.message().await.expect("an answer").status(), 404);
+    // There is room for one of the four, and it need not be the first.
+    let expected = if refused == 3 { 404 } else { 431 };
+    assert_eq!(first.message().await.expect("an answer").status(), expected);
 }
 
 /// A way to the upstream that is a fault of ours.

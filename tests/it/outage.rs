@@ -394,6 +394,29 @@ async fn a_client_who_asks_for_much_waits_for_himself() {
 }
 
 #[tokio::test]
+async fn one_client_whose_lists_hang_keeps_nobody_from_the_upstream() {
+    let (stand_in, proxy) = both(&format!("{TRUST}\nupstream.max_in_flight = 4")).await;
+    let gate = stand_in.hold(Point::BeforeReading, Matcher::list_of("visitor-b"));
+    let hung: Vec<_> = (0..8)
+        .map(|number| {
+            let url = format!("{}?number={number}", proxy.list_url("visitor-b"));
+            tokio::spawn(async move { get_with(&url, &[("x-forwarded-for", "198.51.100.1")]).await })
+        })
+        .collect();
+    gate.arrived(3).await;
+    proxy.wait_for_metric("anteroom_waiters", 8.0).await;
+    for source in ["visitor-a", "visitor-c"] {
+        let answer = get_with(&proxy.list_url(source), &[("x-forwarded-for", "198.51.100.2")]).await;
+        assert_eq!(answer.status, StatusCode::OK, "{source}");
+    }
+    assert_eq!(gate.arrivals(), 3, "a place is kept for others");
+    gate.release_all();
+    for answer in hung {
+        assert_eq!(answer.await.unwrap().status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
 async fn no_reader_waits_longer_than_he_may_for_a_place_either() {
     let (stand_in, proxy) = both("upstream.max_in_flight = 1\ncache.wait = \"3s\"").await;
     proxy.list("visitor-c").await;
