@@ -109,7 +109,9 @@ impl Invalidation {
 
     /// An event says that these lists have changed: they are out of date from here on.
     pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
-        for scope in touched.scopes() {
+        // Whoever is being merged may be the one that it names already.
+        let moving = self.identities.moving().into_iter().map(Scope::Contact);
+        for scope in touched.scopes().chain(moving) {
             self.ledger.invalidate(self.ledger.place(&scope));
         }
         self.metrics.invalidated(source);
