@@ -34,6 +34,10 @@ pub enum Full {
     OfClient,
 }
 
+/// Marks the answer to a request that has no place: nothing of it may wait for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct WithoutPlace;
+
 /// A request that is being answered, until this is dropped.
 pub struct InFlight {
     requests: Arc<Requests>,

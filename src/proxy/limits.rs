@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::metrics::{Ending, Limit};
 use crate::engine::rates::Bucket;
-use crate::engine::requests::Full;
+use crate::engine::requests::{Full, WithoutPlace};
 use crate::policy::http::client::limited_as;
 use crate::policy::http::framing::announces_more_than;
 use crate::policy::http::route::Route;
@@ -48,7 +48,7 @@ impl ClientRequest {
     }
 
     fn without_room(&self, full: Full) -> Answered {
-        match full {
+        let (mut response, outcome) = match full {
             Full::InAll => {
                 let outcome = Outcome::own(Ending::Refused).detail("too-many").beyond(Limit::Requests);
                 (self.busy("too many requests are being answered; try again"), outcome)
@@ -57,7 +57,9 @@ impl ClientRequest {
                 let detail = "too many requests of this address are being answered; try again";
                 self.too_many(detail, 1, "too-many-of-address", Limit::RequestsPerAddress)
             }
-        }
+        };
+        response.extensions_mut().insert(WithoutPlace);
+        (response, outcome)
     }
 
     fn too_many(&self, detail: &str, after: u64, word: &'static str, limit: Limit) -> Answered {

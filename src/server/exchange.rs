@@ -19,6 +19,7 @@ use crate::engine::body::{Body, BodyError};
 use crate::engine::clock;
 use crate::engine::metrics::Limit;
 use crate::engine::problem::problem;
+use crate::engine::requests::WithoutPlace;
 use crate::policy::http::headers::remove_hop_by_hop;
 use crate::policy::http::http2::{as_http1, has_too_many_fields};
 
@@ -78,14 +79,17 @@ pub(super) async fn exchange(
             }
         }
     };
+    let is_without_place = answer.extensions().get::<WithoutPlace>().is_some();
     let (head, body) = framed(answer).into_parts();
     let is_empty = body.is_empty();
     let Ok(sending) = respond.send_response(Response::from_parts(head, ()), is_empty) else { return Ended::CutShort };
     if is_empty {
         return Ended::Answered;
     }
+    // Refusals are not counted, so they may not pile up at a client who opens no window for them.
+    let stall = if is_without_place { Duration::ZERO } else { stall };
     let ended = send(body, sending, stall).await;
-    if ended == Ended::Stalled {
+    if ended == Ended::Stalled && !is_without_place {
         conversation.reached(Limit::StallTimeout);
     }
     ended

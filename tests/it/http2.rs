@@ -386,6 +386,7 @@ async fn a_reader_that_stalls_one_answer_loses_that_one() {
     assert!(http2.get(&StandIn::list_path("visitor-a")).await.is_hit());
     let error = http2::rest(stalled.into_body()).await.unwrap_err();
     assert!(error.is_reset(), "{error}");
+    proxy.wait_for_metric("anteroom_limit_reached_total{limit=\"upstream.stall_timeout\"}", 1.0).await;
 }
 
 /// A client whose windows are as small as may be gets large hits whole, some bytes at a time.
