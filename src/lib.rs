@@ -62,6 +62,8 @@ pub mod engine {
     pub mod body;
     pub mod problem;
     pub mod sampler;
+    pub mod rates;
+    pub mod requests;
 
     pub mod upstream {
         //! The client towards the upstream.
@@ -119,6 +121,7 @@ pub mod proxy {
     pub mod contact;
     pub mod cable;
 
+    mod limits;
     pub mod request;
     pub mod access_log;
     pub mod outcome;
@@ -146,6 +149,7 @@ pub mod server {
     mod http1;
     mod http2;
     mod exchange;
+    mod frames;
     mod stream;
     mod conversation;
     mod socket;

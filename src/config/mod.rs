@@ -25,11 +25,13 @@ pub use listen::ListenAddress;
 pub use listing::example;
 pub use mistakes::ConfigError;
 pub use settings::{
-    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, ServerSettings, SettleSettings,
+    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, RequestSettings, ServerSettings,
+    SettleSettings,
 };
 pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
+use crate::engine::rates::{Rate, RateSettings};
 use crate::engine::store::StoreSettings;
 use crate::engine::tls::{Tls, TlsSettings};
 use crate::engine::upstream::settings::UpstreamSettings;
@@ -55,6 +57,8 @@ const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
 pub struct Config {
     /// `listen.address`, `admin.address`, the limits on heads and `drain`.
     pub server: ServerSettings,
+    /// `limits.requests`, `limits.body` and `limits.rate`.
+    pub requests: RequestSettings,
     /// `listen.tls`.
     pub tls: Option<TlsSettings>,
     /// `admin.token`.
@@ -246,8 +250,10 @@ fn check_tls(reading: &mut Reading) {
 
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
+    let requests = requests_of(&draft);
     let mut urls = given(draft.upstream).into_iter();
     Config {
+        requests,
         tls: draft.tls_certificate.zip(draft.tls_key).map(|(certificate, key)| TlsSettings { certificate, key }),
         server: ServerSettings {
             listen: given(draft.listen),
@@ -342,6 +348,17 @@ fn build(draft: Draft) -> Config {
             slow: given(draft.log_slow),
             client: given(draft.log_client),
         },
+    }
+}
+
+/// What requests of clients obey.
+fn requests_of(draft: &Draft) -> RequestSettings {
+    let rate = |rate: Option<usize>, burst| rate.map(|rate| Rate::new(rate, given(burst)));
+    RequestSettings {
+        at_once: given(draft.requests),
+        per_address: given(draft.requests_per_address),
+        body: given(draft.body),
+        rates: RateSettings { upstream: rate(draft.rate, draft.burst), hits: rate(draft.hit_rate, draft.hit_burst) },
     }
 }
 

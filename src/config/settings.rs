@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::listen::ListenAddress;
+use crate::engine::rates::RateSettings;
 use crate::policy::secret::Secret;
 
 /// What the listeners and the drain obey.
@@ -38,6 +39,19 @@ pub struct ServerSettings {
 pub struct AdminSettings {
     /// `admin.token`: the bearer token of `POST /purge`; without it purge is off.
     pub token: Option<Secret>,
+}
+
+/// What requests of clients obey, whatever they ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestSettings {
+    /// `limits.requests`: so many at once, until their answers are handed over.
+    pub at_once: usize,
+    /// `limits.requests_per_address`: the same for one client address.
+    pub per_address: usize,
+    /// `limits.body`, in bytes: the longest body.
+    pub body: u64,
+    /// `limits.rate` and its kin: how often one client address may ask.
+    pub rates: RateSettings,
 }
 
 /// What a shared fetch obeys.

@@ -38,6 +38,8 @@ pub fn poll_part(
 pub enum BodyError {
     /// The sender gave no byte for the stall limit.
     Stalled,
+    /// It is longer than it may be.
+    TooLong,
     /// The connection broke, or the framing is wrong: the body is not whole.
     Broken(Box<dyn std::error::Error + Send + Sync>),
 }
@@ -46,6 +48,7 @@ impl std::fmt::Display for BodyError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Stalled => "the body stalled",
+            Self::TooLong => "the body is too long",
             Self::Broken(_) => "the body is not whole",
         })
     }
@@ -54,7 +57,7 @@ impl std::fmt::Display for BodyError {
 impl std::error::Error for BodyError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Self::Stalled => None,
+            Self::Stalled | Self::TooLong => None,
             Self::Broken(error) => Some(&**error),
         }
     }
@@ -136,6 +139,8 @@ impl http_body::Body for Body {
 pub struct Watched<B, G> {
     inner: B,
     patience: Option<Patience>,
+    /// So many more bytes it may have.
+    left: Option<u64>,
     guard: G,
     ended: bool,
 }
@@ -190,7 +195,7 @@ pub trait Guard: Send + Sync + Unpin + 'static {
 impl<B, G: Guard> Watched<B, G> {
     /// Watches over a body, whose sender may be silent for so long.
     pub fn new(inner: B, limit: Duration, guard: G) -> Self {
-        Self { inner, patience: Some(Patience::new(limit)), guard, ended: false }
+        Self { inner, patience: Some(Patience::new(limit)), left: None, guard, ended: false }
     }
 
     /// Bounds the sender's speed from below too, in bytes a second: what comes in ever so small pieces ends some day.
@@ -202,9 +207,16 @@ impl<B, G: Guard> Watched<B, G> {
         self
     }
 
+    /// Bounds its length, too: it breaks off before the byte that is one too many.
+    #[must_use]
+    pub fn at_most(mut self, bytes: u64) -> Self {
+        self.left = Some(bytes);
+        self
+    }
+
     /// A body that somebody else watches over, with a guard.
     pub fn guarded(inner: B, guard: G) -> Self {
-        Self { inner, patience: None, guard, ended: false }
+        Self { inner, patience: None, left: None, guard, ended: false }
     }
 }
 
@@ -234,6 +246,13 @@ where
         };
         if let Some(patience) = &mut this.patience {
             patience.renew(bytes);
+        }
+        if let Some(left) = &mut this.left {
+            let Some(less) = left.checked_sub(bytes as u64) else {
+                this.guard.broken();
+                return Poll::Ready(Some(Err(BodyError::TooLong)));
+            };
+            *left = less;
         }
         Poll::Ready(match frame {
             Some(Ok(frame)) => {

@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use crate::config::{LogClient, LogOnly, LogSettings};
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
-use crate::engine::metrics::{Ending, Metrics, Raised, method_label};
+use crate::engine::metrics::{Ending, Metrics, method_label};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
 use crate::policy::http::route_name::UNREAD;
 use crate::state::observation::Observation;
@@ -97,7 +97,6 @@ pub struct Record {
     wanted: Wanted,
     /// It is in the share of its kind that gets a line.
     sampled: bool,
-    _in_flight: Raised,
 }
 
 impl Record {
@@ -114,7 +113,6 @@ impl Record {
             status: StatusCode::from_u16(499).expect("a status has three digits"),
             wanted: Wanted { only: settings.only, slow: settings.slow },
             sampled: true,
-            _in_flight: Raised::new(&metrics.requests_in_flight),
             metrics,
         }
     }

@@ -71,6 +71,6 @@ async fn decoded(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Resu
 pub(super) fn body_error(error: &BodyError) -> UpstreamError {
     match error {
         BodyError::Stalled => UpstreamError::Timeout,
-        BodyError::Broken(_) => UpstreamError::Incomplete,
+        BodyError::TooLong | BodyError::Broken(_) => UpstreamError::Incomplete,
     }
 }

@@ -18,6 +18,7 @@ use crate::policy::http::route_name;
 use crate::policy::http::target;
 use crate::state::State;
 use crate::state::observation::Observation;
+use crate::state::upstream::Active;
 
 /// Answers a request.
 pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<Body>) -> Response<Body> {
@@ -44,27 +45,43 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let tally = record.tally();
     let mut request =
         ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
-    let (response, outcome) = match route {
-        Route::List(key) => {
+    let begun = state.requests.begin(request.limited_as());
+    let full = begun.as_ref().err().copied();
+    let (response, outcome) = match (request.beyond_limits(&route, full), route) {
+        (Some(refused), _) => refused,
+        (None, Route::List(key)) => {
             let key = request.key_of_host(key);
             request.list(key).await
         }
-        Route::Bypass(key, reason) => request.bypass(&request.key_of_host(key), reason).await,
-        Route::Write(targets) => request.write(targets).await,
-        Route::Webhook => request.webhook().await,
-        Route::Preflight => request.preflight().await,
-        Route::Tunnel => request.tunnel(record.about()).await,
-        Route::Pass(source) => request.pass(source).await,
-        Route::Refuse(refusal) => request.refuse(refusal),
+        (None, Route::Bypass(key, reason)) => request.bypass(&request.key_of_host(key), reason).await,
+        (None, Route::Write(targets)) => request.write(targets).await,
+        (None, Route::Webhook) => request.webhook().await,
+        (None, Route::Preflight) => request.preflight().await,
+        (None, Route::Tunnel) => request.tunnel(record.about()).await,
+        (None, Route::Pass(source)) => request.pass(source).await,
+        (None, Route::Refuse(refusal)) => request.refuse(refusal),
     };
-    let hits = active.config.log.hits;
-    let sampled = match outcome.ending {
-        // That the upstream is in trouble shall be seen, but not fill the log.
-        Ending::Stale if outcome.detail.is_some() => state.observation.may_tell_of_stand_in(clock::now(), hits),
-        Ending::Hit | Ending::Stale => state.observation.sampler.takes(hits),
+    let sampled = is_sampled(&state, &active, &outcome);
+    if let Some(limit) = outcome.limit {
+        state.metrics.limits.reached(limit);
+    }
+    let response = record.end(response, &outcome, sampled);
+    match begun {
+        Ok(begun) => response.map(|body| begun.until_taken(body)),
+        Err(_) => response,
+    }
+}
+
+/// Whether a request gets its access line: it is in the share of its kind.
+fn is_sampled(state: &State, active: &Active, outcome: &Outcome) -> bool {
+    let (hits, observation) = (active.config.log.hits, &state.observation);
+    match outcome.ending {
+        // That the upstream is in trouble, or clients ask for too much, shall be seen, but not fill the log.
+        Ending::Stale if outcome.detail.is_some() => observation.may_tell_of_stand_in(clock::now(), hits),
+        Ending::Refused if outcome.limit.is_some() => observation.may_tell_of_refusal(clock::now()),
+        Ending::Hit | Ending::Stale => observation.sampler.takes(hits),
         _ => true,
-    };
-    record.end(response, &outcome, sampled)
+    }
 }
 
 /// What is asked for, as the log has it.

@@ -6,6 +6,7 @@ use super::request::{Answered, ClientRequest};
 use super::wait::{Limits, Waiting};
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
+use crate::engine::rates::Bucket;
 use crate::engine::store::Entry;
 use crate::policy::http::freshness::{Use, judge, use_of};
 use crate::policy::http::key::Key;
@@ -28,13 +29,23 @@ impl ClientRequest {
         let now = clock::now();
         let limits = Limits::from(now, self.active.config.flights.wait);
         let Some(LookUp { key, stored, reason }) = self.look_up(&key) else {
+            if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+                return refused;
+            }
             return self.bypass(&key, BypassReason::Origin).await;
         };
         if let Some(entry) = &stored {
             let lifetimes = self.state.lifetimes(&self.active, now);
             let freshness = judge(entry.aging(now), &lifetimes);
             let is_current = self.state.invalidation.is_current(entry);
-            match use_of(freshness, is_current, self.active.config.serve_outdated_on_error) {
+            let usable = use_of(freshness, is_current, self.active.config.serve_outdated_on_error);
+            let stands_in = matches!(usable, Use::IfError) && !self.may_ask_again(&key, entry, now);
+            if (stands_in || matches!(usable, Use::Hit | Use::WhileRevalidating))
+                && let Some(refused) = self.asks_too_often(Bucket::Hits)
+            {
+                return refused;
+            }
+            match usable {
                 Use::Hit => {
                     self.audit(&key, entry);
                     return self.serve_stored(&key, Ending::Hit, entry, &lifetimes, now).await;
@@ -43,11 +54,12 @@ impl ClientRequest {
                     self.refresh_behind(&key, entry, now);
                     return self.serve_stored(&key, Ending::Stale, entry, &lifetimes, now).await;
                 }
-                Use::IfError if !self.may_ask_again(&key, entry, now) => {
-                    return self.serve_stale_if_error(&key, entry, now).await;
-                }
+                Use::IfError if stands_in => return self.serve_stale_if_error(&key, entry, now).await,
                 Use::IfError | Use::Not => {}
             }
+        }
+        if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+            return refused;
         }
         if let Some((answer, left)) = self.refused_already(&key, now) {
             return self.refuse_still(&answer, left);

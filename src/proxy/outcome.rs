@@ -2,8 +2,8 @@
 
 use http::{HeaderValue, StatusCode};
 
-use crate::engine::metrics::Ending;
-use crate::engine::upstream::error::UpstreamError;
+use crate::engine::metrics::{Ending, Limit};
+use crate::engine::upstream::error::{Spared, UpstreamError, Why};
 
 /// How a request ended.
 #[derive(Clone, Debug)]
@@ -18,22 +18,24 @@ pub struct Outcome {
     quiet: bool,
     /// The class of the upstream's error, if there was one (RFC 9209): for the log.
     pub error: Option<&'static str>,
+    /// The limit that it was beyond, if it was.
+    pub limit: Option<Limit>,
 }
 
 impl Outcome {
     /// From memory, with the seconds it stays fresh: negative if it is stale.
     pub fn from_memory(ending: Ending, ttl: i64) -> Self {
-        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false, error: None }
+        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false, error: None, limit: None }
     }
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
     pub fn forwarded(ending: Ending, reason: &str) -> Self {
-        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false, error: None }
+        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false, error: None, limit: None }
     }
 
     /// Answered here.
     pub fn own(ending: Ending) -> Self {
-        Self { ending, cache_status: String::new(), detail: None, quiet: false, error: None }
+        Self { ending, cache_status: String::new(), detail: None, quiet: false, error: None, limit: None }
     }
 
     /// The upstream answered with this status.
@@ -76,10 +78,23 @@ impl Outcome {
         self
     }
 
+    /// It was beyond a limit.
+    #[must_use]
+    pub fn beyond(mut self, limit: Limit) -> Self {
+        self.limit = Some(limit);
+        self
+    }
+
     /// The upstream gave no answer.
     #[must_use]
     pub fn failed(mut self, error: UpstreamError) -> Self {
         self.error = error.proxy_error();
+        self.limit = match error {
+            UpstreamError::ClientTooLong => Some(Limit::Body),
+            UpstreamError::ClientStalled => Some(Limit::StallTimeout),
+            UpstreamError::Spared(Spared { why: Why::Queue, .. }) => Some(Limit::MaxQueued),
+            _ => None,
+        };
         self.detail(error.label())
     }
 

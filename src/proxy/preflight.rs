@@ -11,6 +11,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Status
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
+use crate::engine::rates::Bucket;
 use crate::engine::preflights::{LONGEST_LIFE, StoredPreflight};
 use crate::engine::upstream::error::UpstreamError;
 use super::outcome::Outcome;
@@ -32,6 +33,9 @@ impl ClientRequest {
     pub(crate) async fn preflight(self) -> Answered {
         if self.active.config.forward.host == HostRule::Client {
             // What is said to one host is not for another.
+            if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+                return refused;
+            }
             return self.pass(None).await;
         }
         let now = clock::now();
@@ -41,10 +45,16 @@ impl ClientRequest {
                 && now < stored.until
                 && stored.fingerprint == self.active.fingerprint
             {
+                if let Some(refused) = self.asks_too_often(Bucket::Hits) {
+                    return refused;
+                }
                 let response = stored.answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
                 let left = stored.until.saturating_duration_since(now).as_secs();
                 return (response, Outcome::from_memory(Ending::Hit, i64::try_from(left).unwrap_or(i64::MAX)));
             }
+        }
+        if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+            return refused;
         }
         let Some(request) = self.shared_preflight() else { return self.unsendable() };
         match self.ask(request, now).await {

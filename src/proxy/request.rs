@@ -64,7 +64,8 @@ impl ClientRequest {
         {
             let limit = self.active.upstream.settings().stall_timeout;
             let counting = Counting(self.tally.clone());
-            *request.body_mut() = Body::stream(Watched::new(body, limit, counting).at_least(SLOWEST_BODY));
+            let body = Watched::new(body, limit, counting).at_least(SLOWEST_BODY);
+            *request.body_mut() = Body::stream(body.at_most(self.active.config.requests.body));
         }
         Some(request)
     }
@@ -163,6 +164,7 @@ pub(crate) fn status_of(error: UpstreamError) -> StatusCode {
         UpstreamError::Timeout => StatusCode::GATEWAY_TIMEOUT,
         UpstreamError::ClientStalled => StatusCode::REQUEST_TIMEOUT,
         UpstreamError::ClientBroke => StatusCode::BAD_REQUEST,
+        UpstreamError::ClientTooLong => StatusCode::PAYLOAD_TOO_LARGE,
     }
 }
 

@@ -8,7 +8,7 @@ use super::no_list;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Watched};
-use crate::engine::metrics::{Ending, InvalidationSource};
+use crate::engine::metrics::{Ending, InvalidationSource, Limit};
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::key::Key;
 use crate::policy::http::no_list::NoList;
@@ -22,7 +22,7 @@ impl ClientRequest {
         let take = self.state.upstream.in_flight.take(self.client_network());
         let Ok(Some(place)) = tokio::time::timeout_at(deadline, take).await else {
             let problem = self.busy("too many requests for lists that cannot be shared");
-            return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight"));
+            return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight").beyond(Limit::MaxInFlight));
         };
         let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
         match tokio::time::timeout_at(deadline, self.send_on(None)).await.unwrap_or(Err(UpstreamError::Timeout)) {

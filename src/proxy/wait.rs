@@ -13,7 +13,7 @@ use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
 use crate::engine::flights::{Joined, Lost, Ticket};
-use crate::engine::metrics::{Ending, Raised};
+use crate::engine::metrics::{Ending, Limit, Raised};
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::{Spared, UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
@@ -104,7 +104,7 @@ impl ClientRequest {
                 Joined::Led(ticket) => self.await_flight(&mut waiting, Boarded { ticket, collapsed: false }).await,
                 Joined::Followed(ticket) => self.await_flight(&mut waiting, Boarded { ticket, collapsed: true }).await,
                 Joined::Settled(result) => self.take_settled(&mut waiting, result).await,
-                Joined::Crowded => Break(self.without_place(&waiting.key, "too-many-waiters").await),
+                Joined::Crowded => Break(self.without_place(&waiting.key, Limit::MaxWaiters).await),
             };
             if let Break(answered) = next {
                 return answered;
@@ -149,7 +149,7 @@ impl ClientRequest {
             Ok(FetchResult::Private(private)) => self.take_private(waiting, boarded.ticket, private, outcome).await,
             Ok(FetchResult::Failed(failure)) => self.take_failure(waiting, &failure).await,
             Ok(FetchResult::NotSent) if clock::now() < waiting.limits.deadline => Continue(()),
-            Ok(FetchResult::NotSent) => Break(self.without_place(&waiting.key, "too-many-in-flight").await),
+            Ok(FetchResult::NotSent) => Break(self.without_place(&waiting.key, Limit::MaxInFlight).await),
             Err(Lost::Dropped) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Break(self.without_answer(&waiting.key, "fetch-ended", status).await)
@@ -218,7 +218,7 @@ impl ClientRequest {
     async fn give_up(&mut self, waiting: &mut Waiting, mut boarded: Boarded) -> Next {
         self.state.metrics.flight_ends.with_label_values(&["waiter_deadline"]).inc();
         if !boarded.ticket.was_sent() {
-            return Break(self.without_place(&waiting.key, "too-many-in-flight").await);
+            return Break(self.without_place(&waiting.key, Limit::MaxInFlight).await);
         }
         let now = clock::now();
         let stands_in = self.state.stale_if_error(&self.active, &waiting.key, now).is_some();
@@ -250,7 +250,7 @@ impl ClientRequest {
     async fn after_failure(&self, key: &Key, failure: &Failure, reason: &'static str) -> Answered {
         let now = clock::now();
         if matches!(failure, Failure::Upstream(UpstreamError::Spared(Spared { why: Why::Queue, .. }))) {
-            return self.without_place(key, "queue-full").await;
+            return self.without_place(key, Limit::MaxQueued).await;
         }
         if let Some(entry) =
             self.stands_in(key, now).filter(|_| !matches!(failure, Failure::Answered(error) if !is_for_now(error.answer.status)))
@@ -285,13 +285,19 @@ impl ClientRequest {
     }
 
     /// There was no room for this reader. That is no error of the upstream, so nothing stands in while it works.
-    async fn without_place(&self, key: &Key, detail: &'static str) -> Answered {
+    async fn without_place(&self, key: &Key, limit: Limit) -> Answered {
         let now = clock::now();
         let is_down = self.state.upstream.is_down(self.state.invalidation.epoch.moment(now));
-        match self.stands_in(key, now).filter(|_| is_down) {
-            Some(entry) => self.serve_stale_if_error(key, &entry, now).await,
-            None => (self.busy("too many lists are being fetched; try again"), Outcome::own(Ending::Failed).detail(detail)),
+        if let Some(entry) = self.stands_in(key, now).filter(|_| is_down) {
+            return self.serve_stale_if_error(key, &entry, now).await;
         }
+        let detail = match limit {
+            Limit::MaxWaiters => "too-many-waiters",
+            Limit::MaxQueued => "queue-full",
+            _ => "too-many-in-flight",
+        };
+        let outcome = Outcome::own(Ending::Failed).detail(detail).beyond(limit);
+        (self.busy("too many lists are being fetched; try again"), outcome)
     }
 
     /// The last good answer that this reader may have instead of an error.

@@ -94,7 +94,7 @@ impl Write {
                 guard.armed &= !matches!(error, UpstreamError::Connect(_));
                 guard.armed &= !matches!(error, UpstreamError::Spared(_));
                 // Of a request that is not whole the upstream does nothing that anybody is told of.
-                let is_whole = !matches!(error, UpstreamError::ClientBroke | UpstreamError::ClientStalled);
+                let is_whole = !error.is_of_client();
                 if guard.armed && is_whole {
                     self.attribute(&mut guard, noted, began, AnswerIds::default(), &named).await;
                 }

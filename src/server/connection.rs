@@ -18,7 +18,7 @@ use super::socket::{Socket, first_bytes, socket};
 use super::sockets::Accepted;
 use super::stream::{ClientStream, Progress};
 use super::{http1, http2};
-use crate::engine::metrics::Raised;
+use crate::engine::metrics::{Limit, Raised};
 use crate::engine::tls::{Tls, handshake_error};
 use crate::policy::http::client::{Protocol, Side};
 use crate::state::State;
@@ -61,11 +61,22 @@ pub(super) async fn serve(mut stream: Accepted, mut peer: SocketAddr, door: Door
     let is_local = matches!(stream, Accepted::Right(_));
     let limited = (door.name == PUBLIC && !is_trusted && !is_local).then_some(peer.ip());
     let errors = &door.state.metrics.connection_errors;
+    let reached = |limit| {
+        if door.name == PUBLIC {
+            door.state.metrics.limits.reached(limit);
+        }
+    };
     let _held = match door.connections.take(limited, progress.clone(), closing.clone()) {
         Ok(held) => held,
         // It is closed: there is no place for saying so.
-        Err(Full::InAll) => return errors.with_label_values(&["too_many"]).inc(),
-        Err(Full::OfAddress) => return errors.with_label_values(&["too_many_of_address"]).inc(),
+        Err(full) => {
+            let (kind, limit) = match full {
+                Full::InAll => ("too_many", Limit::Connections),
+                Full::OfAddress => ("too_many_of_address", Limit::ConnectionsPerAddress),
+            };
+            reached(limit);
+            return errors.with_label_values(&[kind]).inc();
+        }
     };
     if door.proxy_protocol && is_trusted {
         let told = tokio::select! {
@@ -74,7 +85,12 @@ pub(super) async fn serve(mut stream: Accepted, mut peer: SocketAddr, door: Door
         };
         match told {
             Ok(Ok(told)) => peer = told.client.unwrap_or(peer),
-            _ => return errors.with_label_values(&["proxy_protocol"]).inc(),
+            told => {
+                if told.is_err() {
+                    reached(Limit::HeadTimeout);
+                }
+                return errors.with_label_values(&["proxy_protocol"]).inc();
+            }
         }
     }
     let Door { name, state, head_limit, head_timeout, idle_timeout, .. } = door;
@@ -120,6 +136,7 @@ where
         Begun::Told(false) => http1::serve(socket, conversation).await,
         Begun::TooSlow => {
             conversation.ended_by("timeout");
+            conversation.reached(Limit::HeadTimeout);
             conversation.log_unread(StatusCode::REQUEST_TIMEOUT, "timeout");
         }
         Begun::Over => {}
@@ -142,7 +159,10 @@ where
             return ended("tls_plain");
         }
         Begun::Told(_) => return ended("tls_refused"),
-        Begun::TooSlow => return ended("tls_timeout"),
+        Begun::TooSlow => {
+            conversation.reached(Limit::HeadTimeout);
+            return ended("tls_timeout");
+        }
         Begun::Over => return None,
     }
     let shaken = tokio::select! {
@@ -155,7 +175,10 @@ where
             tracing::debug!(%error, "a handshake failed");
             ended(handshake_error(&error))
         }
-        Err(_) => ended("tls_timeout"),
+        Err(_) => {
+            conversation.reached(Limit::HeadTimeout);
+            ended("tls_timeout")
+        }
     }
 }
 
@@ -182,6 +205,10 @@ async fn begun<S: AsyncRead + AsyncWrite + Unpin, T>(
     match told {
         Ok(Ok(Some(told))) => Begun::Told(told),
         Err(_) if has_begun => Begun::TooSlow,
+        Err(_) => {
+            conversation.reached(Limit::IdleTimeout);
+            Begun::Over
+        }
         Ok(_) if has_begun => {
             conversation.ended_by("incomplete");
             Begun::Over

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::stream::Progress;
 use crate::admin;
 use crate::engine::body::Body;
+use crate::engine::metrics::Limit;
 use crate::engine::problem::problem;
 use crate::policy::http::client::Side;
 use crate::proxy;
@@ -67,6 +68,13 @@ impl Conversation {
     /// Counts an error that ended the connection.
     pub(super) fn ended_by(&self, kind: &str) {
         self.state.metrics.connection_errors.with_label_values(&[kind]).inc();
+    }
+
+    /// Something was beyond a limit.
+    pub(super) fn reached(&self, limit: Limit) {
+        if self.is_public() {
+            self.state.metrics.limits.reached(limit);
+        }
     }
 
     /// Writes the line of what could not be read as a request.

@@ -17,7 +17,9 @@ use tokio::time::timeout;
 use super::conversation::Conversation;
 use crate::engine::body::{Body, BodyError};
 use crate::engine::clock;
+use crate::engine::metrics::Limit;
 use crate::engine::problem::problem;
+use crate::engine::requests::WithoutPlace;
 use crate::policy::http::headers::remove_hop_by_hop;
 use crate::policy::http::http2::{as_http1, has_too_many_fields};
 
@@ -32,6 +34,8 @@ pub(super) enum Ended {
     GivenUp,
     /// The answer could not be sent to its end.
     CutShort,
+    /// The client took nothing of it for too long.
+    Stalled,
 }
 
 /// Answers one request.
@@ -56,6 +60,7 @@ pub(super) async fn exchange(
         Body::empty()
     };
     let answer = if is_refused {
+        conversation.reached(Limit::Head);
         conversation.log_unread(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "too_large");
         problem(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "the head has too many fields", false)
     } else {
@@ -74,10 +79,20 @@ pub(super) async fn exchange(
             }
         }
     };
+    let is_without_place = answer.extensions().get::<WithoutPlace>().is_some();
     let (head, body) = framed(answer).into_parts();
     let is_empty = body.is_empty();
     let Ok(sending) = respond.send_response(Response::from_parts(head, ()), is_empty) else { return Ended::CutShort };
-    if is_empty { Ended::Answered } else { send(body, sending, stall).await }
+    if is_empty {
+        return Ended::Answered;
+    }
+    // Refusals are not counted, so they may not pile up at a client who opens no window for them.
+    let stall = if is_without_place { Duration::ZERO } else { stall };
+    let ended = send(body, sending, stall).await;
+    if ended == Ended::Stalled && !is_without_place {
+        conversation.reached(Limit::StallTimeout);
+    }
+    ended
 }
 
 /// The answer as HTTP/2 has it: without the fields of a connection, with a date, and with a length if that is known.
@@ -135,7 +150,7 @@ async fn send_data(
     while !data.is_empty() {
         let Ok(room) = timeout(stall, room(sending, data.len().min(PART))).await else {
             sending.send_reset(Reason::CANCEL);
-            return Err(Ended::CutShort);
+            return Err(Ended::Stalled);
         };
         let room = room?;
         let part = data.split_to(room.min(data.len()));

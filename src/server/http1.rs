@@ -1,5 +1,6 @@
 //! A connection that speaks HTTP/1.1.
 
+use std::io;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
@@ -12,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::conversation::Conversation;
 use super::stream::{ClientStream, Paced, Progress, Reading};
 use crate::engine::body::{Body, Watched};
+use crate::engine::metrics::Limit;
 
 /// hyper's least buffer.
 const LEAST_BUFFER: usize = 8 * 1024;
@@ -61,12 +63,21 @@ where
             connection.await
         }
     };
-    if let Err(error) = result
-        && (progress.has_half_a_head() || !error.is_timeout())
-    {
-        let kind = progress.refused_for().unwrap_or_else(|| kind(&error));
+    let Err(error) = result else { return };
+    if error.is_timeout() && !progress.has_half_a_head() {
+        conversation.reached(Limit::IdleTimeout);
+    } else {
+        let (kind, limit) = match progress.refused_for() {
+            Some((kind, limit)) => (kind, Some(limit)),
+            None => kind(&error),
+        };
         conversation.ended_by(kind);
-        if let Some(status) = status_unread(kind, &error) {
+        if let Some(limit) = limit {
+            conversation.reached(limit);
+        }
+        if limit != Some(Limit::StallTimeout)
+            && let Some(status) = status_unread(kind, &error)
+        {
             conversation.log_unread(status, kind);
         }
         tracing::debug!(%error, listener = conversation.name, "a connection ended by an error");
@@ -99,19 +110,23 @@ fn status_unread(kind: &str, error: &hyper::Error) -> Option<StatusCode> {
     }
 }
 
-/// The metric label of a connection's error.
-fn kind(error: &hyper::Error) -> &'static str {
+/// The metric label of a connection's error, and the limit that was reached, if one was.
+fn kind(error: &hyper::Error) -> (&'static str, Option<Limit>) {
+    let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<io::Error>());
     if error.is_timeout() {
-        "timeout"
+        ("timeout", Some(Limit::HeadTimeout))
     } else if error.is_parse_too_large() {
-        "too_large"
+        ("too_large", Some(Limit::Head))
     } else if error.is_parse() {
-        "parse"
+        ("parse", None)
     } else if error.is_incomplete_message() {
-        "incomplete"
+        ("incomplete", None)
     } else if error.is_user() {
-        "answer_broken"
+        ("answer_broken", None)
+    } else if cause.is_some_and(|cause| cause.kind() == io::ErrorKind::TimedOut) {
+        // The client took nothing.
+        ("timeout", Some(Limit::StallTimeout))
     } else {
-        "io"
+        ("io", None)
     }
 }

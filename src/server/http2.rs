@@ -1,22 +1,23 @@
 //! A connection that speaks HTTP/2 (RFC 9113), by the h2 crate itself: hyper's server has no limit for the single stream.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use h2::server::{Builder, Connection};
 use h2::{Ping, PingPong, Reason};
 use http::StatusCode;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, Sleep, interval_at, sleep, timeout};
 
 use super::conversation::Conversation;
 use super::exchange::{Ended, exchange};
+use super::frames::Counted;
+use crate::engine::metrics::Limit;
 use crate::policy::http::http2::Resets;
 
 /// Requests at once on one connection.
@@ -46,7 +47,7 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let moved = Arc::new(AtomicU64::new(0));
-    let io = Counted { io, moved: moved.clone() };
+    let io = Counted::new(io, moved.clone(), conversation.progress.clone(), conversation.head_timeout);
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(STREAMS)
@@ -64,15 +65,23 @@ where
     let ending = match begun {
         Ok(Ok(connection)) => Talk::new(connection, conversation.clone(), moved).run().await,
         Ok(Err(error)) => Ending::Broken(error),
-        Err(_) => Ending::Silent,
+        Err(_) => Ending::TooSlow,
     };
-    let (kind, status) = match &ending {
+    let (kind, status, limit) = match &ending {
         Ending::Well => return,
-        Ending::Silent => ("timeout", None),
-        Ending::Flood => ("flood", Some(StatusCode::TOO_MANY_REQUESTS)),
-        Ending::Broken(error) => kind(error),
+        Ending::TooSlow => ("timeout", None, Some(Limit::HeadTimeout)),
+        Ending::Silent => ("timeout", None, None),
+        Ending::Flood => ("flood", Some(StatusCode::TOO_MANY_REQUESTS), None),
+        Ending::Broken(error) => match conversation.progress.refused_for() {
+            Some((kind, Limit::HeadTimeout)) => (kind, Some(StatusCode::REQUEST_TIMEOUT), Some(Limit::HeadTimeout)),
+            Some((kind, limit)) => (kind, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), Some(limit)),
+            None => kind(error),
+        },
     };
     conversation.ended_by(kind);
+    if let Some(limit) = limit {
+        conversation.reached(limit);
+    }
     if let Some(status) = status {
         conversation.log_unread(status, kind);
     }
@@ -82,6 +91,8 @@ where
 /// How a connection ended.
 enum Ending {
     Well,
+    /// It did not begin.
+    TooSlow,
     /// Nothing came, and nothing was taken.
     Silent,
     /// It only made work.
@@ -89,14 +100,17 @@ enum Ending {
     Broken(h2::Error),
 }
 
-/// The metric label of a connection's error, and the status that tells it in the log.
-fn kind(error: &h2::Error) -> (&'static str, Option<StatusCode>) {
+/// The metric label of a connection's error, the status that tells it in the log, and the limit that was reached.
+fn kind(error: &h2::Error) -> (&'static str, Option<StatusCode>, Option<Limit>) {
     match error.reason() {
-        Some(Reason::ENHANCE_YOUR_CALM) => ("flood", Some(StatusCode::TOO_MANY_REQUESTS)),
-        Some(Reason::NO_ERROR | Reason::CANCEL) => ("incomplete", None),
-        Some(_) => ("parse", Some(StatusCode::BAD_REQUEST)),
-        None if error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) => ("timeout", None),
-        None => ("io", None),
+        Some(Reason::ENHANCE_YOUR_CALM) => ("flood", Some(StatusCode::TOO_MANY_REQUESTS), None),
+        Some(Reason::NO_ERROR | Reason::CANCEL) => ("incomplete", None, None),
+        Some(_) => ("parse", Some(StatusCode::BAD_REQUEST), None),
+        // The client took nothing.
+        None if error.get_io().is_some_and(|error| error.kind() == io::ErrorKind::TimedOut) => {
+            ("timeout", None, Some(Limit::StallTimeout))
+        }
+        None => ("io", None, None),
     }
 }
 
@@ -129,8 +143,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
             tokio::select! {
                 accepted = self.connection.accept() => match accepted {
                     Some(Ok((request, respond))) => {
-                        self.conversation.progress.begin(false);
+                        self.conversation.progress.accepted();
                         self.requests.spawn(exchange(request, respond, self.conversation.clone()));
+                        if !self.is_ending && !self.conversation.goes_on() {
+                            // Answered, and told to go elsewhere with the next.
+                            self.connection.graceful_shutdown();
+                            self.end();
+                        }
                     }
                     Some(Err(_)) | None if flooded => return Ending::Flood,
                     Some(Err(error)) => return Ending::Broken(error),
@@ -152,6 +171,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
                     (true, _) => return Ending::Flood,
                     (false, true) => return Ending::Well,
                     (false, false) => {
+                        self.conversation.reached(Limit::IdleTimeout);
                         self.connection.graceful_shutdown();
                         self.end();
                     }
@@ -217,64 +237,5 @@ impl Pulse {
                 }
             }
         }
-    }
-}
-
-/// Counts the bytes that pass.
-struct Counted<S> {
-    io: S,
-    moved: Arc<AtomicU64>,
-}
-
-impl<S> Counted<S> {
-    fn count(&self, bytes: usize) {
-        self.moved.fetch_add(bytes as u64, Ordering::Relaxed);
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let result = Pin::new(&mut self.io).poll_read(context, buffer);
-        self.count(buffer.filled().len() - before);
-        result
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write(context, data);
-        if let Poll::Ready(Ok(written)) = result {
-            self.count(written);
-        }
-        result
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.io).poll_write_vectored(context, data);
-        if let Poll::Ready(Ok(written)) = result {
-            self.count(written);
-        }
-        result
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(context)
     }
 }

@@ -114,8 +114,7 @@ impl Server {
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
         let (accepting, connections) = (CancellationToken::new(), TaskTracker::new());
         let limit = within(settings.connections, open_files_limit());
-        let limits = state.metrics.limits.with_label_values(&["connections"]);
-        limits.set(i64::try_from(limit).unwrap_or(i64::MAX));
+        state.metrics.limits.allow("connections", limit as u64);
         let door = Door {
             name: "public",
             state: state.clone(),

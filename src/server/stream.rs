@@ -15,6 +15,7 @@ use tokio::time::{Instant, Sleep};
 
 use super::heads::Heads;
 use crate::engine::body::{Body, BodyError, Guard, poll_part};
+use crate::engine::metrics::Limit;
 
 /// The end of what a client sends may be the end of its sending alone, or of the client: who has left is not told
 /// apart. For so long it is believed to listen, though nothing can be said yet.
@@ -64,10 +65,36 @@ impl Progress {
 
     /// A head has come whole.
     pub(super) fn begin(&self, has_body: bool) {
-        self.heads.ended(self.head.swap(0, Ordering::Relaxed));
+        self.head_ended();
+        self.accepted();
+        self.unread.store(has_body, Ordering::Relaxed);
+    }
+
+    /// The same in HTTP/2, where the next head may have begun already.
+    pub(super) fn accepted(&self) {
         self.asked.store(true, Ordering::Relaxed);
         self.used.store(true, Ordering::Relaxed);
-        self.unread.store(has_body, Ordering::Relaxed);
+    }
+
+    /// So many bytes of a head came. False if there is no room for them.
+    pub(super) fn head_came(&self, bytes: u64) -> bool {
+        let before = self.head.fetch_add(bytes, Ordering::Relaxed);
+        self.heads.grew(before, before + bytes)
+    }
+
+    /// The head has ended.
+    pub(super) fn head_ended(&self) {
+        self.heads.ended(self.head.swap(0, Ordering::Relaxed));
+    }
+
+    /// The head takes too long.
+    pub(super) fn head_is_late(&self) {
+        self.late.store(true, Ordering::Relaxed);
+    }
+
+    /// The head finds no room.
+    pub(super) fn head_is_refused(&self) {
+        self.refused.store(true, Ordering::Relaxed);
     }
 
     /// The handler has answered.
@@ -85,10 +112,10 @@ impl Progress {
         self.head.load(Ordering::Relaxed) > 0
     }
 
-    /// The metric label of why a head was refused, if one was.
-    pub(super) fn refused_for(&self) -> Option<&'static str> {
-        let late = self.late.load(Ordering::Relaxed).then_some("timeout");
-        late.or_else(|| self.refused.load(Ordering::Relaxed).then_some("too_large"))
+    /// Why a head was refused, if one was: the metric label of its connection's end, and the limit.
+    pub(super) fn refused_for(&self) -> Option<(&'static str, Limit)> {
+        let late = self.late.load(Ordering::Relaxed).then_some(("timeout", Limit::HeadTimeout));
+        late.or_else(|| self.refused.load(Ordering::Relaxed).then_some(("too_large", Limit::HeadMemory)))
     }
 
     /// Whether nothing is owed to the client any more.
@@ -112,8 +139,7 @@ impl Progress {
         if bytes == 0 || is(&self.asked) || is(&self.unread) || is(&self.switched) {
             return true;
         }
-        let before = self.head.fetch_add(bytes, Ordering::Relaxed);
-        self.heads.grew(before, before + bytes)
+        self.head_came(bytes)
     }
 
     fn owes_an_answer(&self) -> bool {
@@ -217,7 +243,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         let limit = self.head_timeout;
         let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
         ready!(slow.as_mut().poll(context));
-        self.progress.late.store(true, Ordering::Relaxed);
+        self.progress.head_is_late();
         self.refusal = Some(TOO_SLOW);
         self.poll_refuse(context)
     }
@@ -318,7 +344,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
             this.slow = None;
         }
         if !this.progress.came(read as u64) {
-            this.progress.refused.store(true, Ordering::Relaxed);
+            this.progress.head_is_refused();
             buffer.set_filled(before);
             this.refusal = Some(TOO_LARGE);
             return this.poll_refuse(context);

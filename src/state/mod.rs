@@ -17,6 +17,8 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::engine::clock::Epoch;
 use crate::engine::metrics::Metrics;
+use crate::engine::rates::Rates;
+use crate::engine::requests::Requests;
 use crate::engine::store::Entry;
 use crate::engine::tls::{Renewal, Tls, TlsSettings};
 use crate::engine::upstream::client::Upstream;
@@ -36,6 +38,8 @@ pub struct State {
     pub cache: Cache,
     /// Which of them are out of date, and who tells.
     pub invalidation: Invalidation,
+    /// The requests of clients that are being answered.
+    pub requests: Arc<Requests>,
     /// What keeps requests of our own from being too many for the upstream.
     pub upstream: Protection,
     /// What is told in the log and measured aside.
@@ -84,10 +88,15 @@ impl State {
         Arc::new(Self {
             cache: Cache::new(&config, &metrics),
             invalidation: Invalidation::new(epoch, &hasher, metrics.clone()),
+            requests: Requests::new(
+                config.requests.at_once,
+                config.requests.per_address,
+                metrics.limits.requests_in_flight.clone(),
+            ),
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
-            active: ArcSwap::from_pointee(Active::new(config, upstream, instance)),
+            active: ArcSwap::from_pointee(Active::new(config, upstream, instance, &Rates::default())),
             tls,
             metrics,
         })
@@ -111,8 +120,9 @@ impl State {
 
     /// The same with a client towards the upstream that is there already.
     pub fn reload_with(&self, config: Config, upstream: Upstream) {
-        let active = Active::new(config, upstream, self.active().instance);
-        let reshaped = active.fingerprint != self.active().fingerprint;
+        let before = self.active();
+        let active = Active::new(config, upstream, before.instance, &before.rates);
+        let reshaped = active.fingerprint != before.fingerprint;
         self.active.store(Arc::new(active));
         if reshaped {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
@@ -177,11 +187,10 @@ impl State {
 
 /// What the settings allow stands beside what is used. A reload leaves these as they were.
 fn tell_limits(config: &Config, metrics: &Metrics) {
-    let tell = |of: &str, limit: u64| {
-        metrics.limits.with_label_values(&[of]).set(i64::try_from(limit).unwrap_or(i64::MAX));
-    };
+    let tell = |of: &str, limit: u64| metrics.limits.allow(of, limit);
     tell("cache_bytes", config.store.memory);
     tell("body_bytes", config.store.memory.saturating_add(config.fetch.memory));
     tell("upstream_in_flight", config.fetch.max_in_flight as u64);
     tell("waiters", config.flights.max_waiters as u64);
+    tell("requests", config.requests.at_once as u64);
 }

@@ -28,6 +28,7 @@ pub struct Observation {
     /// What bounds the measuring of staleness.
     pub staleness: Measuring,
     stand_ins: FewASecond,
+    refusals: FewASecond,
     epoch: Epoch,
     hasher: RandomState,
     request_ids: AtomicU64,
@@ -60,8 +61,8 @@ impl Observation {
         };
         let (sampler, request_ids) = (Sampler::default(), AtomicU64::new(0));
         let (violations, no_lists) = (Seldom::default(), Seldom::default());
-        let stand_ins = FewASecond::default();
-        Self { sampler, staleness, stand_ins, epoch, hasher, request_ids, violations, no_lists }
+        let (stand_ins, refusals) = (FewASecond::default(), FewASecond::default());
+        Self { sampler, staleness, stand_ins, refusals, epoch, hasher, request_ids, violations, no_lists }
     }
 
     /// A keyed hash of a contact, for the log.
@@ -78,6 +79,11 @@ impl Observation {
     /// hits that do.
     pub fn may_tell_of_stand_in(&self, now: Instant, share: f64) -> bool {
         self.stand_ins.takes(self.epoch.moment(now)) || self.sampler.takes(share)
+    }
+
+    /// Whether a request that was beyond a limit gets an access line: the first of each second do.
+    pub fn may_tell_of_refusal(&self, now: Instant) -> bool {
+        self.refusals.takes(self.epoch.moment(now))
     }
 
     /// A request id that no other request of this process has.

@@ -10,6 +10,7 @@ use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
 use crate::engine::identities::Whose;
 use crate::engine::places::Places;
+use crate::engine::rates::Rates;
 use crate::engine::refusals::Refusals;
 use crate::engine::upstream::client::{MayShareConnection, Upstream};
 use crate::engine::upstream::settings::UpstreamSettings;
@@ -34,6 +35,8 @@ pub struct Active {
     pub fingerprint: u64,
     /// Which of all Anterooms this is: the same after a reload.
     pub instance: Instance,
+    /// How often each client may ask.
+    pub rates: Rates,
 }
 
 /// What keeps requests of our own from being too many for the upstream.
@@ -91,14 +94,15 @@ impl Protection {
 }
 
 impl Active {
-    pub(super) fn new(config: Config, upstream: Upstream, instance: Instance) -> Self {
+    pub(super) fn new(config: Config, upstream: Upstream, instance: Instance, before: &Rates) -> Self {
         let Config { upstream: UpstreamSettings { base, .. }, forward, credentials, query, payload, encoding, .. } =
             &config;
         let has_codings = !encoding.offer.is_empty();
         let host = &forward.host;
         let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
-        Self { config, upstream, fingerprint, instance }
+        let rates = Rates::after(before, config.requests.rates);
+        Self { config, upstream, fingerprint, instance, rates }
     }
 
     /// A source as the upstream of these settings knows it.

@@ -37,7 +37,9 @@ impl Process {
         let mut command = unlimited(env!("CARGO_BIN_EXE_anteroom"));
         command.args(["serve", "--upstream", upstream, "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]);
         // All of them come from one address.
-        command.env("ANTEROOM_LIMITS__CONNECTIONS_PER_ADDRESS", "100000");
+        for name in ["CONNECTIONS_PER_ADDRESS", "REQUESTS_PER_ADDRESS"] {
+            command.env(format!("ANTEROOM_LIMITS__{name}"), "100000");
+        }
         // A slow machine shall not make readers give up.
         for name in ["CACHE__WAIT", "UPSTREAM__FETCH_TIMEOUT", "UPSTREAM__HEAD_TIMEOUT"] {
             command.env(format!("ANTEROOM_{name}"), "5m");

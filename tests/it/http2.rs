@@ -287,6 +287,38 @@ async fn a_drain_says_goaway_and_answers_in_flight_arrive_whole() {
     assert!(http2.driving.await.unwrap().is_ok());
 }
 
+/// Its clients shall go elsewhere before the listener closes: a request during the notice is answered, and is the last.
+#[tokio::test]
+async fn during_the_notice_of_a_drain_a_request_is_answered_and_goaway_said() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let mut config = crate::support::settings(&stand_in.url(), "");
+    config.server.drain_notice = Duration::from_secs(3600);
+    let proxy = Proxy::of(config).await;
+    let idle = Http2::to(&proxy.url).await;
+    let http2 = Http2::to(&proxy.url).await;
+    let path = StandIn::list_path("visitor-a");
+    for http2 in [&idle, &http2] {
+        assert_eq!(http2.get(&path).await.status, StatusCode::OK);
+    }
+    let (url, ready) = (proxy.url.clone(), format!("{}/ready", proxy.admin));
+    let stopping = spawn(proxy.stop());
+    while crate::support::get(&ready).await.status == StatusCode::OK {
+        tokio::task::yield_now().await;
+    }
+    assert!(http2.get(&path).await.is_hit());
+    assert!(http2.driving.await.unwrap().is_ok(), "it ends in order");
+    // A connection of its own for each request is served as long as the notice lasts.
+    let mut frames = Frames::to(&url).await;
+    let fields = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/nowhere")];
+    frames.write(HEADERS, END_HEADERS | END_STREAM, 1, &block(&fields)).await;
+    let goaway = frames.next(&[GOAWAY]).await.unwrap();
+    assert_eq!(goaway.code(), 0);
+    assert!(!idle.driving.is_finished(), "who does not ask is not bothered before the notice is over");
+    jump(Duration::from_secs(3601)).await;
+    assert_eq!(stopping.await.unwrap(), Drained::Whole);
+    assert!(idle.driving.await.unwrap().is_ok());
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_ended_in_order_and_the_drain_waits_for_none() {
     let upstream = Scripted::answering(OK).await;
@@ -354,6 +386,7 @@ async fn a_reader_that_stalls_one_answer_loses_that_one() {
     assert!(http2.get(&StandIn::list_path("visitor-a")).await.is_hit());
     let error = http2::rest(stalled.into_body()).await.unwrap_err();
     assert!(error.is_reset(), "{error}");
+    proxy.wait_for_metric("anteroom_limit_reached_total{limit=\"upstream.stall_timeout\"}", 1.0).await;
 }
 
 /// A client whose windows are as small as may be gets large hits whole, some bytes at a time.

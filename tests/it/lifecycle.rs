@@ -78,7 +78,8 @@ async fn during_the_notice_requests_are_taken_and_ready_says_no() {
     let ready = get(&format!("{}/ready", program.admin)).await;
     assert_eq!((ready.status, ready.text().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "draining\n"));
     assert_eq!(get(&format!("{}/live", program.admin)).await.status, StatusCode::OK);
-    assert_eq!(get(&list(&program, "visitor-a")).await.status, StatusCode::OK);
+    let answer = get(&list(&program, "visitor-a")).await;
+    assert_eq!((answer.status, answer.header("connection")), (StatusCode::OK, Some("close")));
     let asked = run(&["ready", "--admin", &program.admin], &[], "").await;
     assert_eq!(asked.code, Some(1));
     assert!(asked.stderr.contains("not ready"), "{}", asked.stderr);

@@ -26,6 +26,7 @@ mod identities;
 mod interleavings;
 mod ledger;
 mod lifecycle;
+mod limits;
 mod list;
 mod listeners;
 mod logs;

@@ -334,6 +334,8 @@ async fn an_answer_that_stalls_is_cut_and_so_is_its_connection() {
     jump(Duration::from_secs(60)).await;
     assert!(client.rest().await.is_empty());
     sent.recv().await.unwrap();
+    // The upstream's fault, and no limit of the client's.
+    proxy.wait_for_metric("anteroom_upstream_errors_total{class=\"http_response_incomplete\"}", 1.0).await;
 }
 
 #[tokio::test]
@@ -359,6 +361,7 @@ async fn an_upload_that_stalls_is_a_408_and_the_upstream_sees_it_broken() {
     let answer = client.message().await.unwrap();
     assert_problem(&answer, 408);
     assert_eq!(seen.recv().await.unwrap(), Some(b"half".to_vec()));
+    proxy.wait_for_metric("anteroom_limit_reached_total{limit=\"upstream.stall_timeout\"}", 1.0).await;
 }
 
 #[tokio::test]

@@ -21,7 +21,7 @@ use crate::support::{Proxy, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 28] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 29] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -47,6 +47,7 @@ const ONLY_BY_A_FAULT: [(&str, &str); 28] = [
     ("AnteroomStaleFromTheStart", "counted by hand: no upstream here forgets what it has shown"),
     ("AnteroomCacheTooSmall", "readers none of whom asks what another asked, and little memory"),
     ("AnteroomFewFileDescriptors", "a proxy that may open no more than it has open"),
+    ("AnteroomTurnsClientsAway", "an upstream that never answers, and room for one request"),
     ("AnteroomReloadFailed", "a file of settings with a mistake"),
     ("AnteroomCertificateEnds", "set by hand: no certificate here ends so soon"),
     ("AnteroomLogLinesLost", "a standard error that is full"),
@@ -289,6 +290,10 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         silent.seed(source, Shape { conversations: 1, messages: 1, bytes: 10 });
         busy.with(persist(hanging.list_url(source), &[]));
     }
+    let crowded = Proxy::start(&silent, "limits.requests = 1\ncache.wait = \"2s\"").await;
+    for source in ["one", "two"] {
+        busy.with(persist(crowded.list_url(source), &[]));
+    }
     hanging.state.metrics.flight_ends.with_label_values(&["dropped"]).inc();
     hanging.state.metrics.certificate_not_after.set(1);
 
@@ -344,7 +349,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_url = format!("http://{}", dead.local_addr().unwrap());
 
-    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &redirected, &untold];
+    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &redirected, &untold, &crowded];
     let mut targets: Vec<&str> = in_process.iter().map(|proxy| proxy.admin.as_str()).collect();
     targets.extend(
         [&cramped.admin, &mute.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str),

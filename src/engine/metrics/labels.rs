@@ -172,6 +172,42 @@ closed_set! {
     }
 }
 
+closed_set! {
+    /// A limit of the settings, by the name of its setting.
+    pub enum Limit {
+        /// Of all clients.
+        Connections => "limits.connections",
+        /// Of one client address.
+        ConnectionsPerAddress => "limits.connections_per_address",
+        /// A head or a handshake took too long.
+        HeadTimeout => "limits.head_timeout",
+        /// No request came for long.
+        IdleTimeout => "limits.idle_timeout",
+        /// A head was too long, or had too many fields.
+        Head => "limits.head",
+        /// There was no room for the rest of a head.
+        HeadMemory => "limits.head_memory",
+        /// Of all clients.
+        Requests => "limits.requests",
+        /// Of one client address.
+        RequestsPerAddress => "limits.requests_per_address",
+        /// A request's body was too long.
+        Body => "limits.body",
+        /// One client address asked too often.
+        Rate => "limits.rate",
+        /// The same for answers from memory.
+        HitRate => "limits.hit_rate",
+        /// A client gave no more of its body, or took no more of an answer.
+        StallTimeout => "upstream.stall_timeout",
+        /// Too many readers waited.
+        MaxWaiters => "cache.max_waiters",
+        /// There was no place among the fetches in time.
+        MaxInFlight => "upstream.max_in_flight",
+        /// Too many fetches waited for their place.
+        MaxQueued => "upstream.max_queued",
+    }
+}
+
 /// The labels of an enumeration of the policy.
 macro_rules! labels_of {
     ($name:ident) => {
@@ -214,7 +250,8 @@ pub(super) const FLIGHT_ENDS: &[&str] = &[
     "waiter_deadline",
 ];
 /// What the settings allow, for a graph to show beside what is used.
-pub(super) const LIMITS: &[&str] = &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters", "connections"];
+pub(super) const LIMITS: &[&str] =
+    &["cache_bytes", "body_bytes", "upstream_in_flight", "waiters", "connections", "requests"];
 
 /// The label of a method; strangers' methods share one.
 pub fn method_label(method: &Method) -> &'static str {

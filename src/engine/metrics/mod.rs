@@ -4,6 +4,7 @@
 
 mod declared;
 mod labels;
+mod limits;
 mod ways;
 
 use std::array;
@@ -16,11 +17,12 @@ use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, In
 use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
 use declared::Declaring;
+use limits::Limits;
 use ways::Ways;
 pub use declared::{Described, Label};
-pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Untold, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Limit, Untold, WebhookResult, class_label, method_label};
 use labels::{
-    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, LIMITS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
+    BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
     method_index, violations,
 };
 
@@ -50,8 +52,6 @@ pub struct Metrics {
     requests: IntCounterVec,
     resolved: Box<[OnceLock<IntCounter>]>,
     durations: [Histogram; Ending::ALL.len()],
-    /// Requests being answered.
-    pub requests_in_flight: IntGauge,
     /// Open connections of clients, by listener.
     pub connections: IntGaugeVec,
     /// Connections that ended by a mistake of their own, by kind.
@@ -80,8 +80,8 @@ pub struct Metrics {
     pub cache_bytes: IntGauge,
     /// Bodies in memory.
     pub body_bytes: IntGauge,
-    /// What the settings allow.
-    pub limits: IntGaugeVec,
+    /// What the settings allow, and what was beyond it.
+    pub limits: Limits,
     /// Whether `/ready` says so.
     pub ready: IntGauge,
     /// Stored answers that went, by cause.
@@ -183,7 +183,6 @@ impl Metrics {
             durations: array::from_fn(|index| durations.with_label_values(&[Ending::LABELS[index]])),
             resolved: (0..Ending::ALL.len() * METHODS.len() * CLASSES.len()).map(|_| OnceLock::new()).collect(),
             requests,
-            requests_in_flight: declare.gauge("anteroom_requests_in_flight", "Requests being answered."),
             connections: declare.gauges(
                 "anteroom_connections",
                 "Open connections of clients, by listener.",
@@ -240,13 +239,7 @@ impl Metrics {
                 "anteroom_body_bytes",
                 "Memory held by bodies of lists: being collected, stored, or evicted and still being sent.",
             ),
-            limits: declare.gauges(
-                "anteroom_limit",
-                "What the settings allow: `cache.memory`, that and `cache.fetch_memory`, `upstream.max_in_flight`, \
-                 `cache.max_waiters`, and `limits.connections` as far as the open files reach. Reloading does not change \
-                 them.",
-                &[("of", LIMITS)],
-            ),
+            limits: Limits::declare(&mut declare),
             ready: declare.gauge("anteroom_ready", "1 while `/ready` says so, 0 from the moment the program is told to stop."),
             evictions: declare.counters(
                 "anteroom_cache_evictions_total",

@@ -373,6 +373,7 @@ fn kind(error: &legacy::Error) -> UpstreamError {
         }
         match error.downcast_ref::<BodyError>() {
             Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
+            Some(BodyError::TooLong) => return UpstreamError::ClientTooLong,
             Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,
             None => {}
         }

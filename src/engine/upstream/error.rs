@@ -27,6 +27,8 @@ pub enum UpstreamError {
     ClientStalled,
     /// Not the upstream's fault: the client's body broke off, or its framing is wrong.
     ClientBroke,
+    /// Not the upstream's fault: the client's body is longer than `limits.body`.
+    ClientTooLong,
 }
 
 /// A request that was not sent, so that the upstream is spared it.
@@ -70,6 +72,11 @@ impl UpstreamError {
         }
     }
 
+    /// Whether the request's own body is at fault: the upstream never had the end of it.
+    pub fn is_of_client(self) -> bool {
+        matches!(self, Self::ClientStalled | Self::ClientBroke | Self::ClientTooLong)
+    }
+
     /// The metric label of what a request came to.
     pub fn label(self) -> &'static str {
         match self {
@@ -78,7 +85,7 @@ impl UpstreamError {
             Self::Reset | Self::Incomplete => "reset",
             Self::Malformed => "malformed",
             Self::Spared(Spared { why, .. }) => why.label(),
-            Self::ClientStalled | Self::ClientBroke => "client",
+            Self::ClientStalled | Self::ClientBroke | Self::ClientTooLong => "client",
         }
     }
 
@@ -91,14 +98,14 @@ impl UpstreamError {
             Self::Reset => Some(ErrorClass::ConnectionTerminated),
             Self::Incomplete => Some(ErrorClass::HttpResponseIncomplete),
             Self::Malformed => Some(ErrorClass::HttpProtocolError),
-            Self::Spared(_) | Self::ClientStalled | Self::ClientBroke => None,
+            Self::Spared(_) | Self::ClientStalled | Self::ClientBroke | Self::ClientTooLong => None,
         }
     }
 
     /// The cause in words, for whoever asked this upstream; with its address, never with a path.
     pub fn told_of(self, base: &BaseUrl) -> String {
         match self {
-            Self::ClientStalled | Self::ClientBroke => self.to_string(),
+            _ if self.is_of_client() => self.to_string(),
             _ => format!("the upstream {}: {}", base.authority, self.words(&base.scheme)),
         }
     }
@@ -123,6 +130,7 @@ impl fmt::Display for UpstreamError {
             Self::Spared(Spared { why: Why::Queue, .. }) => "too many requests wait for it already",
             Self::ClientStalled => "the request's body did not go on",
             Self::ClientBroke => "the request's body is not whole",
+            Self::ClientTooLong => "the request's body is longer than it may be",
         })
     }
 }

@@ -205,19 +205,11 @@ struct Told {
 
 impl Told {
     fn by(headers: &HeaderMap) -> Self {
-        let listed = |name: &HeaderName| -> Vec<String> {
-            let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-            let elements = values.flat_map(|value| split_outside_quotes(value, ','));
-            elements.map(|element| element.trim().to_owned()).filter(|element| !element.is_empty()).collect()
-        };
-        let elements = listed(&header::FORWARDED);
+        let elements = elements_of(headers, &header::FORWARDED);
         let last = |name: &str| elements.last().and_then(|element| parameter(element, name));
-        let mut addresses = listed(&X_FORWARDED_FOR);
-        if addresses.is_empty() {
-            addresses = elements.iter().filter_map(|element| parameter(element, "for")).map(|node| node_address(&node)).collect();
-        }
-        let protocol = listed(&X_FORWARDED_PROTO).pop().or_else(|| last("proto"));
-        let host = listed(&X_FORWARDED_HOST).pop().or_else(|| last("host"));
+        let addresses = told_addresses(headers);
+        let protocol = elements_of(headers, &X_FORWARDED_PROTO).pop().or_else(|| last("proto"));
+        let host = elements_of(headers, &X_FORWARDED_HOST).pop().or_else(|| last("host"));
         let elements = if elements.is_empty() {
             addresses.iter().map(|address| format!("for={}", node(address))).collect::<Vec<_>>().join(", ")
         } else {
@@ -230,6 +222,31 @@ impl Told {
             elements,
         }
     }
+}
+
+/// The elements of a list that may stand in several fields.
+fn elements_of(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let elements = values.flat_map(|value| split_outside_quotes(value, ','));
+    elements.map(|element| element.trim().to_owned()).filter(|element| !element.is_empty()).collect()
+}
+
+/// The addresses that a trusted proxy tells, the client's first.
+fn told_addresses(headers: &HeaderMap) -> Vec<String> {
+    let addresses = elements_of(headers, &X_FORWARDED_FOR);
+    if !addresses.is_empty() {
+        return addresses;
+    }
+    let elements = elements_of(headers, &header::FORWARDED);
+    elements.iter().filter_map(|element| parameter(element, "for")).map(|node| node_address(&node)).collect()
+}
+
+/// Who it is where each client has limits: the peer, or whom trusted proxies name, of IPv6 the network. None is a
+/// trusted proxy itself, who speaks for others.
+pub fn limited_as(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let address =
+        if trusted.contain(peer) { nearest_stranger(&told_addresses(headers), peer, trusted) } else { peer };
+    (!trusted.contain(address)).then(|| network_of(address))
 }
 
 /// Whether a host is one: a name or an address, and perhaps a port.

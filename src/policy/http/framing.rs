@@ -29,8 +29,12 @@ pub fn refuse(headers: &HeaderMap) -> Option<Refusal> {
     if !matches!(codings[..], [] | [Some("chunked")]) {
         return Some(Refusal::Coding);
     }
-    let too_long = codings.is_empty() && announced(headers).is_some_and(|length| length > LONGEST);
-    too_long.then_some(Refusal::TooLong)
+    announces_more_than(LONGEST, headers).then_some(Refusal::TooLong)
+}
+
+/// Whether a request announces a body that is longer.
+pub fn announces_more_than(limit: u64, headers: &HeaderMap) -> bool {
+    !headers.contains_key(header::TRANSFER_ENCODING) && announced(headers).is_some_and(|length| length > limit)
 }
 
 /// Frames a request by the body that is sent with it.

@@ -45,7 +45,9 @@ impl Client {
     }
 
     async fn act(&mut self) {
-        let source = self.dice.up_to(SOURCES);
+        // Half of all that happens is about one source, where clients meet.
+        let meeting = usize::try_from(self.schedule.seed).expect("few") % SOURCES;
+        let source = if self.dice.percent(50) { meeting } else { self.dice.up_to(SOURCES) };
         match self.dice.below(26) {
             0..11 => self.read(source).await,
             11..15 => self.write(source).await,

@@ -307,10 +307,11 @@ impl Register {
                 (own, moves) = (Some(source), true);
                 self.worlds[world].owner[source]?
             }
-            Change::MergeContacts { from, .. } => {
+            Change::MergeContacts { from, into } => {
                 moves = true;
                 // By an id that is gone nobody is found.
-                Some(from).filter(|from| self.worlds[world].became[*from] == *from)?
+                let are_there = [from, into].iter().all(|contact| self.worlds[world].became[*contact] == *contact);
+                Some(from).filter(|_| are_there)?
             }
             Change::Conversation(first) => {
                 let contact = self.worlds[world].became[first];

@@ -1,0 +1,169 @@
+//! Requests of clients that are being answered: how many there may be, in all and for one client. Each is one from the
+//! end of its head until its answer has been handed over, however slowly that is taken.
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use prometheus::IntGauge;
+
+use super::body::{Body, Guard, Watched};
+
+/// Clients are counted in so many places, by a hash that nobody outside knows: no lock, and no more memory for more of
+/// them. Two that share one share the limit.
+const PLACES: usize = 4096;
+
+/// The account of all requests.
+pub struct Requests {
+    limit: usize,
+    per_client: usize,
+    all: AtomicUsize,
+    by_client: Box<[AtomicUsize]>,
+    hasher: RandomState,
+    gauge: IntGauge,
+}
+
+/// Why there is no room for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Full {
+    /// There are too many in all.
+    InAll,
+    /// There are too many of this client.
+    OfClient,
+}
+
+/// Marks the answer to a request that has no place: nothing of it may wait for its client.
+#[derive(Clone, Copy, Debug)]
+pub struct WithoutPlace;
+
+/// A request that is being answered, until this is dropped.
+pub struct InFlight {
+    requests: Arc<Requests>,
+    client: Option<usize>,
+}
+
+impl Requests {
+    /// So many in all, and so many of one client; the gauge shows them.
+    pub fn new(limit: usize, per_client: usize, gauge: IntGauge) -> Arc<Self> {
+        let by_client = (0..PLACES).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Self { limit, per_client, all: AtomicUsize::new(0), by_client, hasher: RandomState::new(), gauge })
+    }
+
+    /// One more request. A client without an address has no limit of its own.
+    pub fn begin(self: &Arc<Self>, client: Option<IpAddr>) -> Result<InFlight, Full> {
+        if !raise(&self.all, self.limit) {
+            return Err(Full::InAll);
+        }
+        self.gauge.inc();
+        let mut begun = InFlight { requests: self.clone(), client: None };
+        if let Some(client) = client {
+            let place = self.place_of(client);
+            if !raise(&self.by_client[place], self.per_client) {
+                return Err(Full::OfClient);
+            }
+            begun.client = Some(place);
+        }
+        Ok(begun)
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "any part of a hash will do")]
+    fn place_of(&self, client: IpAddr) -> usize {
+        self.hasher.hash_one(client) as usize % PLACES
+    }
+}
+
+/// Counts one more, unless there are so many already.
+fn raise(count: &AtomicUsize, limit: usize) -> bool {
+    let more = |before: usize| (before < limit).then_some(before + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+impl InFlight {
+    /// The body with this request's end: it is over when the last byte has been taken, or given up.
+    pub fn until_taken(self, body: Body) -> Body {
+        match body {
+            Body::Whole(None) => body,
+            Body::Whole(Some(bytes)) => Body::Whole(Some(Bytes::from_owner(Held { bytes, _until: self }))),
+            body => Body::stream(Watched::guarded(body, self)),
+        }
+    }
+}
+
+impl Guard for InFlight {}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.requests.gauge.dec();
+        self.requests.all.fetch_sub(1, Ordering::Relaxed);
+        if let Some(place) = self.client {
+            self.requests.by_client[place].fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Bytes in memory, with the request that they answer.
+struct Held {
+    bytes: Bytes,
+    _until: InFlight,
+}
+
+impl AsRef<[u8]> for Held {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use http_body_util::BodyExt;
+
+    use super::*;
+
+    fn requests(limit: usize, per_client: usize) -> Arc<Requests> {
+        Requests::new(limit, per_client, IntGauge::new("requests", "requests").unwrap())
+    }
+
+    const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+
+    #[test]
+    fn there_is_an_end_in_all_and_for_each_client() {
+        let requests = requests(3, 2);
+        let first: Vec<_> = (0..2).map(|_| requests.begin(CLIENT).unwrap_or_else(|full| panic!("{full:?}"))).collect();
+        assert_eq!(requests.begin(CLIENT).err(), Some(Full::OfClient));
+        let other = requests.begin(None);
+        assert!(other.is_ok() && requests.begin(None).err() == Some(Full::InAll));
+        assert_eq!(requests.begin(CLIENT).err(), Some(Full::InAll));
+        assert_eq!(requests.gauge.get(), 3);
+        drop(first);
+        assert!(requests.begin(CLIENT).is_ok());
+        drop(other);
+        assert_eq!((requests.gauge.get(), requests.all.load(Ordering::Relaxed)), (0, 0));
+        assert!(requests.by_client.iter().all(|count| count.load(Ordering::Relaxed) == 0));
+    }
+
+    #[tokio::test]
+    async fn a_request_lasts_until_the_last_byte_of_its_answer_is_taken() {
+        let requests = requests(1, 1);
+        let begin = || requests.begin(None).unwrap_or_else(|full| panic!("{full:?}"));
+        let mut body = begin().until_taken(Body::from(Bytes::from_static(b"abc")));
+        let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        drop(body);
+        drop(data.split_to(2));
+        assert_eq!(requests.gauge.get(), 1, "a byte is left");
+        drop(data);
+        assert_eq!(requests.gauge.get(), 0);
+        drop(begin().until_taken(Body::empty()));
+        let stream = begin().until_taken(Body::stream(Watched::guarded(Body::from(Bytes::from_static(b"x")), Nothing)));
+        assert_eq!(requests.gauge.get(), 1);
+        drop(stream);
+        assert_eq!(requests.gauge.get(), 0);
+    }
+
+    struct Nothing;
+
+    impl Guard for Nothing {}
+}
