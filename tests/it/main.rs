@@ -41,6 +41,7 @@ mod preflight;
 mod privacy;
 mod prometheus;
 mod purging;
+mod secrets;
 mod sharing;
 mod smuggling;
 mod staleness;
