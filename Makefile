@@ -89,8 +89,8 @@ restarts: ## 100 times a new process takes over under load, and no request fails
 mutants: ## that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh
 
-fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
-	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events
+fuzz: ## what strangers' bytes and operators' files are read by: half a million mutated samples each, on the stable toolchain
+	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events --test fuzz_requests
 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
