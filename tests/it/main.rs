@@ -12,6 +12,7 @@
 mod addresses;
 mod breaker;
 mod cable;
+mod chaos;
 mod check;
 mod contract;
 mod crowd;
