@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	bench freshness model chaos-pool restarts mutants fuzz tools
+	bench freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -80,6 +80,14 @@ freshness: ## six minutes: how long after a change behind the proxy's back a rea
 model: ## the one rule under a million random schedules
 	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture
 
+chaos: ## 100,000 requests against an upstream that does everything wrong, some of them by clients that leave
+	CHAOS_REQUESTS=100000 $(CARGO) test --locked --test it chaos:: -- --nocapture
+
+abuse: ## ten minutes: slow attacks by the thousand, while a well-behaved client measures
+	@sh tests/tools.sh python3:python3 slowhttptest:slowhttptest h2load:nghttp2-client nginx:nginx-light
+	$(CARGO) build --locked --release
+	python3 -B tests/abuse.py target/release/anteroom
+
 chaos-pool: ## 100,000 GETs and POSTs through an upstream that closes idle connections at random
 	POOL_REQUESTS=100000 $(CARGO) test --locked --release --test it pool::no_ -- --nocapture
 
@@ -89,8 +97,8 @@ restarts: ## 100 times a new process takes over under load, and no request fails
 mutants: ## that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh
 
-fuzz: ## the parsers of strangers' bytes: half a million mutated samples, on the stable toolchain
-	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events
+fuzz: ## what strangers' bytes and operators' files are read by: half a million mutated samples each, on the stable toolchain
+	ANTEROOM_FUZZ_EXECUTIONS=500000 $(CARGO) test --locked --test fuzz_payload --test fuzz_events --test fuzz_requests
 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \

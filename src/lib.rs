@@ -43,6 +43,7 @@ pub mod policy {
         pub mod via;
         pub mod headers;
         pub mod client;
+        pub mod onward;
         pub mod no_list;
         pub mod freshness;
         pub mod attempts;
@@ -142,7 +143,7 @@ pub mod server {
     pub mod listeners;
     pub mod connection;
     pub mod connections;
-    mod proxy_protocol;
+    pub mod proxy_protocol;
     pub mod sockets;
     pub mod take_over;
     pub mod certificate;

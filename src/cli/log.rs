@@ -7,7 +7,12 @@ use std::panic::PanicHookInfo;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use tracing::Metadata;
+use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use super::terminal::Done;
 use crate::config::{LogFormat, LogSettings};
@@ -56,10 +61,22 @@ pub(super) fn log_to_standard_error(settings: &LogSettings, metrics: &Metrics) -
     let colours = on_terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     // A line that cannot be written is counted, not complained of on the same standard error.
     let logs = logs.with_ansi(colours).log_internal_errors(false);
-    let set = if pretty { logs.compact().try_init() } else { logs.json().flatten_event(true).try_init() };
+    let ours = filter_fn(may_be_told);
+    let set = if pretty {
+        logs.compact().finish().with(ours).try_init()
+    } else {
+        logs.json().flatten_event(true).finish().with(ours).try_init()
+    };
     set.map_err(|error| cannot(&error))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(Log(lines))
+}
+
+/// Libraries tell in fine detail what a peer sent (h2 repeats a path that is none), and a path is a credential here: of
+/// theirs, nothing finer than `info` is a line, whatever the settings say.
+fn may_be_told(line: &Metadata<'_>) -> bool {
+    let is_ours = line.target().split("::").next() == Some("anteroom");
+    is_ours || *line.level() <= LevelFilter::INFO
 }
 
 /// A panic is a line, too.

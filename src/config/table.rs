@@ -383,7 +383,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("log.format", Is(r#""auto""#), LOG_FORMAT, log_format,
         "\"pretty\", \"json\", or \"auto\": pretty on a terminal, else json"),
     setting!("log.level", Is(r#""info""#), LOG_FILTER, log_level,
-        "a level, or a filter such as \"info,anteroom=debug\""),
+        "a level, or a filter such as \"info,anteroom=debug\"; of libraries nothing finer than info is told"),
     setting!("log.hits", Is("0.0"), SHARE, log_hits,
         "share of hits that get an access line, 0.0 to 1.0; all other requests always do"),
     setting!("log.only", Is(r#""all""#), LOG_ONLY, log_only,

@@ -115,6 +115,31 @@ mod tests {
         tunnel.await.unwrap().unwrap();
     }
 
+    #[tokio::test]
+    async fn who_does_not_read_makes_the_other_side_wait() {
+        let ((mut client, near), (far, mut upstream)) = (duplex(64), duplex(64));
+        let tunnel = tokio::spawn(async move {
+            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await
+        });
+        for way in [&mut client, &mut upstream] {
+            let mut taken = 0;
+            let pouring = async {
+                loop {
+                    taken += way.write(&[0; 64]).await.unwrap();
+                }
+            };
+            // Whatever can be taken is, long before a timer of a minute fires.
+            tokio::select! {
+                biased;
+                () = pouring => {}
+                () = async { for _ in 0..10_000 { tokio::task::yield_now().await } } => {}
+            }
+            // Two pipes, and what is in the hand between them.
+            assert!((64..=3 * 64).contains(&taken), "{taken} bytes were taken");
+        }
+        tunnel.abort();
+    }
+
     #[tokio::test(start_paused = true)]
     async fn silence_and_the_drain_end_a_tunnel() {
         let began = clock::now();

@@ -17,6 +17,7 @@ use crate::policy::http::client::{Client, HostRule, Side, network_of};
 use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
 use crate::policy::http::key::Key;
+use crate::policy::http::onward::{Hop, onward};
 use crate::policy::http::route::has_body;
 use crate::policy::http::target;
 use crate::state::State;
@@ -51,14 +52,17 @@ impl ClientRequest {
         let mut request = Request::new(Body::empty());
         *request.method_mut() = self.head.method.clone();
         *request.uri_mut() = base.join(path).ok()?;
-        let fields = request.headers_mut();
-        fields.clone_from(&self.head.headers);
-        remove_hop_by_hop(fields);
-        // This side has answered it already, when the body was first asked for.
-        fields.remove(header::EXPECT);
-        let rule = &self.active.config.forward.host;
-        self.client().tell(fields, &base.authority, rule, &self.request_id);
-        self.active.instance.append_to(fields, self.head.version);
+        *request.headers_mut() = onward(
+            &self.head.headers,
+            &self.client(),
+            Hop {
+                base: &base.authority,
+                host: &self.active.config.forward.host,
+                request_id: &self.request_id,
+                instance: self.active.instance,
+                version: self.head.version,
+            },
+        );
         if has_body(&self.head.headers)
             && let Some(body) = self.body.take()
         {

@@ -20,18 +20,18 @@ const OVER_TLS: u8 = 0x01;
 
 /// What the header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub struct Told {
     /// The client; `None`: the proxy speaks for itself, or does not know.
-    pub(super) client: Option<SocketAddr>,
+    pub client: Option<SocketAddr>,
     /// Whether the client used TLS, as far as that is told.
-    pub(super) over_tls: bool,
+    pub over_tls: bool,
 }
 
 /// Reads the header, and not a byte more.
 ///
 /// # Errors
 /// [`io::ErrorKind::InvalidData`] if it is none, and those of the stream.
-pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
+pub async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Told> {
     let mut header = vec![0; SIGNATURE.len()];
     stream.read_exact(&mut header).await?;
     if header == SIGNATURE {
@@ -53,6 +53,11 @@ pub(super) async fn read(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<To
 }
 
 fn told_by_v1(line: &[u8]) -> Option<Told> {
+    let text = line.strip_suffix(b"\r\n").filter(|text| !text.contains(&b'\r'))?;
+    // What comes after this word is to be ignored, whatever it is.
+    if text.strip_prefix(b"PROXY UNKNOWN").is_some_and(|rest| rest.is_empty() || rest.starts_with(b" ")) {
+        return Some(Told { client: None, over_tls: false });
+    }
     let header = v1::Header::try_from(line).ok()?;
     let client = match header.addresses {
         v1::Addresses::Unknown => None,
@@ -108,6 +113,7 @@ mod tests {
             (b"PROXY TCP6 ::1 ::2 7 80\r\n".to_vec(), client("[::1]:7", false)),
             (b"PROXY UNKNOWN\r\n".to_vec(), nobody),
             (b"PROXY UNKNOWN whatever 1 2 3\r\n".to_vec(), nobody),
+            (b"PROXY UNKNOWN ffff::1  or whatever it likes \xff\r\n".to_vec(), nobody),
             (v2(1, 0x11, &v4), client("192.0.2.1:4660", false)),
             (v2(1, 0x21, &v6), client("[::1]:7", false)),
             (v2(1, 0x11, &tls), client("192.0.2.1:4660", true)),
@@ -129,6 +135,9 @@ mod tests {
             b"GET / HTTP/1.1\r\nhost: h\r\n\r\n".as_slice(),
             b"PROXY TCP4 192.0.2.1 10.0.0.1 99999 80\r\n",
             b"PROXY TCP4 ::1 ::1 1 80\r\n",
+            b"PROXY UNKNOWN \n",
+            b"PROXY UNKNOWN a\rb\r\n",
+            b"PROXY UNKNOWNS\r\n",
             b"PROXY TCP4 192.0.2.1\r\n",
             b"proxy TCP4 192.0.2.1 10.0.0.1 4660 80\r\n",
             b"PROXY",

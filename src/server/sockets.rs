@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use listenfd::ListenFd;
 use nix::libc;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UnixListener, UnixStream};
 use tokio_util::either::Either;
 
@@ -24,6 +25,10 @@ const THIS_MACHINE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST)
 /// How many connections may wait to be accepted, as far as the system allows (`net.core.somaxconn`): what finds no room in a
 /// burst is tried again a second later, or reset.
 const BACKLOG: u32 = 65_535;
+
+/// What the system holds of an answer beyond what the client lets it send. Else it would take megabytes for each who reads
+/// slowly, and once all of TCP's memory is used (`net.ipv4.tcp_mem`), it resets anybody's connections.
+const UNSENT: u32 = 128 * 1024;
 
 /// What the names of handed-over sockets are, in `LISTEN_FDNAMES`; any other name is one for clients.
 const ADMIN: &str = "admin";
@@ -72,6 +77,7 @@ impl Listener {
                 let (stream, peer) = listener.accept().await?;
                 // Small answers leave at once.
                 let _ = stream.set_nodelay(true);
+                let _ = SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
                 Ok((Either::Left(stream), peer))
             }
             Self::Unix(listener, _) => Ok((Either::Right(listener.accept().await?.0), THIS_MACHINE)),

@@ -12,6 +12,7 @@
 mod addresses;
 mod breaker;
 mod cable;
+mod chaos;
 mod check;
 mod contract;
 mod crowd;
@@ -41,6 +42,7 @@ mod preflight;
 mod privacy;
 mod prometheus;
 mod purging;
+mod secrets;
 mod sharing;
 mod smuggling;
 mod staleness;

@@ -10,7 +10,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::child::Program;
 use crate::support::raw::{Scripted, Talk};
-use crate::support::{client, get, request, spawn};
+use crate::support::{Proxy, client, get, request, spawn};
 
 const MIB: usize = 1024 * 1024;
 const BODY: usize = 50 * MIB;
@@ -145,4 +145,37 @@ async fn an_upstream_that_does_not_read_stops_the_client() {
     let peak = program.memory("VmHWM");
     assert!(peak < idle + ALLOWANCE, "idle {idle}, peak {peak}");
     sending.abort();
+}
+
+/// Bytes that the system holds for the other side of a connection on this machine, from `/proc/net/tcp`.
+fn held_by_the_system(from: u16, to: u16) -> u64 {
+    let connections = std::fs::read_to_string("/proc/net/tcp").unwrap();
+    let ends = [format!(":{from:04X}"), format!(":{to:04X}")];
+    let found = connections.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let queues = found.filter(|parts| parts[1].ends_with(&ends[0]) && parts[2].ends_with(&ends[1]));
+    queues.map(|parts| u64::from_str_radix(parts[4].split(':').next().unwrap(), 16).unwrap()).sum()
+}
+
+/// Else thousands of them would use up what TCP may hold on the whole machine, and anybody's connections are reset.
+#[tokio::test]
+async fn the_system_holds_little_for_who_does_not_read_a_large_hit() {
+    let list = format!("[{{\"pad\":\"{}\"}}]", "x".repeat(8 * MIB));
+    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n", list.len());
+    let upstream = Scripted::answering(format!("{answer}{list}")).await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    assert_eq!(proxy.list("large").await.body.len(), list.len());
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    let mut slow = Talk::new(socket.connect(proxy.url.trim_start_matches("http://").parse().unwrap()).await.unwrap());
+    slow.send(format!("GET {} HTTP/1.1\r\nhost: h\r\n\r\n", StandIn::list_path("large"))).await;
+    // Its first bytes are here, so the rest is written as far as it goes.
+    slow.stream.readable().await.unwrap();
+    let (ours, theirs) = (slow.stream.peer_addr().unwrap().port(), slow.stream.local_addr().unwrap().port());
+    for _ in 0..100 {
+        // Others are served meanwhile, so the writer has had its turns.
+        assert_eq!(get(&format!("{}/live", proxy.admin)).await.status, 200);
+    }
+    let held = held_by_the_system(ours, theirs);
+    assert!((1..512 * 1024).contains(&held), "{held} bytes");
+    slow.skip_message().await;
 }

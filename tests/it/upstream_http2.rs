@@ -21,7 +21,7 @@ const LIST: &str = r#"[{"id":1,"contact":{"id":7}}]"#;
 
 /// What an upstream does with a connection of HTTP/2.
 #[derive(Clone, Copy, PartialEq)]
-enum Manner {
+pub enum Manner {
     Answers,
     /// The connection ends with its first request.
     Breaks,
@@ -30,15 +30,15 @@ enum Manner {
 }
 
 /// An upstream with TLS that notes the connection, the version, the method and the path of each request.
-struct Secure {
-    url: String,
-    certificate: Certificate,
+pub struct Secure {
+    pub url: String,
+    pub certificate: Certificate,
     seen: Arc<Mutex<Vec<(usize, Version, String)>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
 impl Secure {
-    async fn start(protocols: &[&str], manner: Manner) -> Self {
+    pub async fn start(protocols: &[&str], manner: Manner) -> Self {
         let certificate = Certificate::for_names(&["127.0.0.1"]);
         let acceptor = certificate.acceptor_of(protocols);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -34,6 +34,9 @@ const CLAIMS: [&str; 12] = [
     "client-ip",
 ];
 
+/// Fields that are made here, or say here what a request is. A twin of theirs goes, too: it was not looked at.
+const OURS: [&str; 4] = ["content-length", "transfer-encoding", "x-request-id", "x-http-method-override"];
+
 /// The protocol of the client's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
@@ -340,7 +343,8 @@ fn remove_claims(headers: &mut HeaderMap, is_believed: bool) {
     let is_claim = |name: &HeaderName| {
         let name = name.as_str();
         if name.contains('_') {
-            CLAIMS.contains(&name.replace('_', "-").as_str())
+            let twin = name.replace('_', "-");
+            CLAIMS.contains(&twin.as_str()) || OURS.contains(&twin.as_str())
         } else {
             !is_believed && CLAIMS.contains(&name)
         }
