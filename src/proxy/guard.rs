@@ -185,8 +185,11 @@ impl InvalidationGuard {
         let Self { state, active, .. } = self;
         let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
         let moves = !self.identities.is_empty();
-        // What others merge, or have merged while it was under way: it may have changed, or merged, theirs, too.
-        self.contacts.extend(identities.moved_meanwhile(self.write));
+        if moves {
+            // Merged by others while it was under way: it may have merged them, too.
+            self.contacts.extend(identities.moved_meanwhile(self.write));
+        }
+        state.invalidation.reach_who_moves();
         self.contacts.sort_unstable();
         self.contacts.dedup();
         self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));

@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
 use super::client::Client;
-use super::register::{Manner, Register};
-use super::schedule::{Schedule, Way};
+use super::register::{Manner, Register, Trouble};
+use super::schedule::{Schedule, Sockets, Way};
 use super::upstream::{Origin, Serving};
 use super::{Dice, left_over};
 use crate::support::{Proxy, settings};
@@ -78,7 +78,7 @@ async fn no_attack_over_sockets_breaks_the_rule() {
             let config = settings(&upstream, &format!("{SETTINGS}payload.validate = \"{validate}\"\n"));
             proxy.state.reload(config).expect("the settings are good");
         }
-        let way = Way::Sockets { client: client.clone(), proxy: proxy.url.clone(), sent: sent.clone() };
+        let way = Sockets { client: client.clone(), proxy: proxy.url.clone(), sent: sent.clone() };
         running.spawn(run(proxy.state.clone(), origin.clone(), seed, way));
         if running.len() >= AT_ONCE {
             broken.extend(running.join_next().await.expect("some run").expect("no schedule panics"));
@@ -100,15 +100,15 @@ async fn no_attack_over_sockets_breaks_the_rule() {
 }
 
 /// One schedule; what went wrong, if something did.
-async fn run(state: Arc<anteroom::state::State>, origin: Origin, seed: u64, way: Way) -> Option<String> {
+async fn run(state: Arc<anteroom::state::State>, origin: Origin, seed: u64, way: Sockets) -> Option<String> {
     let mut dice = Dice::new(seed);
     let manner = Manner::of(seed, &mut dice);
     // What nobody knows of one schedule would be taken to be so of the others.
-    let manner = Manner { shows_contacts: true, is_late: false, merges_past: false, ..manner };
+    let manner = Manner { shows_contacts: true, trouble: Trouble::None, ..manner };
     let register = Arc::new(Mutex::new(Register::new(seed, manner)));
     let luck = Mutex::new(Dice::new(!seed).hasty(HASTE));
     origin.serves(seed, Serving { register: register.clone(), dice: luck });
-    let mut schedule = Schedule::new(state, register, seed, way);
+    let mut schedule = Schedule::new(state, register, seed, Way::Sockets(Box::new(way)));
     schedule.is_timed = false;
     let schedule = Arc::new(schedule);
     let mut clients = JoinSet::new();

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::register::{CONTACTS, Change, INBOX, Needed, Plan, SOURCES, WORLDS, source_name};
+use super::register::{CONTACTS, Change, INBOX, Needed, Plan, SOURCES, Trouble, WORLDS, source_name};
 use super::schedule::Schedule;
 use super::upstream::{Want, contact_path, number_of};
 use super::wire::{HOSTS, Wire};
@@ -59,7 +59,7 @@ impl Client {
             21 => self.reload(),
             22 => self.of_conversation().await,
             23 => self.of_account().await,
-            24 if self.schedule.register().manner.merges_past => self.merge_past(source).await,
+            24 if self.schedule.register().manner.trouble == Trouble::MergesPast => self.merge_past(source).await,
             _ => sleep(self.dice.rest()).await,
         }
     }
@@ -113,7 +113,7 @@ impl Client {
     }
 
     /// Holds what a reader saw against what is promised.
-    fn judge(&mut self, seen: &Seen, list: String) {
+    fn judge(&mut self, seen: &Seen, url: String) {
         let Seen { reader, world, source, version, how, needed, asked } = seen;
         let (world, source, version) = (*world, *source, *version);
         let stands_in = how.contains("upstream-failing");
@@ -129,7 +129,7 @@ impl Client {
         if version < needed.acknowledged && !may_be_outdated && !is_open {
             broke(format!("an answer from before an acknowledged write, {version} < {}", needed.acknowledged));
         }
-        let last = self.seen.entry(list).or_default();
+        let last = self.seen.entry(url).or_default();
         if version < *last && !may_be_outdated {
             broke(format!("a step backwards, {version} after {last}"));
         }
@@ -254,7 +254,7 @@ impl Client {
 
     async fn change(&mut self, what: &str, method: &str, path: &str, body: &str, change: Change, want: Want) {
         let moves = matches!(change, Change::Merge { .. } | Change::MergeContacts { .. });
-        let is_late = !moves && self.schedule.register().manner.is_late && self.dice.percent(50);
+        let is_late = !moves && self.schedule.register().manner.trouble == Trouble::LateWrites && self.dice.percent(50);
         // In the time that the limits leave, after the proxy has given up on it.
         let late = is_late.then(|| Duration::from_millis(6_200 + self.dice.below(3_600)));
         let op = self.schedule.register().plan(Plan { change, late });

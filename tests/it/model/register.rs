@@ -54,11 +54,21 @@ pub struct Plan {
 /// What the effect of a write was.
 pub struct Done {
     world: usize,
-    /// The lists that it changed, and their versions after it.
-    touched: Vec<(usize, u64)>,
+    touched: Vec<Touched>,
+    /// The conversation that it was about, if that is all that it names.
+    conversation: Option<usize>,
     /// The source that was named in its path, if one was.
     own: Option<usize>,
     moves: bool,
+}
+
+/// A list that was changed, as it is after that.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
+    source: usize,
+    version: u64,
+    /// The conversations in it, by the contacts whose they were at first, a bit each.
+    shows: u64,
 }
 
 /// What a source has shown.
@@ -96,6 +106,8 @@ struct World {
     owner: [Option<usize>; SOURCES],
     shown: [Vec<Shown>; SOURCES],
     acknowledged: [u64; SOURCES],
+    /// The conversations of which it was acknowledged that they are in a list.
+    shows: [u64; SOURCES],
     purged: [u64; SOURCES],
     unknown: [Unknown; SOURCES],
     /// Contacts were merged past the proxy.
@@ -111,10 +123,17 @@ pub struct Manner {
     pub nameless: u64,
     /// `Vary: Origin`.
     pub tells_origins: bool,
+    pub trouble: Trouble,
+}
+
+/// What else may happen in a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    None,
     /// Lists come at once, and some writes have their effect after the proxy has given up on them.
-    pub is_late: bool,
+    LateWrites,
     /// Agents merge contacts past the proxy.
-    pub merges_past: bool,
+    MergesPast,
 }
 
 impl Manner {
@@ -125,13 +144,13 @@ impl Manner {
             4..7 => dice.below(1 << SOURCES),
             _ => u64::MAX,
         };
-        Self {
-            shows_contacts,
-            nameless,
-            tells_origins: dice.percent(20),
-            is_late: shows_contacts && dice.percent(10),
-            merges_past: dice.percent(10),
-        }
+        let trouble = match dice.below(10) {
+            // Of what nobody knows whose it was, it is not known that it may still come.
+            0 if shows_contacts => Trouble::LateWrites,
+            1 => Trouble::MergesPast,
+            _ => Trouble::None,
+        };
+        Self { shows_contacts, nameless, tells_origins: dice.percent(20), trouble }
     }
 
     pub fn is_nameless(&self, source: usize) -> bool {
@@ -161,6 +180,7 @@ impl World {
             owner,
             shown: owner.map(|owner| first(u64::from(owner.is_some()))),
             acknowledged: owner.map(|owner| u64::from(owner.is_some())),
+            shows: [0; SOURCES],
             purged: [0; SOURCES],
             unknown: [Unknown::default(); SOURCES],
             merged_past: false,
@@ -175,15 +195,22 @@ impl World {
         (0..SOURCES).filter(|source| self.owner[*source] == Some(contact)).collect()
     }
 
-    fn touched(&self, sources: Vec<usize>) -> Vec<(usize, u64)> {
-        sources.into_iter().map(|source| (source, self.version(source))).collect()
+    fn touched(&self, sources: Vec<usize>) -> Vec<Touched> {
+        let shows = |source: usize| {
+            let contact = self.owner[source].filter(|contact| self.versions[*contact] > 1);
+            let firsts = (0..CONTACTS).filter(|first| contact == Some(self.became[*first]));
+            firsts.fold(0, |all, first| all | 1 << first)
+        };
+        let touched = |source| Touched { source, version: self.version(source), shows: shows(source) };
+        sources.into_iter().map(touched).collect()
     }
 
-    /// Notes what every list shows by now.
-    fn note(&mut self, late: bool) {
+    /// Notes what every list shows by now; of those of `late` it was open until now.
+    fn note(&mut self, late: &[usize]) {
         for source in 0..SOURCES {
             let version = self.version(source);
             if self.shown[source].last().is_none_or(|last| last.version != version) {
+                let late = late.contains(&source);
                 self.shown[source].push(Shown { version, since: Instant::now(), late });
             }
         }
@@ -194,8 +221,9 @@ impl World {
         open > 0 || until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn need(&mut self, source: usize, version: u64) {
+    fn need(&mut self, Touched { source, version, shows }: Touched) {
         self.acknowledged[source] = self.acknowledged[source].max(version);
+        self.shows[source] |= shows;
     }
 
     /// Two contacts become one. Two whose lists are empty become one whose list is empty; of others the newer version
@@ -335,7 +363,6 @@ impl Register {
         if raises {
             self.raise(world, contact);
         }
-        self.worlds[world].note(late.is_some());
         let world_of = &self.worlds[world];
         let sources = match change {
             Change::Create(source) => vec![source],
@@ -346,51 +373,63 @@ impl Register {
             _ => world_of.sources_of(contact),
         };
         let touched = world_of.touched(sources);
+        // A write that names a conversation reaches the lists that have it.
+        let reaches = |one: &&Touched| match change {
+            Change::Conversation(first) => world_of.shows[one.source] & (1 << first) != 0,
+            _ => true,
+        };
+        let late: Vec<usize> =
+            touched.iter().filter(|_| late.is_some()).filter(reaches).map(|one| one.source).collect();
+        self.worlds[world].note(&late);
         if moves && !self.manner.shows_contacts {
-            for (source, _) in &touched {
+            for Touched { source, .. } in &touched {
                 self.worlds[world].unknown[*source].open += 1;
             }
         }
-        self.done.insert(op, Done { world, touched, own, moves });
+        let conversation = if let Change::Conversation(first) = change { Some(first) } else { None };
+        self.done.insert(op, Done { world, touched, conversation, own, moves });
         Some(contact)
     }
 
     /// A write was answered: whatever it did before, every later reader of what it touched sees. If nobody could say
-    /// whose it was, that holds of its own source alone, and of the others only the bound on age.
-    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<Vec<(usize, u64)>> {
-        let Done { world, touched, own, moves } = self.done.remove(&op)?;
+    /// whose it was, that holds of its own source alone, and of the others only the bound on age. One that names a
+    /// conversation and nothing else reaches the lists of which it was acknowledged that they have it.
+    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<Vec<Touched>> {
+        let Done { world, touched, conversation, own, moves } = self.done.remove(&op)?;
         let counts_open = moves && !self.manner.shows_contacts;
         let world = &mut self.worlds[world];
-        for (source, version) in &touched {
+        for one in &touched {
+            let source = one.source;
             if moves {
-                let unknown = &mut world.unknown[*source];
+                let unknown = &mut world.unknown[source];
                 unknown.open -= u32::from(counts_open);
                 if !attributed {
                     unknown.until = Some(Instant::now() + FORGOTTEN);
                 }
             }
-            if own == Some(*source) || (attributed && !world.is_unknown(*source)) {
-                world.need(*source, *version);
+            let is_there = conversation.is_none_or(|first| world.shows[source] & (1 << first) != 0);
+            if own == Some(source) || (attributed && is_there && !world.is_unknown(source)) {
+                world.need(*one);
             }
         }
         Some(touched)
     }
 
     /// A change that no request made: its contact, and what it touched.
-    pub fn change(&mut self, world: usize, source: usize) -> Option<(usize, Vec<(usize, u64)>)> {
+    pub fn change(&mut self, world: usize, source: usize) -> Option<(usize, Vec<Touched>)> {
         let contact = self.worlds[world].owner[source]?;
         self.raise(world, contact);
-        self.worlds[world].note(false);
+        self.worlds[world].note(&[]);
         let world = &self.worlds[world];
         Some((contact, world.touched(world.sources_of(contact))))
     }
 
     /// The event of such a change has arrived.
-    pub fn heard(&mut self, world: usize, touched: &[(usize, u64)]) {
+    pub fn heard(&mut self, world: usize, touched: &[Touched]) {
         let world = &mut self.worlds[world];
-        for (source, version) in touched {
-            if !world.is_unknown(*source) {
-                world.need(*source, *version);
+        for one in touched {
+            if !world.is_unknown(one.source) {
+                world.need(*one);
             }
         }
     }
@@ -400,7 +439,7 @@ impl Register {
         let world = &mut self.worlds[world];
         let (from, into) = (world.owner[source]?, world.became[into]);
         world.merge(from, into);
-        world.note(false);
+        world.note(&[]);
         world.merged_past = true;
         for source in world.sources_of(into) {
             world.unknown[source].until = Some(Instant::now() + FORGOTTEN);

@@ -21,8 +21,17 @@ use super::wire::Wire;
 pub enum Way {
     /// Its request path is called.
     Called,
-    /// Over sockets, to this URL.
-    Sockets { client: HttpClient<HttpConnector, Body>, proxy: String, sent: Arc<AtomicU64> },
+    /// Over sockets.
+    Sockets(Box<Sockets>),
+}
+
+/// A client over sockets.
+pub struct Sockets {
+    pub client: HttpClient<HttpConnector, Body>,
+    /// The URL of the proxy.
+    pub proxy: String,
+    /// How many requests were sent.
+    pub sent: Arc<AtomicU64>,
 }
 
 /// One schedule.
@@ -112,7 +121,8 @@ impl Schedule {
                 let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
                 read(proxy::handle::handle(self.state.clone(), peer, request).await).await
             }
-            Way::Sockets { client, proxy, sent } => {
+            Way::Sockets(sockets) => {
+                let Sockets { client, proxy, sent } = &**sockets;
                 sent.fetch_add(1, Ordering::Relaxed);
                 let mut request = request;
                 *request.uri_mut() = format!("{proxy}{}", request.uri()).parse().ok()?;

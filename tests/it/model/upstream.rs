@@ -12,7 +12,7 @@ use hyper::body::Incoming;
 use tokio::time::sleep;
 
 use super::Dice;
-use super::register::{Change, INBOX, Plan, Register, SOURCES, source_name};
+use super::register::{Change, INBOX, Plan, Register, SOURCES, Trouble, source_name};
 
 /// How a write is to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,7 +165,7 @@ async fn look_up(serving: &Serving, asks: &Asks, source: usize) -> Answer {
 
 async fn read(serving: &Serving, asks: &Asks, source: usize) -> Answer {
     // Where it is of interest how late something shows, lists come at once.
-    let is_quick = serving.register().manner.is_late;
+    let is_quick = serving.register().manner.trouble == Trouble::LateWrites;
     let pause = || if is_quick { Duration::from_millis(serving.dice().below(40)) } else { serving.pause() };
     sleep(pause()).await;
     let shown = List::of(&serving.register(), asks.world, source);
@@ -308,8 +308,8 @@ impl List {
             return format!("{padding}[{}]", " ".repeat(version - 1));
         }
         let last = format!(r#","p":"{}"}}"#, "x".repeat(padding));
-        let list = self.conversations.join(",");
-        format!("[{}{last}]", list.strip_suffix('}').unwrap_or(&list))
+        let all = self.conversations.join(",");
+        format!("[{}{last}]", all.strip_suffix('}').unwrap_or(&all))
     }
 }
 
