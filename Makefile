@@ -77,8 +77,10 @@ bench: ## as ratios against a baseline of the same run
 freshness: ## six minutes: how long after a change behind the proxy's back a reader sees it
 	$(CARGO) bench --locked --bench freshness
 
-model: ## the one rule under a million random schedules
-	MODEL_SCHEDULES=1000000 $(CARGO) test --locked --release --test it model:: -- --nocapture
+# Optimised, with the checks of a debug build, and without building the dependencies once more.
+model: ## the one rule under a million random schedules, then 200,000 requests over sockets
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 $(CARGO) test --locked --test it model::no_schedule -- --nocapture
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 ATTACK_REQUESTS=200000 $(CARGO) test --locked --test it model::attack -- --nocapture
 
 chaos: ## 100,000 requests against an upstream that does everything wrong, some of them by clients that leave
 	CHAOS_REQUESTS=100000 $(CARGO) test --locked --test it chaos:: -- --nocapture

@@ -134,7 +134,7 @@ pub mod admin {
     pub mod handle;
     pub mod health;
     pub mod purge;
-    mod purging;
+    pub mod purging;
 }
 
 #[rustfmt::skip]

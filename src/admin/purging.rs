@@ -12,7 +12,7 @@ use crate::state::State;
 
 /// What is to go.
 #[derive(Clone, Copy)]
-pub(super) enum Purge<'a> {
+pub enum Purge<'a> {
     /// A contact, by one of its identifiers.
     Contact(&'a str),
     /// An inbox, by its identifier.
@@ -23,20 +23,20 @@ pub(super) enum Purge<'a> {
 
 /// What was found.
 #[derive(Debug, Default)]
-pub(super) struct Purged {
+pub struct Purged {
     /// Lists that were kept, and are not any more.
-    pub(super) lists: usize,
+    pub lists: usize,
     /// Bytes of their bodies.
-    pub(super) bytes: u64,
+    pub bytes: u64,
     /// Fetches under way whose lists will not be kept.
-    pub(super) fetches: usize,
+    pub fetches: usize,
     /// Whose they were, as keyed hashes: as in access lines.
-    pub(super) contacts: BTreeSet<u64>,
+    pub contacts: BTreeSet<u64>,
 }
 
 impl Purged {
     /// Whether nothing was known of what was named.
-    pub(super) fn is_nothing(&self) -> bool {
+    pub fn is_nothing(&self) -> bool {
         self.lists == 0 && self.fetches == 0 && self.contacts.is_empty()
     }
 }
@@ -52,7 +52,7 @@ impl Purge<'_> {
 }
 
 /// Purges. It looks at all that is kept, so it may take a while.
-pub(super) fn purge(state: &State, what: Purge<'_>) -> Purged {
+pub fn purge(state: &State, what: Purge<'_>) -> Purged {
     let mut purged = Purged::default();
     let flying = state.cache.flights.keys_under_way();
     purged.fetches = flying.iter().filter(|key| what.means(key)).count();

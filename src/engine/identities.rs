@@ -181,6 +181,11 @@ impl Identities {
         self.lock().under_way.values().flat_map(|write| write.contacts.iter().copied()).collect()
     }
 
+    /// The identities that writes under way may be about to change, or have changed already.
+    pub fn moving_places(&self) -> Vec<Place> {
+        self.lock().under_way.values().flat_map(|write| write.places.iter().copied()).collect()
+    }
+
     /// A write has ended. If it may have `merged` contacts, the others under way hear of it.
     pub fn write_ends(&self, write: u64, merged: &[u64]) {
         let mut writes = self.lock();

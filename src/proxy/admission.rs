@@ -27,6 +27,7 @@ use crate::policy::http::no_list::NoList;
 use crate::policy::http::representation::{Prepared, Received, own_etag};
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
 use crate::state::State;
+use crate::state::cache::Variant;
 use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
 
@@ -311,10 +312,15 @@ impl Admission<'_> {
     /// An authoritative answer that is not kept removes the older one.
     fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
         // What readers of one origin see puts older answers for those of others out of date.
-        if let Some(variants) = entry.variants
-            && self.state.cache.shows_something_new(self.key, &entry)
-        {
-            self.state.invalidation.ledger.supersede(variants, entry.noted);
+        if let Some(variants) = entry.variants {
+            let ledger = &self.state.invalidation.ledger;
+            match self.state.cache.variant(self.key, &entry, ledger.now()) {
+                Variant::Same => {}
+                Variant::Other => ledger.supersede(variants, entry.noted),
+                Variant::OtherMeanwhile => {
+                    ledger.invalidate(variants);
+                }
+            }
         }
         if keep {
             let bytes = entry.answer.body.len() as u64;
@@ -331,6 +337,9 @@ impl Admission<'_> {
 
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.store.forget(self.key, self.noted);
+        // Nor does anybody know whether it is newer than what readers of other origins have.
+        let ledger = &self.state.invalidation.ledger;
+        ledger.invalidate(ledger.place(&Scope::Variants(self.key.text_of_list())));
         self.for_one(head, body, why)
     }
 

@@ -189,6 +189,7 @@ impl InvalidationGuard {
             // Merged by others while it was under way: it may have merged them, too.
             self.contacts.extend(identities.moved_meanwhile(self.write));
         }
+        state.invalidation.reach_who_moves();
         self.contacts.sort_unstable();
         self.contacts.dedup();
         self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));

@@ -63,14 +63,17 @@ impl ClientRequest {
         if !matches!(response.status(), StatusCode::OK | StatusCode::NOT_MODIFIED | StatusCode::NOT_FOUND) {
             return;
         }
-        let seen = response.headers().get(header::ETAG);
-        let outdates = |key: &Key| {
-            // In this order: a flight stores its answer before it is no longer under way.
-            let under_way = self.state.cache.flights.is_under_way(key);
-            let stored = self.state.cache.store.get(key);
-            under_way || stored.is_some_and(|stored| seen.is_none() || stored.answer.upstream_etag() != seen)
-        };
-        if outdates(key) || self.key_of_origin(key).is_some_and(|own| outdates(&own)) {
+        let (cache, seen) = (&self.state.cache, response.headers().get(header::ETAG));
+        let keys: Vec<Key> = std::iter::once(key.clone()).chain(self.key_of_origin(key)).collect();
+        // In this order: a flight stores its answer before it is no longer under way.
+        let under_way = keys.iter().any(|key| cache.flights.is_under_way(key));
+        let kept: Vec<bool> = keys
+            .iter()
+            .filter_map(|key| cache.store.get(key))
+            .map(|kept| seen.is_some() && kept.answer.upstream_etag() == seen)
+            .collect();
+        let differs = kept.contains(&false) || (kept.is_empty() && cache.has_variants(key));
+        if under_way || differs {
             self.state.invalidation.invalidate_list(key, InvalidationSource::Bypass);
         }
     }

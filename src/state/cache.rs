@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
+use moka::ops::compute::Op;
 use moka::sync::Cache as Moka;
 use tokio::sync::Semaphore;
 
@@ -25,6 +26,17 @@ const VARIED: u64 = 100_000;
 /// Bodies being put into a coding at once: more readers get the plain body meanwhile.
 const ENCODED_AT_ONCE: usize = 4;
 
+/// How an answer stands to the last one that readers of whatever origin were shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Variant {
+    /// It is the same.
+    Same,
+    /// It is another one, asked for after that one had come, or the first.
+    Other,
+    /// It is another one, and which of the two is the newer nobody knows: each was asked for before the other had come.
+    OtherMeanwhile,
+}
+
 /// Answers in memory, and the fetches that bring them.
 pub struct Cache {
     /// The answers.
@@ -35,7 +47,7 @@ pub struct Cache {
     pub unshareable: Moka<Key, &'static str>,
     /// What the upstream said to preflights.
     pub preflights: Preflights,
-    /// What a list that differs by origin last showed to anybody, as a hash, and when it was asked for.
+    /// What a list that differs by origin last showed to anybody, as a hash, and the tick at which it came.
     last_shown: Moka<u64, (u64, Tick)>,
     hasher: RandomState,
     /// Bounds the bodies being put into a coding at once.
@@ -58,15 +70,26 @@ impl Cache {
         }
     }
 
-    /// Whether an answer, asked for at this tick, is another than the last one to readers of any origin.
-    pub fn shows_something_new(&self, key: &Key, entry: &Entry) -> bool {
+    /// How an answer stands to the last one that readers of any origin were shown; `now` is the tick of its arrival.
+    pub fn variant(&self, key: &Key, entry: &Entry, now: Tick) -> Variant {
         let name = self.hasher.hash_one(key.text_of_list());
         let shows = self.hasher.hash_one((entry.answer.status, &entry.answer.body));
-        let last = self.last_shown.get(&name);
-        if last.is_none_or(|(_, noted)| noted <= entry.noted) {
-            self.last_shown.insert(name, (shows, entry.noted));
-        }
-        last.is_none_or(|(last, _)| last != shows)
+        let mut variant = Variant::Same;
+        // One after the other: of two that come at once one is the last.
+        self.last_shown.entry(name).and_compute_with(|last| {
+            variant = match last.as_ref().map(moka::Entry::value) {
+                Some((last, _)) if *last == shows => Variant::Same,
+                Some((_, arrived)) if entry.noted <= *arrived => Variant::OtherMeanwhile,
+                _ => Variant::Other,
+            };
+            Op::Put((shows, now))
+        });
+        variant
+    }
+
+    /// Whether readers of other origins may have answers of their own.
+    pub fn has_variants(&self, key: &Key) -> bool {
+        self.last_shown.contains_key(&self.hasher.hash_one(key.text_of_list()))
     }
 
     /// What is stored for a key, current or not, if it was made under the settings of this fingerprint.

@@ -112,7 +112,17 @@ impl Invalidation {
         for scope in touched.scopes() {
             self.ledger.invalidate(self.ledger.place(&scope));
         }
+        self.reach_who_moves();
         self.metrics.invalidated(source);
+    }
+
+    /// Whoever is just being merged or created may be the one already whom a change was about: what is kept of them is
+    /// out of date, too.
+    pub fn reach_who_moves(&self) {
+        let contacts = self.identities.moving().into_iter().map(|contact| self.ledger.place(&Scope::Contact(contact)));
+        for place in contacts.chain(self.identities.moving_places()) {
+            self.ledger.invalidate(place);
+        }
     }
 
     /// An event may tell of a merge: who is behind which source is not believed any more.

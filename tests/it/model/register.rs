@@ -1,389 +1,462 @@
-//! The upstream of the model, and what has been acknowledged of it.
+//! The upstream's truth in the model, and what has been promised of it.
 //!
-//! Sources 0 and 1 are one contact's, sources 2 and 4 another's until they are merged, source 3 is missing until it is
-//! created for the first. A list shows the version of its contact: 0 is a 404, 1 is `[]`, and versions only grow; two
-//! contacts whose lists are empty are merged into one whose list is empty. In some schedules the upstream shows no
-//! contact but in lists: a hash is demanded.
+//! Two installations, of which the proxy has one as its upstream at a time. In each, sources 0 and 1 are one contact's,
+//! sources 2 and 4 another's, source 5 a third's, source 3 is missing until it is created for the first; merges give the
+//! sources of one contact to another. A list shows the version of its contact: 0 is a 404, 1 is `[]`, and versions only
+//! grow. In some schedules lists of some sources name nobody at any version, in some the upstream shows no contact but
+//! in lists (a hash is demanded), and in some it tells origins apart.
 
 use std::collections::HashMap;
-use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use super::Dice;
 
 pub const INBOX: &str = "in";
-pub const SOURCES: usize = 5;
+pub const SOURCES: usize = 6;
+pub const CONTACTS: usize = 3;
+pub const WORLDS: usize = 2;
+
+/// What was merged past the proxy, or by a write of which nobody could say whose it was, is known when everything that
+/// was believed, or kept by such a belief, has reached its greatest age.
+const FORGOTTEN: Duration = Duration::from_secs(18);
 
 /// Other schedules have other contacts.
-pub fn source_name(seed: u64, source: u64) -> String {
+pub fn source_name(seed: u64, source: usize) -> String {
     format!("v{seed}s{source}")
 }
 
-/// How a write is to be answered.
+/// What a write does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Want {
-    Answer,
-    Empty,
-    Refused,
-    Unprocessable,
-    Failed,
-    Reset,
+pub enum Change {
+    /// Something under a source.
+    Message(usize),
+    /// A source is created for the first contact.
+    Create(usize),
+    /// The contact of a source becomes the one that another contact has become.
+    Merge { source: usize, into: usize },
+    /// The same by the contacts' ids.
+    MergeContacts { from: usize, into: usize },
+    /// Something of the conversation that was this contact's at first; there is none before its second version.
+    Conversation(usize),
+    /// Something of a contact, by its id.
+    Contact(usize),
 }
 
-impl Want {
-    const ALL: [(Self, &'static str); 6] = [
-        (Self::Answer, "answer"),
-        (Self::Empty, "empty"),
-        (Self::Refused, "refused"),
-        (Self::Unprocessable, "unprocessable"),
-        (Self::Failed, "failed"),
-        (Self::Reset, "reset"),
-    ];
-
-    pub fn any(dice: &mut Dice) -> Self {
-        match dice.below(10) {
-            0..4 => Self::Answer,
-            4..6 => Self::Empty,
-            6 => Self::Refused,
-            7 => Self::Unprocessable,
-            8 => Self::Failed,
-            _ => Self::Reset,
-        }
-    }
-
-    pub fn word(self) -> &'static str {
-        Self::ALL.iter().find(|(want, _)| *want == self).expect("all are named").1
-    }
+/// A write as it was sent: what it is to do, and how long after the proxy has given up on it, if so.
+#[derive(Clone, Copy, Debug)]
+pub struct Plan {
+    pub change: Change,
+    pub late: Option<Duration>,
 }
 
 /// What the effect of a write was.
-struct Done {
-    /// The contact, as its version became.
-    contact: usize,
-    version: u64,
-    /// Whose source it went through, as was acknowledged when it happened.
+pub struct Done {
+    world: usize,
+    touched: Vec<Touched>,
+    /// The conversation that it was about, if that is all that it names.
+    conversation: Option<usize>,
+    /// The source that was named in its path, if one was.
+    own: Option<usize>,
+    moves: bool,
+}
+
+/// A list that was changed, as it is after that.
+#[derive(Clone, Copy, Debug)]
+pub struct Touched {
     source: usize,
-    created: bool,
-    merged: bool,
+    version: u64,
+    /// The conversations in it, by the contacts whose they were at first, a bit each.
+    shows: u64,
+}
+
+/// What a source has shown.
+#[derive(Clone, Copy)]
+struct Shown {
+    version: u64,
+    since: Instant,
+    /// A write had this effect after the proxy had given up on it.
+    late: bool,
+}
+
+/// Whether the proxy may not know whose a source is.
+#[derive(Clone, Copy, Default)]
+struct Unknown {
+    until: Option<Instant>,
+    /// Writes that have moved it, of which it is open whether anybody could say whose it was.
+    open: u32,
+}
+
+/// What a reader must see.
+#[derive(Clone, Copy, Debug)]
+pub struct Needed {
+    /// What was acknowledged.
+    pub acknowledged: u64,
+    /// What was purged is gone: nothing older.
+    pub purged: u64,
+}
+
+/// One installation.
+struct World {
+    versions: [u64; CONTACTS],
+    /// Which contact each one is now.
+    became: [usize; CONTACTS],
+    /// Whose each source is.
+    owner: [Option<usize>; SOURCES],
+    shown: [Vec<Shown>; SOURCES],
+    acknowledged: [u64; SOURCES],
+    /// The conversations of which it was acknowledged that they are in a list.
+    shows: [u64; SOURCES],
+    purged: [u64; SOURCES],
+    unknown: [Unknown; SOURCES],
+    /// Contacts were merged past the proxy.
+    merged_past: bool,
+}
+
+/// What a schedule is like.
+#[derive(Clone, Copy)]
+pub struct Manner {
+    /// Whether a contact is shown to whoever has no hash.
+    pub shows_contacts: bool,
+    /// The sources whose lists name nobody, a bit each.
+    pub nameless: u64,
+    /// `Vary: Origin`.
+    pub tells_origins: bool,
+    pub trouble: Trouble,
+}
+
+/// What else may happen in a schedule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    None,
+    /// Lists come at once, and some writes have their effect after the proxy has given up on them.
+    LateWrites,
+    /// Agents merge contacts past the proxy.
+    MergesPast,
+}
+
+impl Manner {
+    pub fn of(seed: u64, dice: &mut Dice) -> Self {
+        let shows_contacts = !seed.is_multiple_of(5);
+        let nameless = match dice.below(10) {
+            0..4 => 0,
+            4..7 => dice.below(1 << SOURCES),
+            _ => u64::MAX,
+        };
+        let trouble = match dice.below(10) {
+            // Of what nobody knows whose it was, it is not known that it may still come.
+            0 if shows_contacts => Trouble::LateWrites,
+            1 => Trouble::MergesPast,
+            _ => Trouble::None,
+        };
+        Self { shows_contacts, nameless, tells_origins: dice.percent(20), trouble }
+    }
+
+    pub fn is_nameless(&self, source: usize) -> bool {
+        self.nameless & (1 << source) != 0
+    }
 }
 
 pub struct Register {
-    seed: u64,
-    /// Whether a contact is shown to whoever has no hash.
-    shows_contacts: bool,
+    pub seed: u64,
+    pub manner: Manner,
+    /// The last version, and of which installation each one is.
     last: u64,
-    /// The version of each contact, and when it got each of them.
-    versions: [u64; 2],
-    history: [Vec<(u64, Instant)>; 2],
-    /// Whose each source is.
-    owner: [Option<usize>; SOURCES],
-    moved: Option<Instant>,
+    of: HashMap<u64, usize>,
+    worlds: [World; WORLDS],
     ops: u64,
+    plans: HashMap<u64, Plan>,
     done: HashMap<u64, Done>,
-    /// Whose each source is, as was acknowledged, and what a reader of it must see.
-    known_owner: [Option<usize>; SOURCES],
-    needed: [u64; SOURCES],
 }
 
-impl Register {
-    pub fn new(seed: u64, shows_contacts: bool) -> Self {
-        let owner = [Some(0), Some(0), Some(1), None, Some(1)];
-        let now = Instant::now();
+impl World {
+    fn new(now: Instant) -> Self {
+        let owner = [Some(0), Some(0), Some(1), None, Some(1), Some(2)];
+        let first = |version| vec![Shown { version, since: now, late: false }];
         Self {
-            seed,
-            shows_contacts,
-            last: 1,
-            versions: [1, 1],
-            history: [vec![(1, now)], vec![(1, now)]],
+            versions: [1; CONTACTS],
+            became: [0, 1, 2],
             owner,
-            moved: None,
-            ops: 0,
-            done: HashMap::new(),
-            known_owner: owner,
-            needed: [1, 1, 1, 0, 1],
+            shown: owner.map(|owner| first(u64::from(owner.is_some()))),
+            acknowledged: owner.map(|owner| u64::from(owner.is_some())),
+            shows: [0; SOURCES],
+            purged: [0; SOURCES],
+            unknown: [Unknown::default(); SOURCES],
+            merged_past: false,
         }
     }
 
-    pub fn next_op(&mut self) -> u64 {
-        self.ops += 1;
-        self.ops
-    }
-
-    fn contact_id(&self, contact: usize) -> u64 {
-        self.seed * 2 + contact as u64 + 1
-    }
-
-    fn shown(&self, source: usize) -> u64 {
+    fn version(&self, source: usize) -> u64 {
         self.owner[source].map_or(0, |contact| self.versions[contact])
     }
 
-    fn raise(&mut self, contact: usize) -> u64 {
-        self.last += 1;
-        self.versions[contact] = self.last;
-        self.history[contact].push((self.last, Instant::now()));
-        self.last
+    fn sources_of(&self, contact: usize) -> Vec<usize> {
+        (0..SOURCES).filter(|source| self.owner[*source] == Some(contact)).collect()
+    }
+
+    fn touched(&self, sources: Vec<usize>) -> Vec<Touched> {
+        let shows = |source: usize| {
+            let contact = self.owner[source].filter(|contact| self.versions[*contact] > 1);
+            let firsts = (0..CONTACTS).filter(|first| contact == Some(self.became[*first]));
+            firsts.fold(0, |all, first| all | 1 << first)
+        };
+        let touched = |source| Touched { source, version: self.version(source), shows: shows(source) };
+        sources.into_iter().map(touched).collect()
+    }
+
+    /// Notes what every list shows by now; of those of `late` it was open until now.
+    fn note(&mut self, late: &[usize]) {
+        for source in 0..SOURCES {
+            let version = self.version(source);
+            if self.shown[source].last().is_none_or(|last| last.version != version) {
+                let late = late.contains(&source);
+                self.shown[source].push(Shown { version, since: Instant::now(), late });
+            }
+        }
+    }
+
+    fn is_unknown(&self, source: usize) -> bool {
+        let Unknown { until, open } = self.unknown[source];
+        open > 0 || until.is_some_and(|until| Instant::now() < until)
+    }
+
+    fn need(&mut self, Touched { source, version, shows }: Touched) {
+        self.acknowledged[source] = self.acknowledged[source].max(version);
+        self.shows[source] |= shows;
+    }
+
+    /// Two contacts become one. Two whose lists are empty become one whose list is empty; of others the newer version
+    /// stays, so that one of the lists is as it was.
+    fn merge(&mut self, from: usize, into: usize) {
+        self.versions[into] = self.versions[into].max(self.versions[from]);
+        for owner in self.owner.iter_mut().filter(|owner| **owner == Some(from)) {
+            *owner = Some(into);
+        }
+        for became in self.became.iter_mut().filter(|became| **became == from) {
+            *became = into;
+        }
+    }
+}
+
+impl Register {
+    pub fn new(seed: u64, manner: Manner) -> Self {
+        let now = Instant::now();
+        Self {
+            seed,
+            manner,
+            last: 1,
+            of: HashMap::new(),
+            worlds: [World::new(now), World::new(now)],
+            ops: 0,
+            plans: HashMap::new(),
+            done: HashMap::new(),
+        }
+    }
+
+    /// A write is about to be sent.
+    pub fn plan(&mut self, plan: Plan) -> u64 {
+        self.ops += 1;
+        self.plans.insert(self.ops, plan);
+        self.ops
+    }
+
+    pub fn planned(&self, op: u64) -> Option<Plan> {
+        self.plans.get(&op).copied()
+    }
+
+    /// The account-wide id of a contact: no two installations have the same.
+    pub fn contact_id(&self, world: usize, contact: usize) -> u64 {
+        ((self.seed * WORLDS as u64 + world as u64) * CONTACTS as u64) + contact as u64 + 1
+    }
+
+    /// The display id of the conversation that was this contact's at first.
+    pub fn display_id(&self, world: usize, contact: usize) -> u64 {
+        self.contact_id(world, contact) + 1_000_000_000
+    }
+
+    pub fn uuid(&self, world: usize, contact: usize) -> String {
+        format!("ab{:06x}-0000-4000-8000-{:012x}", self.seed & 0xff_ffff, self.contact_id(world, contact))
+    }
+
+    /// The conversations in the list of a source, by the contacts whose they were at first, and its contact.
+    pub fn conversations(&self, world: usize, source: usize) -> Option<(u64, Vec<usize>)> {
+        let World { owner, became, .. } = &self.worlds[world];
+        let contact = owner[source]?;
+        Some((self.contact_id(world, contact), (0..CONTACTS).filter(|first| became[*first] == contact).collect()))
+    }
+
+    pub fn shown(&self, world: usize, source: usize) -> u64 {
+        self.worlds[world].version(source)
     }
 
     /// What a reader of this source must see from here on.
-    pub fn acknowledged(&self, source: u64) -> u64 {
-        self.needed[usize::try_from(source).expect("few")]
+    pub fn needed(&self, world: usize, source: usize) -> Needed {
+        let World { acknowledged, purged, .. } = &self.worlds[world];
+        Needed { acknowledged: acknowledged[source], purged: purged[source] }
     }
 
-    /// When a source stopped to show this version.
-    pub fn replaced(&self, source: u64, version: u64) -> Option<Instant> {
-        let contact = self.owner[usize::try_from(source).expect("few")]?;
-        // Which list was the other contact's is not followed; the rest is strict enough.
-        if self.moved.is_some() || version == 0 {
-            return None;
+    /// Whether a list of this installation has ever shown this version.
+    pub fn is_of(&self, world: usize, version: u64) -> bool {
+        version < 2 || self.of.get(&version) == Some(&world)
+    }
+
+    pub fn merged_past(&self, world: usize) -> bool {
+        self.worlds[world].merged_past
+    }
+
+    /// When a source stopped to show this version, and whether that was by an effect after the proxy had given up.
+    pub fn replaced(&self, world: usize, source: usize, version: u64) -> Option<(Instant, bool)> {
+        let later = self.worlds[world].shown[source].iter().find(|shown| shown.version > version);
+        later.map(|Shown { since, late, .. }| (*since, *late))
+    }
+
+    fn raise(&mut self, world: usize, contact: usize) {
+        self.last += 1;
+        self.of.insert(self.last, world);
+        self.worlds[world].versions[contact] = self.last;
+    }
+
+    /// What a write does, at once; whose it was, or nothing if there is no such thing.
+    pub fn effect(&mut self, op: u64, world: usize) -> Option<usize> {
+        let Plan { change, late } = self.planned(op)?;
+        let (mut own, mut moves, mut created) = (None, false, false);
+        let contact = match change {
+            Change::Message(source) => {
+                own = Some(source);
+                self.worlds[world].owner[source]?
+            }
+            Change::Create(source) => {
+                (own, moves, created) = (Some(source), true, true);
+                let first = self.worlds[world].became[0];
+                *self.worlds[world].owner[source].get_or_insert(first)
+            }
+            Change::Merge { source, .. } => {
+                (own, moves) = (Some(source), true);
+                self.worlds[world].owner[source]?
+            }
+            Change::MergeContacts { from, into } => {
+                moves = true;
+                // By an id that is gone nobody is found.
+                let are_there = [from, into].iter().all(|contact| self.worlds[world].became[*contact] == *contact);
+                Some(from).filter(|_| are_there)?
+            }
+            Change::Conversation(first) => {
+                let contact = self.worlds[world].became[first];
+                Some(contact).filter(|contact| self.worlds[world].versions[*contact] > 1)?
+            }
+            Change::Contact(contact) => {
+                Some(contact).filter(|contact| self.worlds[world].became[*contact] == *contact)?
+            }
+        };
+        let (contact, raises) = match change {
+            Change::Merge { into, .. } | Change::MergeContacts { into, .. } => {
+                let into = self.worlds[world].became[into];
+                let are_empty = self.worlds[world].versions[into].max(self.worlds[world].versions[contact]) == 1;
+                if into != contact {
+                    self.worlds[world].merge(contact, into);
+                }
+                (into, !are_empty && (into == contact || op.is_multiple_of(2)))
+            }
+            _ => (contact, !created),
+        };
+        if raises {
+            self.raise(world, contact);
         }
-        self.history[contact].iter().find(|(later, _)| *later > version).map(|(_, at)| *at)
+        let world_of = &self.worlds[world];
+        let sources = match change {
+            Change::Create(source) => vec![source],
+            // Lists that name nobody show no conversation.
+            Change::Conversation(_) => {
+                world_of.sources_of(contact).into_iter().filter(|source| !self.manner.is_nameless(*source)).collect()
+            }
+            _ => world_of.sources_of(contact),
+        };
+        let touched = world_of.touched(sources);
+        // A write that names a conversation reaches the lists that have it.
+        let reaches = |one: &&Touched| match change {
+            Change::Conversation(first) => world_of.shows[one.source] & (1 << first) != 0,
+            _ => true,
+        };
+        let late: Vec<usize> =
+            touched.iter().filter(|_| late.is_some()).filter(reaches).map(|one| one.source).collect();
+        self.worlds[world].note(&late);
+        if moves && !self.manner.shows_contacts {
+            for Touched { source, .. } in &touched {
+                self.worlds[world].unknown[*source].open += 1;
+            }
+        }
+        let conversation = if let Change::Conversation(first) = change { Some(first) } else { None };
+        self.done.insert(op, Done { world, touched, conversation, own, moves });
+        Some(contact)
     }
 
-    /// A write was answered: whatever it did before, every later reader of what it touched sees.
-    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<u64> {
-        let Done { contact, version, source, created, merged } = self.done.remove(&op)?;
-        if !attributed {
-            if merged {
-                // Whose the others' lists are is not promised to be known.
-                for owner in self.known_owner.iter_mut().filter(|owner| **owner == Some(1)) {
-                    *owner = None;
+    /// A write was answered: whatever it did before, every later reader of what it touched sees. If nobody could say
+    /// whose it was, that holds of its own source alone, and of the others only the bound on age. One that names a
+    /// conversation and nothing else reaches the lists of which it was acknowledged that they have it.
+    pub fn acknowledge(&mut self, op: u64, attributed: bool) -> Option<Vec<Touched>> {
+        let Done { world, touched, conversation, own, moves } = self.done.remove(&op)?;
+        let counts_open = moves && !self.manner.shows_contacts;
+        let world = &mut self.worlds[world];
+        for one in &touched {
+            let source = one.source;
+            if moves {
+                let unknown = &mut world.unknown[source];
+                unknown.open -= u32::from(counts_open);
+                if !attributed {
+                    unknown.until = Some(Instant::now() + FORGOTTEN);
                 }
             }
-            self.known_owner[source] = None;
-            self.need(source, version);
-            return Some(version);
-        }
-        if created || merged {
-            self.known_owner[source] = Some(contact);
-        }
-        if merged {
-            // With all that the other one had.
-            for owner in self.known_owner.iter_mut().filter(|owner| **owner == Some(1)) {
-                *owner = Some(0);
+            let is_there = conversation.is_none_or(|first| world.shows[source] & (1 << first) != 0);
+            if own == Some(source) || (attributed && is_there && !world.is_unknown(source)) {
+                world.need(*one);
             }
         }
-        self.need(source, version);
-        if self.known_owner[source] == Some(contact) {
-            // All of them show one contact: what was needed of one is needed of each.
-            let all: Vec<usize> = (0..SOURCES).filter(|source| self.known_owner[*source] == Some(contact)).collect();
-            let most = all.iter().map(|source| self.needed[*source]).max().unwrap_or(0);
-            if merged || created {
-                self.need(source, most);
-            }
-            for source in all {
-                self.need(source, version);
-            }
-        }
-        Some(version)
+        Some(touched)
     }
 
-    fn need(&mut self, source: usize, version: u64) {
-        self.needed[source] = self.needed[source].max(version);
+    /// A change that no request made: its contact, and what it touched.
+    pub fn change(&mut self, world: usize, source: usize) -> Option<(usize, Vec<Touched>)> {
+        let contact = self.worlds[world].owner[source]?;
+        self.raise(world, contact);
+        self.worlds[world].note(&[]);
+        let world = &self.worlds[world];
+        Some((contact, world.touched(world.sources_of(contact))))
     }
 
-    /// A change that no request made: contact id, its known sources, and the version.
-    pub fn change(&mut self, source: u64) -> Option<(u64, Vec<usize>, u64)> {
-        let contact = self.owner[usize::try_from(source).expect("few")]?;
-        let version = self.raise(contact);
-        let sources = (0..SOURCES).filter(|source| self.known_owner[*source] == Some(contact)).collect();
-        Some((self.contact_id(contact), sources, version))
-    }
-
-    /// The event of such a change has arrived. It reaches the sources that were this contact's and are.
-    pub fn heard(&mut self, contact: u64, sources: &[usize], version: u64) {
-        for source in sources {
-            if self.known_owner[*source].is_some_and(|owner| self.contact_id(owner) == contact)
-                && self.owner[*source] == self.known_owner[*source]
-            {
-                self.need(*source, version);
+    /// The event of such a change has arrived.
+    pub fn heard(&mut self, world: usize, touched: &[Touched]) {
+        let world = &mut self.worlds[world];
+        for one in touched {
+            if !world.is_unknown(one.source) {
+                world.need(*one);
             }
         }
     }
 
-    /// What a `POST` or `PATCH` does, at once.
-    fn effect(&mut self, op: u64, source: usize, request: &Head) -> Option<String> {
-        let created = request.method == Method::POST && request.path.ends_with("/contacts");
-        let merged = request.method == Method::PATCH;
-        if created && self.owner[source].is_none() {
-            self.owner[source] = Some(0);
+    /// Somebody merges two contacts past the proxy, of which nobody tells it.
+    pub fn merge_past(&mut self, world: usize, source: usize, into: usize) -> Option<()> {
+        let world = &mut self.worlds[world];
+        let (from, into) = (world.owner[source]?, world.became[into]);
+        world.merge(from, into);
+        world.note(&[]);
+        world.merged_past = true;
+        for source in world.sources_of(into) {
+            world.unknown[source].until = Some(Instant::now() + FORGOTTEN);
         }
-        let contact = self.owner[source]?;
-        let stays_empty = merged && self.versions == [1, 1];
-        let version =
-            if created || stays_empty { self.versions[contact] } else { self.raise(if merged { 0 } else { contact }) };
-        if merged && contact == 1 {
-            for owner in self.owner.iter_mut().filter(|owner| **owner == Some(1)) {
-                *owner = Some(0);
-            }
-            self.moved = Some(Instant::now());
+        Some(())
+    }
+
+    /// A source is purged, and all lists of its contact if the proxy had its list.
+    pub fn purge(&mut self, world: usize, source: usize, with_siblings: bool) {
+        // While contacts are being merged it is open whose its list was.
+        let moves = self.done.values().any(|done| done.moves && done.world == world);
+        let world = &mut self.worlds[world];
+        let siblings = world.owner[source].filter(|_| with_siblings && !moves).map(|contact| world.sources_of(contact));
+        let mut all = siblings.unwrap_or_default();
+        all.retain(|gone| !world.is_unknown(*gone));
+        for gone in all.into_iter().chain([source]) {
+            world.purged[gone] = world.purged[gone].max(world.version(gone));
         }
-        let contact = self.owner[source]?;
-        self.done.insert(op, Done { contact, version, source, created, merged });
-        if created || merged {
-            return self.contact_json(source);
-        }
-        let id = self.contact_id(contact);
-        Some(format!(r#"{{"id":5,"message_type":0,"sender":{{"id":{id},"type":"contact"}}}}"#))
-    }
-
-    fn contact_json(&self, source: usize) -> Option<String> {
-        let contact = self.contact_id(self.owner[source]?);
-        Some(format!(r#"{{"id":{contact},"source_id":"{}"}}"#, source_name(self.seed, source as u64)))
-    }
-
-    /// The version that a list shows, and its contact.
-    fn list(&self, source: usize) -> (u64, u64) {
-        (self.shown(source), self.owner[source].map_or(0, |contact| self.contact_id(contact)))
-    }
-}
-
-struct Head {
-    method: Method,
-    path: String,
-    op: u64,
-    want: String,
-    asked_if: Option<HeaderValue>,
-}
-
-/// The connection is closed without a byte.
-#[derive(Debug)]
-pub struct HungUp;
-
-impl fmt::Display for HungUp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("hung up")
-    }
-}
-
-impl std::error::Error for HungUp {}
-
-type Answer = Result<Response<Full<Bytes>>, HungUp>;
-
-/// Answers a request, whoever may still want to know.
-pub async fn answer(register: Arc<Mutex<Register>>, dice: Arc<Mutex<Dice>>, request: Request<Incoming>) -> Answer {
-    let (head, body) = request.into_parts();
-    let field = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let head = Head {
-        method: head.method.clone(),
-        path: head.uri.path().to_owned(),
-        op: field("x-op").parse().unwrap_or(0),
-        want: field("x-want").to_owned(),
-        asked_if: head.headers.get(header::IF_NONE_MATCH).cloned(),
-    };
-    let body = body.collect().await.map_err(|_| HungUp)?.to_bytes();
-    // What a client does who has lost patience is done all the same.
-    tokio::spawn(work(register, dice, head, body)).await.unwrap_or(Err(HungUp))
-}
-
-async fn work(register: Arc<Mutex<Register>>, dice: Arc<Mutex<Dice>>, head: Head, body: Bytes) -> Answer {
-    let lock = || register.lock().unwrap_or_else(PoisonError::into_inner);
-    let roll = |sides| dice.lock().unwrap_or_else(PoisonError::into_inner).below(sides);
-    let pause = || dice.lock().unwrap_or_else(PoisonError::into_inner).pause();
-    let seed = lock().seed;
-    let named = |text: &str| (0..SOURCES).find(|source| text.contains(&source_name(seed, *source as u64)));
-    let path = head.path.replace("%2E", ".").replace("%73", "s");
-    let Some(source) = named(&path).or_else(|| named(&String::from_utf8_lossy(&body))) else {
-        // A write of a schedule that is over.
-        return Ok(json(404, "{}"));
-    };
-    if head.method == Method::GET && !head.path.ends_with("/conversations") && head.op == 0 {
-        // The look-up of a contact: it may take a moment and does not fail.
-        sleep(Duration::from_millis(roll(30))).await;
-        if !lock().shows_contacts {
-            return Ok(json(500, "{}"));
-        }
-        let shown = lock().contact_json(source);
-        sleep(Duration::from_millis(roll(30))).await;
-        return Ok(shown.map_or_else(|| json(404, "{}"), |shown| json(200, &shown)));
-    }
-    sleep(pause()).await;
-    if head.method == Method::GET && head.op == 0 {
-        let (shown, contact) = lock().list(source);
-        sleep(pause()).await;
-        return list(shown, contact, roll(100), head.asked_if.as_ref());
-    }
-    if head.want == "refused" {
-        return Ok(json(403, "{}"));
-    }
-    let shown = lock().effect(head.op, source, &head);
-    sleep(pause()).await;
-    let Some(shown) = shown else { return Ok(json(404, "{}")) };
-    match head.want.as_str() {
-        "unprocessable" => Ok(json(422, "{}")),
-        "failed" => Ok(json(500, "{}")),
-        "reset" => Err(HungUp),
-        "empty" => Ok(json(200, "")),
-        _ => Ok(json(200, &shown)),
-    }
-}
-
-fn json(status: u16, body: &str) -> Response<Full<Bytes>> {
-    let mut answer = Response::new(Full::new(Bytes::copy_from_slice(body.as_bytes())));
-    *answer.status_mut() = http::StatusCode::from_u16(status).expect("a status");
-    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
-    answer
-}
-
-/// A list as it is, or one of the odd ways in which it may come.
-fn list(version: u64, contact: u64, luck: u64, asked_if: Option<&HeaderValue>) -> Answer {
-    match luck {
-        0..5 => return Ok(json(500, "{}")),
-        5..8 => return Err(HungUp),
-        8 => {
-            let mut page = json(200, "<html>");
-            page.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html"));
-            return Ok(page);
-        }
-        _ => {}
-    }
-    if version == 0 {
-        return Ok(json(404, "{}"));
-    }
-    let padding = "x".repeat(if luck == 9 { 4_000 } else { 0 });
-    let body = match version {
-        1 => "[]".to_owned(),
-        _ => format!(
-            r#"[{{"id":1,"contact_last_seen_at":{version},"contact":{{"id":{contact},"account_id":1}},"messages":[],"p":"{padding}"}}]"#
-        ),
-    };
-    // Made from the body alone: an empty list is like any other.
-    let strong = if version == 1 { "\"empty\"".to_owned() } else { format!("\"{contact}-{version}\"") };
-    let etag = HeaderValue::try_from(strong).expect("a field");
-    if asked_if == Some(&etag) {
-        let mut same = json(304, "");
-        same.headers_mut().insert(header::ETAG, etag);
-        return Ok(same);
-    }
-    let mut answer = json(200, &body);
-    if luck != 10 {
-        answer.headers_mut().insert(header::ETAG, etag);
-    }
-    match luck {
-        11 | 12 => drop(answer.headers_mut().insert(header::VARY, HeaderValue::from_static("x-odd"))),
-        13 | 14 => drop(answer.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))),
-        _ => {}
-    }
-    Ok(answer)
-}
-
-/// The version that an answer shows, if it is a list or a 404.
-pub fn number_of(status: u16, body: &[u8]) -> Option<u64> {
-    match status {
-        404 => Some(0),
-        200 => {
-            let list: serde_json::Value = serde_json::from_slice(body).ok()?;
-            match list.as_array()?.first() {
-                None => Some(1),
-                Some(conversation) => conversation.get("contact_last_seen_at")?.as_u64(),
-            }
-        }
-        _ => None,
     }
 }

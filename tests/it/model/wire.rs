@@ -1,8 +1,7 @@
-//! Connections in memory to the register, spoken over by the real HTTP client and a real HTTP server.
+//! Connections in memory to the two installations, spoken over by the real HTTP client and a real HTTP server.
 
 use std::convert::Infallible;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
 use http::Uri;
@@ -11,24 +10,16 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, DuplexStream, ReadBuf};
 
-use super::Dice;
-use super::register::{self, Register};
+use super::upstream::Origin;
 
-type Serving = Option<(Arc<Mutex<Register>>, Arc<Mutex<Dice>>)>;
+/// The hosts of the two installations.
+pub const HOSTS: [&str; 2] = ["http://one.test", "http://two.test"];
 
-/// Where the register is: every connection reaches the one of the schedule that runs.
-#[derive(Clone, Default)]
-pub struct Origin {
-    serving: Arc<Mutex<Serving>>,
-}
+/// Connects to whichever of the two is asked for.
+#[derive(Clone)]
+pub struct Wire(pub Origin);
 
-impl Origin {
-    pub fn serves(&self, register: Arc<Mutex<Register>>, dice: Dice) {
-        *self.serving.lock().unwrap_or_else(PoisonError::into_inner) = Some((register, Arc::new(Mutex::new(dice))));
-    }
-}
-
-impl tower_service::Service<Uri> for Origin {
+impl tower_service::Service<Uri> for Wire {
     type Response = TokioIo<InMemory>;
     type Error = Infallible;
     type Future = std::future::Ready<Result<Self::Response, Infallible>>;
@@ -37,13 +28,12 @@ impl tower_service::Service<Uri> for Origin {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: Uri) -> Self::Future {
+    fn call(&mut self, uri: Uri) -> Self::Future {
         let (near, far) = tokio::io::duplex(16 * 1024);
-        let serving = self.serving.clone();
+        let (origin, world) = (self.0.clone(), usize::from(uri.host() == Some("two.test")));
         let service = service_fn(move |request| {
-            let serving = serving.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let (register, dice) = serving.expect("a schedule runs");
-            register::answer(register, dice, request)
+            let origin = origin.clone();
+            async move { origin.answer(world, request).await }
         });
         tokio::spawn(hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), service));
         std::future::ready(Ok(TokioIo::new(InMemory(near))))
