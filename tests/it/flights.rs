@@ -424,7 +424,10 @@ async fn by_origin() -> (Scripted, mpsc::UnboundedReceiver<Asked>) {
 #[tokio::test]
 async fn who_was_brought_an_outdated_list_joins_no_fetch_from_before_he_came_for_his_origin_either() {
     let (upstream, mut asked) = by_origin().await;
-    let proxy = Proxy::in_front_of(&upstream.url(), "cache.ttl = \"60s\"\ncache.settle = \"0s\"\n").await;
+    // Nobody gives up while the test waits.
+    let upstream_waits = "upstream.fetch_timeout = \"2m\"\nupstream.head_timeout = \"2m\"\n";
+    let settings = format!("cache.ttl = \"60s\"\ncache.settle = \"0s\"\ncache.wait = \"2m\"\n{upstream_waits}");
+    let proxy = Proxy::in_front_of(&upstream.url(), &settings).await;
     let url = proxy.list_url(A);
     let from = |origin: &'static str| {
         let url = url.clone();
