@@ -15,10 +15,12 @@ use anteroom::policy::http::representation::{Prepared, Received};
 use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Shape, StandIn};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use crate::support::raw::Scripted;
 use crate::support::script::{Script, json};
-use crate::support::{Answer, Proxy, both, get, jump, post, reading};
+use crate::support::{Answer, Proxy, both, get, get_with, jump, post, reading, spawn};
 
 const A: &str = "visitor-a";
 
@@ -382,4 +384,79 @@ async fn the_store_keeps_the_answer_of_the_later_fetch() {
     assert_eq!(store.get(&key()).map(|kept| kept.noted), Some(newer.noted));
     store.forget(&key(), newer.noted);
     assert!(store.get(&key()).is_none());
+}
+
+/// A list that the upstream was asked for: whether for readers of [`ORIGIN`], and which version it is to be.
+struct Asked {
+    own: bool,
+    tell: oneshot::Sender<u32>,
+}
+
+const ORIGIN: &str = "https://a.test";
+
+/// An upstream that tells origins apart. All sources are one contact's, whom its answers name; lists wait to be told.
+async fn by_origin() -> (Scripted, mpsc::UnboundedReceiver<Asked>) {
+    let (ask, asked) = mpsc::unbounded_channel();
+    let upstream = Scripted::start(move |_, mut talk| {
+        let ask = ask.clone();
+        async move {
+            while let Some(head) = talk.head().await {
+                let mut fields = "content-type: application/json\r\n".to_owned();
+                let body = if head.starts_with("POST") {
+                    r#"{"id":1,"message_type":0,"sender":{"id":7,"type":"contact"}}"#.to_owned()
+                } else {
+                    let own = head.contains(ORIGIN);
+                    let (tell, told) = oneshot::channel();
+                    let _ = ask.send(Asked { own, tell });
+                    let Ok(version) = told.await else { return };
+                    let origin = if own { ORIGIN } else { "https://other.test" };
+                    fields += &format!("vary: Origin\r\naccess-control-allow-origin: {origin}\r\n");
+                    format!(r#"[{{"id":1,"contact_last_seen_at":{version},"contact":{{"id":7,"account_id":1}}}}]"#)
+                };
+                talk.send(format!("HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())).await;
+            }
+        }
+    })
+    .await;
+    (upstream, asked)
+}
+
+#[tokio::test]
+async fn who_was_brought_an_outdated_list_joins_no_fetch_from_before_he_came_for_his_origin_either() {
+    let (upstream, mut asked) = by_origin().await;
+    // Nobody gives up while the test waits.
+    let upstream_waits = "upstream.fetch_timeout = \"2m\"\nupstream.head_timeout = \"2m\"\n";
+    let settings = format!("cache.ttl = \"60s\"\ncache.settle = \"0s\"\ncache.wait = \"2m\"\n{upstream_waits}");
+    let proxy = Proxy::in_front_of(&upstream.url(), &settings).await;
+    let url = proxy.list_url(A);
+    let from = |origin: &'static str| {
+        let url = url.clone();
+        spawn(async move { get_with(&url, &[("origin", origin)]).await })
+    };
+    let mut next = async |own: bool| {
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked.recv()).await;
+        let asked = asked.expect("the upstream is asked").expect("it lives");
+        assert_eq!(asked.own, own);
+        asked.tell
+    };
+    // A fetch for the origin is under way, and one for everybody, which is not kept any more.
+    let early = from(ORIGIN);
+    next(false).await.send(2).unwrap();
+    let before = next(true).await;
+    let ledger = &proxy.state.invalidation.ledger;
+    proxy.state.cache.store.forget(&Key::new(INBOX, A, None), ledger.now());
+    let other = reading(&proxy, A);
+    let shared = next(false).await;
+    // Acknowledged before the late one comes: only what the answers show tells that it was about this list.
+    let written = post(&format!("{}/conversations/9/messages", proxy.contact_url("sibling")), "").await;
+    assert_eq!(written.status, StatusCode::OK);
+    let late = from(ORIGIN);
+    proxy.wait_for_metric("anteroom_waiters", 3.0).await;
+    shared.send(2).unwrap();
+    next(false).await.send(3).unwrap();
+    next(true).await.send(3).unwrap();
+    assert!(late.await.unwrap().text().contains(r#""contact_last_seen_at":3"#));
+    before.send(2).unwrap();
+    assert_eq!(early.await.unwrap().status, StatusCode::OK);
+    assert_eq!(other.await.unwrap().status, StatusCode::OK);
 }

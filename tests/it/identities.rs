@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Seen, Shape, StandIn};
+use anteroom_stand_in::{Fault, Gate, INBOX, Matcher, Point, Seen, Shape, StandIn};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
+use tokio::task::JoinHandle;
 
 use crate::support::script::{Script, answer, json};
 use crate::support::{Answer, Proxy, both, get, get_with, is_up_to_date, jump, post, request, send, settings, spawn};
@@ -133,6 +134,44 @@ async fn what_is_shown_while_a_merge_is_under_way_is_believed_neither_then_nor_a
     proxy.list(B).await;
     lost_write(&stand_in, &proxy, "a2").await;
     is_up_to_date(&stand_in, &proxy, B).await;
+}
+
+/// The contact of `visitor-a` has just become that of `visitor-b`, and nobody has been told. `a2` sees all that is its
+/// contact's, and its list from before is kept.
+async fn just_merged() -> (StandIn, Proxy, Gate, JoinHandle<Answer>) {
+    let (stand_in, proxy) = two_contacts("").await;
+    stand_in.verify("a2");
+    for source in ["a2", B] {
+        proxy.list(source).await;
+    }
+    let gate = stand_in.hold(Point::Acknowledging, first(Matcher::when(|seen: &Seen| seen.method == Method::PATCH)));
+    let url = proxy.contact_url(A);
+    let merging =
+        spawn(async move { send(request("PATCH", &url, &[("content-type", "application/json")], SHARED)).await });
+    gate.arrived(1).await;
+    assert_eq!(stand_in.contact_id("a2"), stand_in.contact_id(B));
+    assert!(proxy.list("a2").await.is_hit());
+    (stand_in, proxy, gate, merging)
+}
+
+#[tokio::test]
+async fn a_write_reaches_who_is_just_being_merged() {
+    let (stand_in, proxy, gate, merging) = just_merged().await;
+    assert_eq!(post(&format!("{}/conversations", proxy.contact_url(B)), "{}").await.status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, "a2").await;
+    gate.release_all();
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn an_event_reaches_who_is_just_being_merged() {
+    let (stand_in, proxy, gate, merging) = just_merged().await;
+    stand_in.agent_message(B, "to all of them");
+    let event = format!(r#"{{"event":"contact_updated","id":{},"account":{{"id":1}}}}"#, stand_in.contact_id(B));
+    proxy.state.invalidation.hear(event.as_bytes(), Duration::from_secs(1));
+    is_up_to_date(&stand_in, &proxy, "a2").await;
+    gate.release_all();
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

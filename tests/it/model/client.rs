@@ -12,7 +12,7 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::register::{CONTACTS, Change, INBOX, Needed, Plan, SOURCES, Trouble, WORLDS, source_name};
+use super::register::{CONTACTS, CREATED, Change, INBOX, Needed, Plan, SOURCES, Trouble, WORLDS, source_name};
 use super::schedule::Schedule;
 use super::upstream::{Want, contact_path, number_of};
 use super::wire::{HOSTS, Wire};
@@ -45,21 +45,25 @@ impl Client {
     }
 
     async fn act(&mut self) {
-        // Half of all that happens is about one source, where clients meet.
-        let meeting = usize::try_from(self.schedule.seed).expect("few") % SOURCES;
+        // Half of all that happens is about one source, where clients meet: where some writes have their effect late, often
+        // the one that they create.
+        let trouble = self.schedule.register().manner.trouble;
+        let meeting = usize::try_from(self.schedule.seed % SOURCES as u64).expect("few");
+        let meeting = if trouble == Trouble::LateWrites && meeting % 2 == 0 { CREATED } else { meeting };
         let source = if self.dice.percent(50) { meeting } else { self.dice.up_to(SOURCES) };
         match self.dice.below(26) {
             0..11 => self.read(source).await,
             11..15 => self.write(source).await,
             15 => self.create().await,
+            16 | 17 if trouble == Trouble::LateWrites => self.create().await,
             16 | 17 => self.merge().await,
             18 => self.agent(source),
             19 => self.forget(source),
+            20 | 24 if trouble == Trouble::MergesPast => self.merge_past(source).await,
             20 => self.verify(source).await,
             21 => self.reload(),
             22 => self.of_conversation().await,
             23 => self.of_account().await,
-            24 if self.schedule.register().manner.trouble == Trouble::MergesPast => self.merge_past(source).await,
             _ => sleep(self.dice.rest()).await,
         }
     }
@@ -165,8 +169,8 @@ impl Client {
     async fn create(&mut self) {
         let want = if self.dice.percent(70) { Want::Answer } else { Want::any(&mut self.dice) };
         let path = format!("/public/api/v1/inboxes/{INBOX}/contacts");
-        let body = format!(r#"{{"source_id":"{}"}}"#, source_name(self.schedule.seed, 3));
-        self.change("creates s3", "POST", &path, &body, Change::Create(3), want).await;
+        let body = format!(r#"{{"source_id":"{}"}}"#, source_name(self.schedule.seed, CREATED));
+        self.change("creates s3", "POST", &path, &body, Change::Create(CREATED), want).await;
     }
 
     async fn merge(&mut self) {

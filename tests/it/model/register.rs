@@ -15,6 +15,8 @@ use super::Dice;
 
 pub const INBOX: &str = "in";
 pub const SOURCES: usize = 6;
+/// The source that is missing at first.
+pub const CREATED: usize = 3;
 pub const CONTACTS: usize = 3;
 pub const WORLDS: usize = 2;
 
