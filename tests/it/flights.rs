@@ -401,7 +401,7 @@ async fn by_origin() -> (Scripted, mpsc::UnboundedReceiver<Asked>) {
         let ask = ask.clone();
         async move {
             while let Some(head) = talk.head().await {
-                let mut fields = "content-type: application/json\r\n".to_owned();
+                let mut origins = String::new();
                 let body = if head.starts_with("POST") {
                     r#"{"id":1,"message_type":0,"sender":{"id":7,"type":"contact"}}"#.to_owned()
                 } else {
@@ -410,10 +410,11 @@ async fn by_origin() -> (Scripted, mpsc::UnboundedReceiver<Asked>) {
                     let _ = ask.send(Asked { own, tell });
                     let Ok(version) = told.await else { return };
                     let origin = if own { ORIGIN } else { "https://other.test" };
-                    fields += &format!("vary: Origin\r\naccess-control-allow-origin: {origin}\r\n");
+                    origins = format!("vary: Origin\r\naccess-control-allow-origin: {origin}\r\n");
                     format!(r#"[{{"id":1,"contact_last_seen_at":{version},"contact":{{"id":7,"account_id":1}}}}]"#)
                 };
-                talk.send(format!("HTTP/1.1 200 OK\r\n{fields}content-length: {}\r\n\r\n{body}", body.len())).await;
+                let fields = format!("content-type: application/json\r\ncontent-length: {}\r\n{origins}", body.len());
+                talk.send(format!("HTTP/1.1 200 OK\r\n{fields}\r\n{body}")).await;
             }
         }
     })
