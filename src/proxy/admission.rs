@@ -314,7 +314,8 @@ impl Admission<'_> {
         // What readers of one origin see puts older answers for those of others out of date.
         if let Some(variants) = entry.variants {
             let ledger = &self.state.invalidation.ledger;
-            match self.state.cache.variant(self.key, &entry, ledger.now()) {
+            // A tick of its own: whoever sees it came after every fetch that is under way.
+            match self.state.cache.variant(self.key, &entry, ledger.own_tick()) {
                 Variant::Same => {}
                 Variant::Other => ledger.supersede(variants, entry.noted),
                 Variant::OtherMeanwhile => {

@@ -46,8 +46,7 @@ impl Limits {
 /// What a waiting reader knows.
 pub(crate) struct Waiting {
     key: Key,
-    /// The tick of his arrival: what was acknowledged before it, he must see. A fetch that began after it has a later one;
-    /// one with the same began just before.
+    /// The tick of his arrival: what was acknowledged before it, he must see.
     arrived: Tick,
     /// Why his request is forwarded (RFC 9211 section 2.2).
     reason: &'static str,
@@ -117,7 +116,7 @@ impl ClientRequest {
         let given_up = waiting.given_up.as_ref().map(|boarded| boarded.ticket.id);
         self.join_or_begin(&waiting.key, given_up.is_some(), Purpose::ForReaders, |id, noted| {
             let good =
-                if waiting.was_outdated { noted > waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
+                if waiting.was_outdated { noted >= waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
             good && given_up != Some(id)
         })
     }
@@ -168,7 +167,7 @@ impl ClientRequest {
         only_early: bool,
         outcome: Outcome,
     ) -> Next {
-        let early = waiting.arrived < noted;
+        let early = waiting.arrived <= noted;
         if !early && (only_early || !self.state.invalidation.is_current(entry)) && !waiting.was_outdated {
             waiting.was_outdated = true;
             return Continue(());
@@ -187,7 +186,7 @@ impl ClientRequest {
         private: Private,
         outcome: Outcome,
     ) -> Next {
-        let taken = if waiting.arrived < ticket.noted { private.take() } else { None };
+        let taken = if waiting.arrived <= ticket.noted { private.take() } else { None };
         let for_one_origin = waiting.key.origin().is_some();
         let taken = taken.and_then(|mut response| {
             suit_origin(response.headers_mut(), &self.head.headers, for_one_origin).then_some(response)
