@@ -39,6 +39,7 @@ pub(super) fn metrics(state: &State) -> Response<Body> {
     metrics.cache_bytes.set(signed(bytes));
     metrics.body_bytes.set(signed(state.cache.memory.held()));
     metrics.flights.set(signed(state.cache.flights.under_way() as u64));
+    metrics.limits.requests_in_flight.set(signed(state.requests.under_way() as u64));
     metrics.webhooks_silent.set(i64::from(state.silent_for(clock::now()).is_some()));
     metrics.ready.set(i64::from(state.lifecycle.ready.load(Ordering::Acquire)));
     let mut response = Response::new(Body::from(Bytes::from(metrics.render())));

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use prometheus::IntGauge;
 
 use super::body::{Body, Guard, Watched};
 
@@ -22,7 +21,6 @@ pub struct Requests {
     all: AtomicUsize,
     by_client: Box<[AtomicUsize]>,
     hasher: RandomState,
-    gauge: IntGauge,
 }
 
 /// Why there is no room for a request.
@@ -45,10 +43,15 @@ pub struct InFlight {
 }
 
 impl Requests {
-    /// So many in all, and so many of one client; the gauge shows them.
-    pub fn new(limit: usize, per_client: usize, gauge: IntGauge) -> Arc<Self> {
+    /// So many in all, and so many of one client.
+    pub fn new(limit: usize, per_client: usize) -> Arc<Self> {
         let by_client = (0..PLACES).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Self { limit, per_client, all: AtomicUsize::new(0), by_client, hasher: RandomState::new(), gauge })
+        Arc::new(Self { limit, per_client, all: AtomicUsize::new(0), by_client, hasher: RandomState::new() })
+    }
+
+    /// How many there are.
+    pub fn under_way(&self) -> usize {
+        self.all.load(Ordering::Relaxed)
     }
 
     /// One more request. A client without an address has no limit of its own.
@@ -56,7 +59,6 @@ impl Requests {
         if !raise(&self.all, self.limit) {
             return Err(Full::InAll);
         }
-        self.gauge.inc();
         let mut begun = InFlight { requests: self.clone(), client: None };
         if let Some(client) = client {
             let place = self.place_of(client);
@@ -95,7 +97,6 @@ impl Guard for InFlight {}
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.requests.gauge.dec();
         self.requests.all.fetch_sub(1, Ordering::Relaxed);
         if let Some(place) = self.client {
             self.requests.by_client[place].fetch_sub(1, Ordering::Relaxed);
@@ -124,7 +125,7 @@ mod tests {
     use super::*;
 
     fn requests(limit: usize, per_client: usize) -> Arc<Requests> {
-        Requests::new(limit, per_client, IntGauge::new("requests", "requests").unwrap())
+        Requests::new(limit, per_client)
     }
 
     const CLIENT: Option<IpAddr> = Some(IpAddr::V4(Ipv4Addr::LOCALHOST));
@@ -137,11 +138,11 @@ mod tests {
         let other = requests.begin(None);
         assert!(other.is_ok() && requests.begin(None).err() == Some(Full::InAll));
         assert_eq!(requests.begin(CLIENT).err(), Some(Full::InAll));
-        assert_eq!(requests.gauge.get(), 3);
+        assert_eq!(requests.under_way(), 3);
         drop(first);
         assert!(requests.begin(CLIENT).is_ok());
         drop(other);
-        assert_eq!((requests.gauge.get(), requests.all.load(Ordering::Relaxed)), (0, 0));
+        assert_eq!(requests.under_way(), 0);
         assert!(requests.by_client.iter().all(|count| count.load(Ordering::Relaxed) == 0));
     }
 
@@ -153,14 +154,14 @@ mod tests {
         let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
         drop(body);
         drop(data.split_to(2));
-        assert_eq!(requests.gauge.get(), 1, "a byte is left");
+        assert_eq!(requests.under_way(), 1, "a byte is left");
         drop(data);
-        assert_eq!(requests.gauge.get(), 0);
+        assert_eq!(requests.under_way(), 0);
         drop(begin().until_taken(Body::empty()));
         let stream = begin().until_taken(Body::stream(Watched::guarded(Body::from(Bytes::from_static(b"x")), Nothing)));
-        assert_eq!(requests.gauge.get(), 1);
+        assert_eq!(requests.under_way(), 1);
         drop(stream);
-        assert_eq!(requests.gauge.get(), 0);
+        assert_eq!(requests.under_way(), 0);
     }
 
     struct Nothing;

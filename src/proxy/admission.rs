@@ -190,6 +190,11 @@ impl Admission<'_> {
         self.store_or_forget(entry, StatusCode::NOT_FOUND, store, false)
     }
 
+    /// Where it is written what readers of other origins have been shown.
+    fn variants(&self) -> Place {
+        self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list()))
+    }
+
     fn path_places(&self) -> Vec<Place> {
         self.state.invalidation.path_places(self.key).to_vec()
     }
@@ -300,7 +305,7 @@ impl Admission<'_> {
         let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
         entry.initial_age = initial_age;
         if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {
-            entry.variants = Some(self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list())));
+            entry.variants = Some(self.variants());
         }
         entry.nameless = nameless;
         if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
@@ -339,8 +344,7 @@ impl Admission<'_> {
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.store.forget(self.key, self.noted);
         // Nor does anybody know whether it is newer than what readers of other origins have.
-        let ledger = &self.state.invalidation.ledger;
-        ledger.invalidate(ledger.place(&Scope::Variants(self.key.text_of_list())));
+        self.state.invalidation.ledger.invalidate(self.variants());
         self.for_one(head, body, why)
     }
 

@@ -25,17 +25,21 @@ pub struct Outcome {
 impl Outcome {
     /// From memory, with the seconds it stays fresh: negative if it is stale.
     pub fn from_memory(ending: Ending, ttl: i64) -> Self {
-        Self { ending, cache_status: format!("; hit; ttl={ttl}"), detail: None, quiet: false, error: None, limit: None }
+        Self::new(ending, format!("; hit; ttl={ttl}"))
     }
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
     pub fn forwarded(ending: Ending, reason: &str) -> Self {
-        Self { ending, cache_status: format!("; fwd={reason}"), detail: None, quiet: false, error: None, limit: None }
+        Self::new(ending, format!("; fwd={reason}"))
     }
 
     /// Answered here.
     pub fn own(ending: Ending) -> Self {
-        Self { ending, cache_status: String::new(), detail: None, quiet: false, error: None, limit: None }
+        Self::new(ending, String::new())
+    }
+
+    fn new(ending: Ending, cache_status: String) -> Self {
+        Self { ending, cache_status, detail: None, quiet: false, error: None, limit: None }
     }
 
     /// The upstream answered with this status.

@@ -88,11 +88,7 @@ impl State {
         Arc::new(Self {
             cache: Cache::new(&config, &metrics),
             invalidation: Invalidation::new(epoch, &hasher, metrics.clone()),
-            requests: Requests::new(
-                config.requests.at_once,
-                config.requests.per_address,
-                metrics.limits.requests_in_flight.clone(),
-            ),
+            requests: Requests::new(config.requests.at_once, config.requests.per_address),
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },

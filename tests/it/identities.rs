@@ -59,14 +59,20 @@ async fn two_contacts(more: &str) -> (StandIn, Proxy) {
     (stand_in, proxy)
 }
 
-#[tokio::test]
-async fn an_empty_list_that_stays_empty_after_a_merge_is_the_other_contacts() {
+/// `visitor-c` and `phone` are one contact's, `newcomer` is another's, who has an e-mail address; no list names anybody.
+async fn two_without_conversations() -> (StandIn, Proxy) {
     let (stand_in, proxy) = both(LONG).await;
     stand_in.attach("visitor-c", "phone");
     stand_in.verify("phone");
     let contacts = format!("{}/public/api/v1/inboxes/{INBOX}/contacts", proxy.url);
     let newcomer = r#"{"source_id":"newcomer","email":"shared@example.test"}"#;
     assert_eq!(post(&contacts, newcomer).await.status, StatusCode::OK);
+    (stand_in, proxy)
+}
+
+#[tokio::test]
+async fn an_empty_list_that_stays_empty_after_a_merge_is_the_other_contacts() {
+    let (stand_in, proxy) = two_without_conversations().await;
     assert_eq!(proxy.list("phone").await.text(), "[]");
     assert_eq!(patch(&proxy, "visitor-c", SHARED).await.status, StatusCode::OK);
     assert_eq!(stand_in.contact_id("phone"), stand_in.contact_id("newcomer"));
@@ -176,12 +182,7 @@ async fn an_event_reaches_who_is_just_being_merged() {
 
 #[tokio::test]
 async fn a_list_that_names_nobody_and_a_merge_under_way_that_moves_it_is_what_the_contact_before_had() {
-    let (stand_in, proxy) = both(LONG).await;
-    stand_in.attach("visitor-c", "phone");
-    stand_in.verify("phone");
-    let contacts = format!("{}/public/api/v1/inboxes/{INBOX}/contacts", proxy.url);
-    let newcomer = r#"{"source_id":"newcomer","email":"shared@example.test"}"#;
-    assert_eq!(post(&contacts, newcomer).await.status, StatusCode::OK);
+    let (stand_in, proxy) = two_without_conversations().await;
     let read = stand_in.hold(Point::AfterReading, first(Matcher::list_of("phone")));
     let url = proxy.list_url("phone");
     let reading = |url: &str| {

@@ -125,6 +125,7 @@ pub struct Manner {
     pub nameless: u64,
     /// `Vary: Origin`.
     pub tells_origins: bool,
+    /// What else may happen.
     pub trouble: Trouble,
 }
 
