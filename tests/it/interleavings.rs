@@ -68,7 +68,8 @@ async fn i01_a_fetch_that_began_before_a_write_and_lands_after_it_is_not_served_
 
 #[tokio::test]
 async fn i02_a_reader_after_a_write_does_not_join_a_flight_from_before_it() {
-    let (stand_in, proxy) = both("").await;
+    // Nobody gives up while the test waits: else who had joined the wrong fetch would begin his own in the end.
+    let (stand_in, proxy) = both("cache.wait = \"2m\"\nupstream.fetch_timeout = \"2m\"\nupstream.head_timeout = \"2m\"").await;
     let gate = hold_answers(&stand_in, A);
     let early = reading(&proxy, A);
     gate.arrived(1).await;
