@@ -25,6 +25,8 @@ mod schedule;
 mod upstream;
 mod wire;
 
+use std::num::NonZero;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -61,6 +63,8 @@ const UNSETTLED: Duration = Duration::from_millis(1_500);
 
 /// After so many schedules everything is built anew.
 const PROXY_SERVES: u64 = 1_000;
+/// A long run tells how far it is after so many schedules.
+const PROGRESS_EVERY: u64 = 50_000;
 
 /// Numbers that look random, the same for the same seed everywhere (splitmix64).
 #[derive(Clone)]
@@ -202,6 +206,7 @@ fn variable(name: &str) -> Option<u64> {
 }
 
 #[test]
+#[expect(clippy::print_stderr, reason = "a long run tells how far it is")]
 fn no_schedule_breaks_the_rule() {
     if let Some(seed) = variable("MODEL_SEED") {
         // With the proxy that it would have had.
@@ -210,13 +215,23 @@ fn no_schedule_breaks_the_rule() {
         return result.unwrap_or_else(|Broken(story)| panic!("{story}"));
     }
     let schedules = variable("MODEL_SCHEDULES").unwrap_or(10_000);
-    let threads = std::thread::available_parallelism().map_or(1, |threads| threads.get() as u64);
-    let share = schedules.div_ceil(threads).next_multiple_of(PROXY_SERVES);
+    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
+    let next = AtomicU64::new(0);
+    let take_turns = || loop {
+        let first = next.fetch_add(PROXY_SERVES, Ordering::Relaxed);
+        if first >= schedules {
+            return Ok(());
+        }
+        if first > 0 && first.is_multiple_of(PROGRESS_EVERY) {
+            eprintln!("{first} of {schedules} schedules");
+        }
+        run_all(first..(first + PROXY_SERVES).min(schedules)).inspect_err(|_| {
+            // The others need go no further.
+            next.fetch_max(schedules, Ordering::Relaxed);
+        })?;
+    };
     let results: Vec<_> = std::thread::scope(|scope| {
-        let running: Vec<_> = (0..threads)
-            .map(|thread| (thread * share).min(schedules)..((thread + 1) * share).min(schedules))
-            .map(|seeds| scope.spawn(|| run_all(seeds)))
-            .collect();
+        let running: Vec<_> = (0..threads).map(|_| scope.spawn(take_turns)).collect();
         running.into_iter().map(|thread| thread.join().expect("a thread of the model does not panic")).collect()
     });
     for result in results {

@@ -106,6 +106,8 @@ struct World {
     became: [usize; CONTACTS],
     /// Whose each source is.
     owner: [Option<usize>; SOURCES],
+    /// The last write that was sent before a late creation made this source.
+    came_after: [u64; SOURCES],
     shown: [Vec<Shown>; SOURCES],
     acknowledged: [u64; SOURCES],
     /// The conversations of which it was acknowledged that they are in a list.
@@ -181,6 +183,7 @@ impl World {
             versions: [1; CONTACTS],
             became: [0, 1, 2],
             owner,
+            came_after: [0; SOURCES],
             shown: owner.map(|owner| first(u64::from(owner.is_some()))),
             acknowledged: owner.map(|owner| u64::from(owner.is_some())),
             shows: [0; SOURCES],
@@ -332,6 +335,9 @@ impl Register {
             Change::Create(source) => {
                 (own, moves, created) = (Some(source), true, true);
                 let first = self.worlds[world].became[0];
+                if late.is_some() && self.worlds[world].owner[source].is_none() {
+                    self.worlds[world].came_after[source] = self.ops;
+                }
                 *self.worlds[world].owner[source].get_or_insert(first)
             }
             Change::Merge { source, .. } => {
@@ -379,6 +385,8 @@ impl Register {
         // A write that names a conversation reaches the lists that have it.
         let reaches = |one: &&Touched| match change {
             Change::Conversation(first) => world_of.shows[one.source] & (1 << first) != 0,
+            // Through a source that nobody had when it was sent: whose it would be, nobody could say.
+            Change::Message(source) => one.source == source || op > world_of.came_after[source],
             _ => true,
         };
         let late: Vec<usize> =
