@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	bench freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -73,6 +73,12 @@ lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redb
 
 bench: ## as ratios against a baseline of the same run
 	$(CARGO) bench --locked --bench hot_path --bench forms --bench payload --bench webhooks
+
+# One kind of figures or one server: `python3 -B benches/peers/peers.py --cases hit_12k,304 --servers Anteroom,nginx`.
+bench-peers: ## an hour on an idle machine: CPU, memory and latency beside nginx, HAProxy, Varnish, Traffic Server and Squid
+	@sh tests/tools.sh python3:python3 cc:gcc taskset:util-linux nginx:nginx-light
+	$(CARGO) build --locked --release
+	python3 -B benches/peers/peers.py $(PEERS)
 
 freshness: ## six minutes: how long after a change behind the proxy's back a reader sees it
 	$(CARGO) bench --locked --bench freshness
