@@ -78,7 +78,7 @@ async fn an_empty_list_that_stays_empty_after_a_merge_is_the_other_contacts() {
     assert_eq!(stand_in.contact_id("phone"), stand_in.contact_id("newcomer"));
     assert_eq!(proxy.list("phone").await.text(), "[]", "the upstream says 304");
     assert!(proxy.list("phone").await.is_hit());
-    assert_eq!(post(&format!("{}/conversations", proxy.contact_url("visitor-c")), "{}").await.status, StatusCode::OK);
+    assert_eq!(post(&format!("{}/conversations", proxy.contact_url("newcomer")), "{}").await.status, StatusCode::OK);
     assert_ne!(proxy.list("phone").await.text(), "[]");
 }
 
