@@ -33,6 +33,7 @@ pub mod policy {
 
     pub mod http {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
+        pub mod fields;
         pub mod key;
         pub mod route;
         pub mod route_name;
@@ -47,6 +48,7 @@ pub mod policy {
         pub mod no_list;
         pub mod freshness;
         pub mod attempts;
+        pub mod stored_head;
         pub mod representation;
     }
 }
@@ -84,6 +86,7 @@ pub mod engine {
     pub mod tls;
     pub mod tunnel;
     pub mod places;
+    pub mod common_heads;
     pub mod store;
     pub mod fetch_result;
     pub mod refusals;

@@ -70,7 +70,7 @@ pub fn purge(state: &State, what: Purge<'_>) -> Purged {
         if state.invalidation.is_purged(&entry) && state.cache.store.forget(&key, entry.noted) {
             purged.lists += 1;
             purged.bytes += entry.answer.body.len() as u64;
-            purged.contacts.insert(state.observation.pseudonym(key.inbox(), key.contact()));
+            purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
         }
     }
     // What is removed is only let go of by this.
@@ -98,7 +98,7 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
         // However old: to drop one list too many costs a fetch.
         if let Some(Belief { contact: id, .. }) = state.invalidation.identities.last_shown(whose) {
             places.insert(ledger.place(&Scope::Contact(id)));
-            purged.contacts.insert(state.observation.pseudonym(inbox, contact));
+            purged.contacts.insert(state.observation.pseudonyms.contact(inbox, contact));
             state.invalidation.identities.forget(whose);
         }
     }

@@ -56,7 +56,7 @@ impl Memory {
     /// Counts a body that was made from another, if there is room.
     pub fn adopt(&self, bytes: Bytes) -> Result<Bytes, Full> {
         let held = self.pieces.clone().try_acquire_many_owned(pieces(bytes.len())).map_err(|_| Full)?;
-        Ok(Bytes::from_owner(Adopted { bytes, _held: held }))
+        Ok(Bytes::from_owner(Counted { bytes, _held: held }))
     }
 
     /// Bytes that bodies hold.
@@ -91,7 +91,7 @@ enum Storage {
     Short(Vec<u8>),
     /// Long: pages of their own, which go back to the system when they are let go of. An allocator keeps them, and the
     /// gaps between them are memory that nobody counts. Only pages that were written to take memory.
-    Long { pages: MmapMut, length: usize },
+    Long(Pages),
 }
 
 impl Collecting {
@@ -119,7 +119,7 @@ impl Collecting {
         }
         match &mut self.storage {
             Storage::Short(bytes) => bytes.extend_from_slice(data),
-            Storage::Long { pages, length } => {
+            Storage::Long(Pages { pages, length }) => {
                 pages[read..needed].copy_from_slice(data);
                 *length = needed;
             }
@@ -140,7 +140,7 @@ impl Collecting {
             && let Ok(mut pages) = MmapMut::map_anon(self.max.max(self.capacity))
         {
             pages[..bytes.len()].copy_from_slice(bytes);
-            self.storage = Storage::Long { pages, length: bytes.len() };
+            self.storage = Storage::Long(Pages { pages, length: bytes.len() });
         } else {
             bytes.reserve_exact(self.capacity - bytes.len());
         }
@@ -156,22 +156,40 @@ impl Collecting {
         }
         let taken = match &self.storage {
             Storage::Short(bytes) => bytes.capacity(),
-            Storage::Long { length, .. } => *length,
+            Storage::Long(pages) => pages.length,
         };
         let spare = self.held.num_permits().saturating_sub(pieces(taken) as usize);
         drop(self.held.split(spare));
-        Bytes::from_owner(self)
+        let Self { storage, held, .. } = self;
+        match storage {
+            Storage::Short(bytes) => Bytes::from_owner(Counted { bytes, _held: held }),
+            Storage::Long(bytes) => Bytes::from_owner(Counted { bytes, _held: held }),
+        }
     }
 }
 
-struct Adopted {
-    bytes: Bytes,
+/// Bytes that are counted as long as they are there.
+struct Counted<B> {
+    bytes: B,
     _held: OwnedSemaphorePermit,
 }
 
-impl AsRef<[u8]> for Adopted {
+impl<B: AsRef<[u8]>> AsRef<[u8]> for Counted<B> {
     fn as_ref(&self) -> &[u8] {
-        &self.bytes
+        self.bytes.as_ref()
+    }
+}
+
+/// Pages of its own, so many bytes of them written.
+#[derive(Debug)]
+struct Pages {
+    pages: MmapMut,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Pages {
+    fn as_ref(&self) -> &[u8] {
+        &self.pages[..self.length]
     }
 }
 
@@ -179,7 +197,7 @@ impl AsRef<[u8]> for Collecting {
     fn as_ref(&self) -> &[u8] {
         match &self.storage {
             Storage::Short(bytes) => bytes,
-            Storage::Long { pages, length } => &pages[..*length],
+            Storage::Long(pages) => pages.as_ref(),
         }
     }
 }

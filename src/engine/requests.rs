@@ -20,7 +20,8 @@ pub struct Requests {
     per_client: usize,
     all: AtomicUsize,
     by_client: Box<[AtomicUsize]>,
-    hasher: RandomState,
+    /// What decides who shares a place: to be added, and to be multiplied with, which is odd.
+    mixing: (u64, u64),
 }
 
 /// Why there is no room for a request.
@@ -46,7 +47,9 @@ impl Requests {
     /// So many in all, and so many of one client.
     pub fn new(limit: usize, per_client: usize) -> Arc<Self> {
         let by_client = (0..PLACES).map(|_| AtomicUsize::new(0)).collect();
-        Arc::new(Self { limit, per_client, all: AtomicUsize::new(0), by_client, hasher: RandomState::new() })
+        let random = RandomState::new();
+        let mixing = (random.hash_one(0), random.hash_one(1) | 1);
+        Arc::new(Self { limit, per_client, all: AtomicUsize::new(0), by_client, mixing })
     }
 
     /// How many there are.
@@ -70,9 +73,15 @@ impl Requests {
         Ok(begun)
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "any part of a hash will do")]
+    /// The highest bits of a product with a secret, which any two clients share as rarely as two random numbers.
+    #[expect(clippy::cast_possible_truncation, reason = "the bits of an address fold into 64, and the place is short")]
     fn place_of(&self, client: IpAddr) -> usize {
-        self.hasher.hash_one(client) as usize % PLACES
+        let bits = match client {
+            IpAddr::V4(address) => address.to_bits().into(),
+            IpAddr::V6(address) => address.to_bits() as u64 ^ (address.to_bits() >> 64) as u64,
+        };
+        let (added, factor) = self.mixing;
+        (bits.wrapping_add(added).wrapping_mul(factor) >> (64 - PLACES.ilog2())) as usize
     }
 }
 

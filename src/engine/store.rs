@@ -1,6 +1,6 @@
 //! Answers in memory, bounded by bytes.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -46,6 +46,13 @@ pub struct Entry {
     pub unsettled_expiry: Option<Duration>,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
+    /// What few answers have.
+    more: OnceLock<Box<More>>,
+}
+
+/// What comes to an answer while it is stored, if it does.
+#[derive(Debug, Default)]
+struct More {
     /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
     codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
     /// The last fetch that was to bring a newer one and failed.
@@ -65,8 +72,7 @@ impl Entry {
             nameless: false,
             unsettled_expiry: None,
             fingerprint,
-            codings: Default::default(),
-            failure: Mutex::default(),
+            more: OnceLock::new(),
         }
     }
 
@@ -81,24 +87,25 @@ impl Entry {
 
     /// The body in a coding, if it was made already.
     pub fn coded(&self, coding: Coding) -> &OnceCell<Option<Bytes>> {
-        &self.codings[coding as usize]
+        &self.more.get_or_init(Box::default).codings[coding as usize]
     }
 
     /// Its refetch has failed: `judge` is told how it failed before, and says what follows.
     pub fn failed(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
-        let mut failure = self.failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut failure = self.more.get_or_init(Box::default).failure.lock().unwrap_or_else(PoisonError::into_inner);
         *failure = Some(judge(*failure));
     }
 
     /// How its last refetch failed, if it did.
     pub fn failure(&self) -> Option<Failed> {
-        *self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.more.get()?.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
     fn weight(&self, key: &Key) -> u32 {
         const BOOKKEEPING: usize = 800;
-        let coded: usize = self.codings.iter().filter_map(|coded| Some(coded.get()?.as_ref()?.len())).sum();
+        let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
+        let coded: usize = codings.iter().filter_map(|coded| Some(coded.get()?.as_ref()?.len())).sum();
         let places = self.places.len() * size_of::<Place>();
         let weight = self.answer.weight() + coded + key.weight() + places + BOOKKEEPING;
         u32::try_from(weight).unwrap_or(u32::MAX)

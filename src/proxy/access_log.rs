@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use http::header::Entry;
 use http::{HeaderValue, Method, Response, StatusCode};
 
 use super::outcome::Outcome;
@@ -13,8 +14,10 @@ use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, Metrics, method_label};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
+use crate::policy::http::key::Key;
 use crate::policy::http::route_name::UNREAD;
-use crate::state::observation::Observation;
+use crate::state::State;
+use crate::state::observation::{Observation, Pseudonyms};
 
 /// What of a request is known from its head.
 #[derive(Clone)]
@@ -24,10 +27,30 @@ pub struct About {
     route: &'static str,
     request_id: HeaderValue,
     client: Option<Client>,
-    /// A keyed hash: the identifier itself is a credential.
-    contact: Option<u64>,
+    contact: Option<Contact>,
+    pseudonyms: Pseudonyms,
     /// Of the client's trace; in its closed form.
     trace_id: Option<Box<str>>,
+}
+
+/// Whom a request is about. The identifier is a credential, so the log has a keyed hash of it: made when there is a
+/// line, since most hits have none.
+#[derive(Clone)]
+pub enum Contact {
+    /// By the key of a list.
+    Of(Key),
+    /// As the log has it.
+    Hash(u64),
+}
+
+impl Contact {
+    fn told(&self, pseudonyms: &Pseudonyms) -> String {
+        let hash = match self {
+            Self::Of(key) => pseudonyms.contact(key.inbox(), key.contact()),
+            Self::Hash(hash) => *hash,
+        };
+        format!("{hash:016x}")
+    }
 }
 
 /// A client's address, as `log.client` wants it told.
@@ -42,7 +65,7 @@ impl Client {
         match how {
             LogClient::Off => None,
             LogClient::Whole => Some(Self::Whole(address.to_canonical())),
-            LogClient::Hash => Some(Self::Hash(observation.pseudonym_of_address(address.to_canonical()))),
+            LogClient::Hash => Some(Self::Hash(observation.pseudonyms.address(address.to_canonical()))),
         }
     }
 
@@ -101,10 +124,11 @@ pub struct Record {
 
 impl Record {
     /// Begins with a request's head.
-    pub fn begin(metrics: Arc<Metrics>, settings: &LogSettings, method: Method, request_id: HeaderValue) -> Self {
+    pub fn begin(state: &State, settings: &LogSettings, method: Method, request_id: HeaderValue) -> Self {
+        let pseudonyms = state.observation.pseudonyms.clone();
         Self {
             began: clock::now(),
-            about: About { method, route: UNREAD, request_id, client: None, contact: None, trace_id: None },
+            about: About { method, route: UNREAD, request_id, client: None, contact: None, pseudonyms, trace_id: None },
             tally: Arc::default(),
             sent: 0,
             ending: Ending::Failed,
@@ -113,8 +137,13 @@ impl Record {
             status: StatusCode::from_u16(499).expect("a status has three digits"),
             wanted: Wanted { only: settings.only, slow: settings.slow },
             sampled: true,
-            metrics,
+            metrics: state.metrics.clone(),
         }
+    }
+
+    /// When its head had come.
+    pub fn began(&self) -> Instant {
+        self.began
     }
 
     /// From where it came.
@@ -122,8 +151,8 @@ impl Record {
         self.about.client = Client::new(how, address, observation);
     }
 
-    /// What it asks for, by a name from a closed set, and whom it is about, as a keyed hash.
-    pub fn asks_for(&mut self, route: &'static str, contact: Option<u64>) {
+    /// What it asks for, by a name from a closed set, and whom it is about.
+    pub fn asks_for(&mut self, route: &'static str, contact: Option<Contact>) {
         (self.about.route, self.about.contact) = (route, contact);
     }
 
@@ -152,10 +181,10 @@ impl Record {
         self.sampled = sampled;
         let headers = response.headers_mut();
         // Ours comes last, after those of caches nearer to the origin (RFC 9211 section 2); a kept answer's is empty.
-        if headers.get(CACHE_STATUS).is_some_and(|field| !field.is_empty()) {
-            headers.append(CACHE_STATUS, outcome.field());
-        } else {
-            headers.insert(CACHE_STATUS, outcome.field());
+        match headers.entry(CACHE_STATUS) {
+            Entry::Occupied(mut others) if !others.get().is_empty() => others.append(outcome.field()),
+            Entry::Occupied(mut empty) => drop(empty.insert(outcome.field())),
+            Entry::Vacant(place) => drop(place.insert(outcome.field())),
         }
         headers.insert(X_REQUEST_ID, self.about.request_id.clone());
         if let Body::Whole(bytes) = response.body() {
@@ -250,7 +279,7 @@ impl Line {
                     received = self.received,
                     sent = self.sent,
                     client = about.client.map(Client::told),
-                    contact = about.contact.map(|hash| format!("{hash:016x}")),
+                    contact = about.contact.as_ref().map(|contact| contact.told(&about.pseudonyms)),
                     request_id = about.request_id.to_str().ok().filter(|id| !id.is_empty()),
                     trace_id = about.trace_id.as_deref(),
                 )
@@ -337,7 +366,8 @@ pub fn log_unread(settings: &LogSettings, observation: &Observation, address: Ip
     let client = Client::new(settings.client, address, observation);
     let method = Method::from_bytes(b"UNREAD").expect("a token");
     let request_id = HeaderValue::from_static("");
-    let about = About { method, route: UNREAD, request_id, client, contact: None, trace_id: None };
+    let pseudonyms = observation.pseudonyms.clone();
+    let about = About { method, route: UNREAD, request_id, client, contact: None, pseudonyms, trace_id: None };
     let (outcome, status, took) = (Ending::Refused, status.as_u16(), Duration::ZERO);
     let detail = Some(detail);
     Line { outcome, status, detail, error: None, took, upstream: None, received: 0, sent: 0, warns: false }.write(&about);

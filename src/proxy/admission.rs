@@ -302,6 +302,7 @@ impl Admission<'_> {
         places.sort_unstable();
         places.dedup();
         let unsettled_until = self.state.invalidation.ledger.unsettled_until(&places);
+        let answer = answer.sharing(|head| self.state.cache.heads.share(head));
         let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
         entry.initial_age = initial_age;
         if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {

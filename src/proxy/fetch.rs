@@ -163,7 +163,7 @@ impl Fetch {
         let captured = self.captured.as_ref().filter(|captured| {
             captured.answer.status == StatusCode::OK && captured.fingerprint == self.active.fingerprint
         })?;
-        let etag = captured.answer.upstream_etag()?;
+        let etag = &captured.answer.upstream_etag()?;
         (self.state.invalidation.is_current(captured) || is_made_from_body(etag)).then(|| etag.clone())
     }
 

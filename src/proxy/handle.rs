@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode, header};
 
-use super::access_log::Record;
+use super::access_log::{Contact, Record};
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
@@ -17,7 +17,7 @@ use crate::policy::http::route::{Refusal, Route, Rules, Target, classify};
 use crate::policy::http::route_name;
 use crate::policy::http::target;
 use crate::state::State;
-use crate::state::observation::Observation;
+use crate::state::observation::Pseudonyms;
 use crate::state::upstream::Active;
 
 /// Answers a request.
@@ -27,7 +27,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let (head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| state.observation.request_id());
     let log = &active.config.log;
-    let mut record = Record::begin(state.metrics.clone(), log, head.method.clone(), request_id.clone());
+    let mut record = Record::begin(&state, log, head.method.clone(), request_id.clone());
     record.came_from(log.client, side.peer, &state.observation);
     if let Some(trace_id) = headers::trace_id(&head.headers) {
         record.belongs_to(trace_id);
@@ -41,25 +41,17 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
         Some(refusal) => Route::Refuse(refusal),
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
-    record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation));
+    record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation.pseudonyms));
     let tally = record.tally();
-    let mut request =
+    let request =
         ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
     let begun = state.requests.begin(request.limited_as());
     let full = begun.as_ref().err().copied();
     let (response, outcome) = match (request.beyond_limits(&route, full), route) {
         (Some(refused), _) => refused,
-        (None, Route::List(key)) => {
-            let key = request.key_of_host(key);
-            request.list(key).await
-        }
-        (None, Route::Bypass(key, reason)) => request.bypass(&request.key_of_host(key), reason).await,
-        (None, Route::Write(targets)) => request.write(targets).await,
-        (None, Route::Webhook) => request.webhook().await,
-        (None, Route::Preflight) => request.preflight().await,
-        (None, Route::Tunnel) => request.tunnel(record.about()).await,
-        (None, Route::Pass(source)) => request.pass(source).await,
-        (None, Route::Refuse(refusal)) => request.refuse(refusal),
+        (None, Route::List(key)) => request.list(key, record.began()).await,
+        // In a box, as whatever else is no hit: the future of one is moved several times, and shall be short.
+        (None, route) => Box::pin(request.answer(route, &record)).await,
     };
     let sampled = is_sampled(&state, &active, &outcome);
     if let Some(limit) = outcome.limit {
@@ -93,10 +85,10 @@ fn name_of(route: &Route, path: &str) -> &'static str {
     }
 }
 
-/// Whom a request is about, as a hash for the log.
-fn contact_of(route: &Route, observation: &Observation) -> Option<u64> {
+/// Whom a request is about.
+fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
     let source = match route {
-        Route::List(key) | Route::Bypass(key, _) => return Some(observation.pseudonym(key.inbox(), key.contact())),
+        Route::List(key) | Route::Bypass(key, _) => return Some(Contact::Of(key.clone())),
         Route::Write(targets) => targets.iter().find_map(|target| match target {
             Target::Contact(source) => Some(source),
             _ => None,
@@ -104,10 +96,24 @@ fn contact_of(route: &Route, observation: &Observation) -> Option<u64> {
         Route::Pass(source) => source.as_ref(),
         _ => None,
     }?;
-    Some(observation.pseudonym(&source.inbox, &source.contact))
+    Some(Contact::Hash(pseudonyms.contact(&source.inbox, &source.contact)))
 }
 
 impl ClientRequest {
+    /// The answer to what is not the list.
+    async fn answer(mut self, route: Route, record: &Record) -> Answered {
+        match route {
+            Route::List(key) => self.list(key, record.began()).await,
+            Route::Bypass(key, reason) => self.bypass(&self.key_of_host(key), reason).await,
+            Route::Write(targets) => self.write(targets).await,
+            Route::Webhook => self.webhook().await,
+            Route::Preflight => self.preflight().await,
+            Route::Tunnel => self.tunnel(record.about()).await,
+            Route::Pass(source) => self.pass(source).await,
+            Route::Refuse(refusal) => self.refuse(refusal),
+        }
+    }
+
     fn refuse(&self, refusal: Refusal) -> Answered {
         let (status, detail, word) = match refusal {
             Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),

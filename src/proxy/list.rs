@@ -1,10 +1,10 @@
 //! The list: from memory if it is there and good, else by a flight that others may share; or past the cache.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::request::{Answered, ClientRequest};
 use super::wait::{Limits, Waiting};
-use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::engine::rates::Bucket;
 use crate::engine::store::Entry;
@@ -22,17 +22,19 @@ struct LookUp {
 }
 
 impl ClientRequest {
-    /// The list: from memory if it is there and good, else by a flight.
-    pub(crate) async fn list(mut self, key: Key) -> Answered {
+    /// The list: from memory if it is there and good, else by a flight. `now` is when the request came.
+    pub(crate) async fn list(mut self, key: Key, now: Instant) -> Answered {
         // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
         let arrived = self.state.invalidation.ledger.now();
-        let now = clock::now();
-        let limits = Limits::from(now, self.active.config.flights.wait);
-        let Some(LookUp { key, stored, reason }) = self.look_up(&key) else {
-            if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
-                return refused;
+        let key = self.key_of_host(key);
+        let LookUp { key, stored, reason } = match self.look_up(key) {
+            Ok(found) => found,
+            Err(key) => {
+                if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+                    return refused;
+                }
+                return Box::pin(self.bypass(&key, BypassReason::Origin)).await;
             }
-            return self.bypass(&key, BypassReason::Origin).await;
         };
         if let Some(entry) = &stored {
             let lifetimes = self.state.lifetimes(&self.active, now);
@@ -54,36 +56,43 @@ impl ClientRequest {
                     self.refresh_behind(&key, entry, now);
                     return self.serve_stored(&key, Ending::Stale, entry, &lifetimes, now).await;
                 }
-                Use::IfError if stands_in => return self.serve_stale_if_error(&key, entry, now).await,
+                Use::IfError if stands_in => return Box::pin(self.serve_stale_if_error(&key, entry, now)).await,
                 Use::IfError | Use::Not => {}
             }
         }
+        let limits = Limits::from(now, self.active.config.flights.wait);
+        Box::pin(self.fetched(Waiting::new(key, arrived, reason, limits), now)).await
+    }
+
+    /// What is not in memory, or not good: by a flight, unless the upstream is to be left alone.
+    async fn fetched(mut self, waiting: Waiting, now: Instant) -> Answered {
+        let key = &waiting.key;
         if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
             return refused;
         }
-        if let Some((answer, left)) = self.refused_already(&key, now) {
+        if let Some((answer, left)) = self.refused_already(key, now) {
             return self.refuse_still(&answer, left);
         }
-        if let Some(why) = self.state.cache.unshareable.get(&key) {
-            return self.alone(&key, why, limits.deadline).await;
+        if let Some(why) = self.state.cache.unshareable.get(key) {
+            return self.alone(key, why, waiting.limits.deadline).await;
         }
-        self.wait(Waiting::new(key, arrived, reason, limits)).await
+        self.wait(waiting).await
     }
 
-    /// What is stored for this reader; `None` if the upstream tells origins apart and his cannot be compared.
-    fn look_up(&self, key: &Key) -> Option<LookUp> {
+    /// What is stored for this reader; the key alone if the upstream tells origins apart and his cannot be compared.
+    fn look_up(&self, key: Key) -> Result<LookUp, Key> {
         let found = |key: Key, stored: Option<Arc<Entry>>, missing| {
             let reason = if stored.is_some() { "stale" } else { missing };
             LookUp { key, stored, reason }
         };
-        match self.stored(key) {
+        match self.stored(&key) {
             Some(entry) if !entry.answer.serves(&self.head.headers) => {
                 // The upstream tells origins apart: this reader's has answers of its own.
-                let own = self.key_of_origin(key)?;
+                let Some(own) = self.key_of_origin(&key) else { return Err(key) };
                 let stored = self.stored(&own);
-                Some(found(own, stored, "vary-miss"))
+                Ok(found(own, stored, "vary-miss"))
             }
-            stored => Some(found(key.clone(), stored, "uri-miss")),
+            stored => Ok(found(key, stored, "uri-miss")),
         }
     }
 }

@@ -10,8 +10,7 @@ use crate::engine::upstream::error::{Spared, UpstreamError, Why};
 pub struct Outcome {
     /// Which of the ten.
     pub ending: Ending,
-    /// The parameters of `Cache-Status` (RFC 9211), each with its `; `.
-    cache_status: String,
+    way: Way,
     /// Why, from a closed set: in `Cache-Status` and in the log.
     pub detail: Option<&'static str>,
     /// Why is for the log alone.
@@ -22,48 +21,60 @@ pub struct Outcome {
     pub limit: Option<Limit>,
 }
 
+/// What `Cache-Status` says besides why.
+#[derive(Clone, Copy, Debug)]
+enum Way {
+    /// From memory, with the seconds it stays fresh.
+    Hit { ttl: i64 },
+    /// Forwarded, for a reason of RFC 9211 section 2.2.
+    Forwarded { reason: &'static str, status: Option<StatusCode>, stored: bool, collapsed: bool },
+    /// Neither.
+    Own,
+}
+
 impl Outcome {
     /// From memory, with the seconds it stays fresh: negative if it is stale.
     pub fn from_memory(ending: Ending, ttl: i64) -> Self {
-        Self::new(ending, format!("; hit; ttl={ttl}"))
+        Self::new(ending, Way::Hit { ttl })
     }
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
-    pub fn forwarded(ending: Ending, reason: &str) -> Self {
-        Self::new(ending, format!("; fwd={reason}"))
+    pub fn forwarded(ending: Ending, reason: &'static str) -> Self {
+        Self::new(ending, Way::Forwarded { reason, status: None, stored: false, collapsed: false })
     }
 
     /// Answered here.
     pub fn own(ending: Ending) -> Self {
-        Self::new(ending, String::new())
+        Self::new(ending, Way::Own)
     }
 
-    fn new(ending: Ending, cache_status: String) -> Self {
-        Self { ending, cache_status, detail: None, quiet: false, error: None, limit: None }
+    fn new(ending: Ending, way: Way) -> Self {
+        Self { ending, way, detail: None, quiet: false, error: None, limit: None }
     }
 
     /// The upstream answered with this status.
     #[must_use]
-    pub fn status(mut self, status: StatusCode) -> Self {
-        self.cache_status.push_str("; fwd-status=");
-        self.cache_status.push_str(status.as_str());
+    pub fn status(mut self, answered: StatusCode) -> Self {
+        if let Way::Forwarded { status, .. } = &mut self.way {
+            *status = Some(answered);
+        }
         self
     }
 
     /// The answer was stored.
     #[must_use]
-    pub fn stored(mut self, stored: bool) -> Self {
-        if stored {
-            self.cache_status.push_str("; stored");
+    pub fn stored(mut self, is_stored: bool) -> Self {
+        if let Way::Forwarded { stored, .. } = &mut self.way {
+            *stored = is_stored;
         }
         self
     }
 
     /// It waited for another's fetch.
     #[must_use]
-    pub fn collapsed(mut self, collapsed: bool) -> Self {
-        if collapsed {
-            self.cache_status.push_str("; collapsed");
+    pub fn collapsed(mut self, is_collapsed: bool) -> Self {
+        if let Way::Forwarded { collapsed, .. } = &mut self.way {
+            *collapsed = is_collapsed;
         }
         self
     }
@@ -104,9 +115,30 @@ impl Outcome {
 
     /// The value of `Cache-Status`.
     pub fn field(&self) -> HeaderValue {
-        let detail =
-            self.detail.filter(|_| !self.quiet).map_or_else(String::new, |detail| format!("; detail={detail}"));
-        HeaderValue::try_from(format!("anteroom{}{detail}", self.cache_status)).expect("made of tokens")
+        let mut text = String::with_capacity(128);
+        text.push_str("anteroom");
+        match self.way {
+            Way::Hit { ttl } => {
+                text.push_str("; hit; ttl=");
+                text.push_str(itoa::Buffer::new().format(ttl));
+            }
+            Way::Forwarded { reason, status, stored, collapsed } => {
+                text.push_str("; fwd=");
+                text.push_str(reason);
+                if let Some(status) = status {
+                    text.push_str("; fwd-status=");
+                    text.push_str(status.as_str());
+                }
+                text.push_str(if stored { "; stored" } else { "" });
+                text.push_str(if collapsed { "; collapsed" } else { "" });
+            }
+            Way::Own => {}
+        }
+        if let Some(detail) = self.detail.filter(|_| !self.quiet) {
+            text.push_str("; detail=");
+            text.push_str(detail);
+        }
+        HeaderValue::from_str(&text).expect("made of tokens")
     }
 }
 

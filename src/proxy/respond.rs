@@ -12,7 +12,7 @@ use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
 use crate::engine::metrics::Ending;
 use crate::engine::store::Entry;
-use crate::policy::http::encoding::{Coding, encode, negotiate};
+use crate::policy::http::encoding::{Accepted, Coding, encode, negotiate};
 use crate::policy::http::freshness::{Lifetimes, ttl};
 use crate::policy::http::key::Key;
 
@@ -43,32 +43,44 @@ impl ClientRequest {
     }
 
     pub(crate) async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Response<Body> {
-        let coded = self.coded(key, entry).await;
+        let coded = match self.coded(entry) {
+            Coded::Ready(coded) => coded,
+            Coded::ToBeMade(accepted, coding) => Box::pin(self.make_coded(key, entry, accepted, coding)).await,
+        };
         let mut response = entry.answer.respond(&self.head.method, &self.head.headers, coded);
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
         response.map(Body::from)
     }
 
-    /// The body in the coding this reader gets: made once, when it is first asked for.
-    async fn coded(&self, key: &Key, entry: &Arc<Entry>) -> Option<(Coding, Bytes)> {
+    /// The body in the coding this reader gets, if it was made already or need not be.
+    fn coded(&self, entry: &Arc<Entry>) -> Coded {
         let settings = &self.active.config.encoding;
         let accepted = negotiate(&self.head.headers, &settings.offer);
-        let coding = accepted.coding?;
+        let Some(coding) = accepted.coding else { return Coded::Ready(None) };
         let body = &entry.answer.body;
         if (body.len() as u64) < settings.min_size && !accepted.refuses_identity {
-            return None;
+            return Coded::Ready(None);
         }
         if entry.answer.is_held_by(&self.head.headers) {
             // The head of the form it stands for; there is no body to be made.
-            return Some((coding, Bytes::new()));
+            return Coded::Ready(Some((coding, Bytes::new())));
         }
-        let is_of_use =
-            |coded: Bytes| (coded.len() < body.len() || accepted.refuses_identity).then_some((coding, coded));
-        let cell = entry.coded(coding);
-        if let Some(coded) = cell.get() {
-            return is_of_use(coded.clone()?);
+        match entry.coded(coding).get() {
+            Some(coded) => Coded::Ready(coded.clone().and_then(|coded| accepted.if_of_use(coding, coded, body))),
+            None => Coded::ToBeMade(accepted, coding),
         }
+    }
+
+    /// The body in a coding: made once, when it is first asked for.
+    async fn make_coded(
+        &self,
+        key: &Key,
+        entry: &Arc<Entry>,
+        accepted: Accepted,
+        coding: Coding,
+    ) -> Option<(Coding, Bytes)> {
+        let (body, cell) = (&entry.answer.body, entry.coded(coding));
         let mut is_new = false;
         let make = async {
             // Too many are being made: this reader gets the plain body. Held until the work ends, which goes on if
@@ -88,6 +100,14 @@ impl ClientRequest {
         if is_new {
             self.state.cache.store.reweigh(key, entry);
         }
-        is_of_use(coded?)
+        accepted.if_of_use(coding, coded?, body)
     }
+}
+
+/// The body in the coding that a reader gets.
+enum Coded {
+    /// It is there, or the body has none.
+    Ready(Option<(Coding, Bytes)>),
+    /// It has to be made first.
+    ToBeMade(Accepted, Coding),
 }

@@ -140,7 +140,7 @@ impl Refetch {
             Verdict::NoEvent => untold_change(&self.state, Untold::NoEvent),
             Verdict::Overlooked => {
                 untold_change(&self.state, Untold::Bug);
-                let contact = self.state.observation.pseudonym(self.key.inbox(), self.key.contact());
+                let contact = self.state.observation.pseudonyms.contact(self.key.inbox(), self.key.contact());
                 tracing::error!(
                     contact = format!("{contact:016x}"),
                     "a kept list lacked a message from long before it was fetched; is the upstream's clock right?"

@@ -70,7 +70,7 @@ impl ClientRequest {
         let kept: Vec<bool> = keys
             .iter()
             .filter_map(|key| cache.store.get(key))
-            .map(|kept| seen.is_some() && kept.answer.upstream_etag() == seen)
+            .map(|kept| seen.is_some() && kept.answer.upstream_etag().as_ref() == seen)
             .collect();
         let differs = kept.contains(&false) || (kept.is_empty() && cache.has_variants(key));
         if under_way || differs {

@@ -45,12 +45,12 @@ impl Limits {
 
 /// What a waiting reader knows.
 pub(crate) struct Waiting {
-    key: Key,
+    pub(crate) key: Key,
     /// The tick of his arrival: what was acknowledged before it, he must see.
     arrived: Tick,
     /// Why his request is forwarded (RFC 9211 section 2.2).
     reason: &'static str,
-    limits: Limits,
+    pub(crate) limits: Limits,
     /// The flight that he has given up on; what it may still bring first is as good.
     given_up: Option<Boarded>,
     /// A flight has brought him what was out of date: now only one that began after his arrival is good.

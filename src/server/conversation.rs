@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::Poll;
@@ -49,13 +50,13 @@ impl Conversation {
 
     /// The answer to a request. A panic ends the request that met it, and nothing else.
     pub(super) async fn answer(&self, request: Request<Body>) -> Response<Body> {
-        let answer = async {
+        let answer = std::pin::pin!(async {
             if self.is_public() {
                 return proxy::handle::handle(self.state.clone(), self.side, request).await;
             }
             let (head, body) = request.into_parts();
             admin::handle::handle(&self.state, self.peer, &head, body).await
-        };
+        });
         let fault = || problem(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the proxy", false);
         caught(answer).await.unwrap_or_else(fault)
     }
@@ -86,8 +87,8 @@ impl Conversation {
     }
 }
 
-async fn caught<T>(future: impl Future<Output = T>) -> Option<T> {
-    let mut future = std::pin::pin!(future);
+/// What a future gives, if it does not panic. It stays where it is: a long one costs time when it is moved.
+async fn caught<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     std::future::poll_fn(|context| {
         let polled = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context)));
         // The hook has told of it.

@@ -23,16 +23,18 @@ pub(super) async fn serve<S>(io: S, conversation: Conversation)
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let head_limit = conversation.head_limit;
-    let progress = conversation.progress.clone();
+    let conversation = Arc::new(conversation);
+    let (head_limit, progress) = (conversation.head_limit, &conversation.progress);
     let stream = ClientStream::new(io, progress.clone(), conversation.head_timeout);
-    let with = (progress.clone(), conversation.clone());
+    let with = conversation.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let (progress, conversation) = with.clone();
+        let conversation = with.clone();
+        let progress = &conversation.progress;
         let has_body = !http_body::Body::is_end_stream(request.body());
         // What is sent to the private listener is short, and read.
         progress.begin(has_body && conversation.is_public());
         async move {
+            let progress = &conversation.progress;
             let request = request.map(|body| {
                 if http_body::Body::is_end_stream(&body) {
                     return Body::empty();
@@ -85,7 +87,7 @@ where
 }
 
 /// The answer as the connection sends it.
-fn paced(mut response: Response<Body>, progress: Arc<Progress>, goes_on: bool) -> Response<Body> {
+fn paced(mut response: Response<Body>, progress: &Arc<Progress>, goes_on: bool) -> Response<Body> {
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         progress.switch();
     } else if !goes_on {
@@ -93,7 +95,7 @@ fn paced(mut response: Response<Body>, progress: Arc<Progress>, goes_on: bool) -
     }
     response.map(|body| match body {
         whole @ Body::Whole(_) => whole,
-        body => Body::stream(Paced::new(body, progress)),
+        body => Body::stream(Paced::new(body, progress.clone())),
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use moka::ops::compute::Op;
@@ -9,6 +10,7 @@ use moka::sync::Cache as Moka;
 use tokio::sync::Semaphore;
 
 use crate::config::Config;
+use crate::engine::common_heads::CommonHeads;
 use crate::engine::fetch_result::FetchResult;
 use crate::engine::flights::Flights;
 use crate::engine::memory::Memory;
@@ -29,9 +31,9 @@ const ENCODED_AT_ONCE: usize = 4;
 /// How an answer stands to the last one that readers of whatever origin were shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Variant {
-    /// It is the same.
+    /// It is the same, or the first of all.
     Same,
-    /// It is another one, asked for after that one had come, or the first.
+    /// It is another one, asked for after that one had come, or what came before is forgotten.
     Other,
     /// It is another one, and which of the two is the newer nobody knows: each was asked for before the other had come.
     OtherMeanwhile,
@@ -49,9 +51,13 @@ pub struct Cache {
     pub preflights: Preflights,
     /// What a list that differs by origin last showed to anybody, as a hash, and the tick at which it came.
     last_shown: Moka<u64, (u64, Tick)>,
+    /// How many lists came into it. As long as it has held them all, who is not there has shown nothing.
+    shown: AtomicU64,
     hasher: RandomState,
     /// Bounds the bodies being put into a coding at once.
     pub encoding: Arc<Semaphore>,
+    /// What the heads of answers have in common.
+    pub heads: CommonHeads,
     /// Memory for bodies: stored, being fetched, and still being sent.
     pub memory: Memory,
 }
@@ -64,8 +70,10 @@ impl Cache {
             unshareable: Moka::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
             preflights: Preflights::default(),
             last_shown: Moka::new(VARIED),
+            shown: AtomicU64::new(0),
             hasher: RandomState::new(),
             encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
+            heads: CommonHeads::default(),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
         }
     }
@@ -80,6 +88,8 @@ impl Cache {
             variant = match last.as_ref().map(moka::Entry::value) {
                 Some((last, _)) if *last == shows => Variant::Same,
                 Some((_, arrived)) if entry.noted <= *arrived => Variant::OtherMeanwhile,
+                // Nobody has been shown anything else: there is nothing to put out of date.
+                None if self.shown.fetch_add(1, Ordering::Relaxed) < VARIED => Variant::Same,
                 _ => Variant::Other,
             };
             Op::Put((shows, now))

@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::engine::clock::Epoch;
 use crate::engine::sampler::{FewASecond, Sampler, Seldom};
+use crate::policy::http::headers::{DIGITS, hex};
 
 /// Time between two log lines that tell of violations.
 const VIOLATIONS_EVERY: Duration = Duration::from_secs(10);
@@ -27,13 +29,32 @@ pub struct Observation {
     pub sampler: Sampler,
     /// What bounds the measuring of staleness.
     pub staleness: Measuring,
+    /// What stands in the log for whom.
+    pub pseudonyms: Pseudonyms,
     stand_ins: FewASecond,
     refusals: FewASecond,
     epoch: Epoch,
-    hasher: RandomState,
+    /// With what every request id begins.
+    process: [u8; DIGITS],
     request_ids: AtomicU64,
     violations: Seldom,
     no_lists: Seldom,
+}
+
+/// Keyed hashes that stand in the log for whom must not be named there.
+#[derive(Clone)]
+pub struct Pseudonyms(RandomState);
+
+impl Pseudonyms {
+    /// Of a contact.
+    pub fn contact(&self, inbox: &str, contact: &str) -> u64 {
+        self.0.hash_one((inbox, contact))
+    }
+
+    /// Of a client's address.
+    pub fn address(&self, address: IpAddr) -> u64 {
+        self.0.hash_one(address)
+    }
 }
 
 /// What bounds the measuring of staleness.
@@ -62,17 +83,9 @@ impl Observation {
         let (sampler, request_ids) = (Sampler::default(), AtomicU64::new(0));
         let (violations, no_lists) = (Seldom::default(), Seldom::default());
         let (stand_ins, refusals) = (FewASecond::default(), FewASecond::default());
-        Self { sampler, staleness, stand_ins, refusals, epoch, hasher, request_ids, violations, no_lists }
-    }
-
-    /// A keyed hash of a contact, for the log.
-    pub fn pseudonym(&self, inbox: &str, contact: &str) -> u64 {
-        self.hasher.hash_one((inbox, contact))
-    }
-
-    /// A keyed hash of a client's address, for the log.
-    pub fn pseudonym_of_address(&self, address: IpAddr) -> u64 {
-        self.hasher.hash_one(address)
+        let process = hex(hasher.hash_one(0));
+        let pseudonyms = Pseudonyms(hasher);
+        Self { sampler, staleness, pseudonyms, stand_ins, refusals, epoch, process, request_ids, violations, no_lists }
     }
 
     /// Whether a kept answer that stands in gets an access line: the first of each second, and of more the share of
@@ -89,8 +102,11 @@ impl Observation {
     /// A request id that no other request of this process has.
     pub fn request_id(&self) -> HeaderValue {
         let count = self.request_ids.fetch_add(1, Ordering::Relaxed);
-        let id = format!("{:016x}{count:016x}", self.hasher.hash_one(0));
-        HeaderValue::try_from(id).expect("hex digits are a header value")
+        let mut id = [0; 2 * DIGITS];
+        id[..DIGITS].copy_from_slice(&self.process);
+        id[DIGITS..].copy_from_slice(&hex(count));
+        // It is cloned for the log: bytes with an owner are shared without another allocation.
+        HeaderValue::from_maybe_shared(Bytes::from_owner(id)).expect("hex digits are a header value")
     }
 
     /// Whether a log line may tell of what is no list at all.

@@ -63,6 +63,13 @@ pub struct Accepted {
     pub refuses_identity: bool,
 }
 
+impl Accepted {
+    /// A body in a coding, unless the plain one is as good.
+    pub fn if_of_use(&self, coding: Coding, coded: Bytes, plain: &Bytes) -> Option<(Coding, Bytes)> {
+        (coded.len() < plain.len() || self.refuses_identity).then_some((coding, coded))
+    }
+}
+
 /// Which of the offered codings a client gets: the one it gives most weight, of equal ones the first that is offered;
 /// none if it gives more weight to identity.
 pub fn negotiate(asked: &HeaderMap, offer: &[Coding]) -> Accepted {

@@ -25,16 +25,19 @@ pub enum Content {
 /// Why a request's framing is refused, before a byte of its body is read: a coding that would have to be undone here
 /// (section 6.1: 501), or a length that nobody means.
 pub fn refuse(headers: &HeaderMap) -> Option<Refusal> {
+    if !headers.contains_key(header::TRANSFER_ENCODING) {
+        return announces_more_than(LONGEST, headers).then_some(Refusal::TooLong);
+    }
     let codings = codings(headers);
     if !matches!(codings[..], [] | [Some("chunked")]) {
         return Some(Refusal::Coding);
     }
-    announces_more_than(LONGEST, headers).then_some(Refusal::TooLong)
+    None
 }
 
 /// Whether a request announces a body that is longer.
 pub fn announces_more_than(limit: u64, headers: &HeaderMap) -> bool {
-    !headers.contains_key(header::TRANSFER_ENCODING) && announced(headers).is_some_and(|length| length > limit)
+    announced(headers).is_some_and(|length| length > limit) && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 /// Frames a request by the body that is sent with it.

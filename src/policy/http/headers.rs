@@ -6,6 +6,7 @@ use http::header::{self, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode, Version};
 
 use super::encoding::coding_of;
+use super::fields::has_one_of;
 use super::framing::has_known_end;
 
 /// The name of a request in logs on both sides.
@@ -14,7 +15,10 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// `Proxy-Status` (RFC 9209): why there is no answer of the upstream.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-
+/// W3C Trace Context.
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What rack-cors reads beside `Origin`.
+const X_ORIGIN: HeaderName = HeaderName::from_static("x-origin");
 
 /// Fields that mean one connection only (RFC 9110 section 7.6.1, and those for proxies of section 11.7).
 const HOP_BY_HOP: [HeaderName; 8] = [
@@ -67,16 +71,34 @@ pub fn append_via(headers: &mut HeaderMap, version: Version) {
 
 /// The client's request id if it is one that the upstream would echo unchanged (`api.md` 6.1).
 pub fn usable_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
+    if !has_one_of(headers, &[X_REQUEST_ID]) {
+        return None;
+    }
     let value = headers.get(X_REQUEST_ID)?;
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'@');
     let fits = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(plain);
     fits.then(|| value.clone())
 }
 
+/// Digits of a number in [`hex`].
+pub const DIGITS: usize = 16;
+
+/// A number in hexadecimal digits, all of them.
+pub fn hex(number: u64) -> [u8; DIGITS] {
+    let bytes = number.to_be_bytes();
+    std::array::from_fn(|at| {
+        let byte = bytes[at / 2];
+        b"0123456789abcdef"[usize::from(if at % 2 == 0 { byte >> 4 } else { byte & 15 })]
+    })
+}
+
 /// The trace id of a valid `traceparent` (W3C Trace Context, section 3.2), in its only form: 32 lower-case hex digits. So
 /// nothing else that a client may write there can get into the log.
 pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    let mut values = headers.get_all("traceparent").iter();
+    if !has_one_of(headers, &[TRACEPARENT]) {
+        return None;
+    }
+    let mut values = headers.get_all(TRACEPARENT).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let value = value.to_str().ok()?;
     let (fields, rest) = (value.get(..55)?, &value[55..]);
@@ -100,7 +122,7 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
 
 /// Whether the upstream takes a request for one of another origin (rack-cors reads both fields, `api.md` 6.6).
 pub fn has_origin(headers: &HeaderMap) -> bool {
-    headers.contains_key(header::ORIGIN) || headers.contains_key("x-origin")
+    has_one_of(headers, &[header::ORIGIN, X_ORIGIN])
 }
 
 /// The CORS fields that the upstream's stock configuration gives to every answer (`api.md` 6.6): for errors of our
@@ -163,6 +185,12 @@ pub fn initial_age(headers: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_has_all_its_digits() {
+        assert_eq!(&hex(0x0123_4567_89ab_cdef), b"0123456789abcdef");
+        assert_eq!(&hex(0xab), b"00000000000000ab");
+    }
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut map = HeaderMap::new();

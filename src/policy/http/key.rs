@@ -1,5 +1,6 @@
 //! When two requests may share one answer.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -107,7 +108,14 @@ impl Key {
     }
 
     fn part(&self, index: usize) -> &str {
-        self.text.splitn(5, '\0').nth(index).unwrap_or_default()
+        let mut rest = &*self.text;
+        for _ in 0..index {
+            rest = rest.bytes().position(|byte| byte == 0).map_or("", |end| &rest[end + 1..]);
+        }
+        if index == 4 {
+            return rest;
+        }
+        rest.bytes().position(|byte| byte == 0).map_or(rest, |end| &rest[..end])
     }
 }
 
@@ -134,7 +142,10 @@ pub fn is_identifier(text: &str) -> bool {
 
 /// A path segment as the upstream reads it, or nothing if two parties might read it differently: empty, invalid
 /// percent sequences, invalid UTF-8, NUL, an encoded slash, a raw dot, decoded `.` and `..` (`api.md` 6.8).
-pub fn decode_segment(raw: &str) -> Option<String> {
+pub fn decode_segment(raw: &str) -> Option<Cow<'_, str>> {
+    if !raw.is_empty() && raw.bytes().all(is_plain) {
+        return Some(raw.into());
+    }
     if raw.is_empty() || raw.contains('.') || !percent_sequences_are_valid(raw) {
         return None;
     }
@@ -142,7 +153,22 @@ pub fn decode_segment(raw: &str) -> Option<String> {
     if decoded.contains(['\0', '/']) || decoded == "." || decoded == ".." {
         return None;
     }
-    Some(decoded.into_owned())
+    Some(decoded)
+}
+
+/// Whether a byte of a segment stands for itself, whoever reads it.
+fn is_plain(byte: u8) -> bool {
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            plain[byte as usize] =
+                byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'~' | b':' | b'@' | b'+');
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN[usize::from(byte)]
 }
 
 fn percent_sequences_are_valid(raw: &str) -> bool {

@@ -1,6 +1,6 @@
 //! The forms one answer is sent in: encodings, ETag, 304, CORS.
 
-use std::sync::OnceLock;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -9,6 +9,7 @@ use siphasher::sip128::SipHasher13;
 
 use super::encoding::Coding;
 use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, has_origin, remove_hop_by_hop};
+use super::stored_head::{Form, OF_THE_CONTENT, StoredHead, remove_digests, weakened};
 
 /// An answer made ready to be sent any number of times. The head of each form is made when it is first asked for.
 #[derive(Debug)]
@@ -18,12 +19,9 @@ pub struct Prepared {
     /// The whole body, without coding.
     pub body: Bytes,
     /// What every form has.
-    head: HeaderMap,
-    /// What readers from another origin get besides, if it may be known.
-    cors: Option<HeaderMap>,
-    /// The validator by which the upstream knows what this was made from.
-    upstream_etag: Option<HeaderValue>,
-    forms: [OnceLock<Box<HeaderMap>>; Form::COUNT],
+    head: StoredHead,
+    /// The validator by which the upstream knows what this was made from, if it is not that of the head.
+    upstream_etag: Option<Box<[u8]>>,
 }
 
 /// What an answer is prepared from.
@@ -44,27 +42,6 @@ pub struct Received {
     pub has_codings: bool,
 }
 
-/// One of the forms an answer is sent in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Form {
-    coding: Option<Coding>,
-    cors: bool,
-    not_modified: bool,
-}
-
-impl Form {
-    /// Without coding and in each of three, 304 for the first and for the others; each with and without CORS.
-    const COUNT: usize = 12;
-
-    fn index(self) -> usize {
-        let content = match self.coding {
-            coding if self.not_modified => 4 + usize::from(coding.is_some()),
-            coding => coding.map_or(0, |coding| 1 + coding as usize),
-        };
-        content * 2 + usize::from(self.cors)
-    }
-}
-
 /// Fields that are made anew for every answer, or belong to one request only.
 const NOT_KEPT: [HeaderName; 7] = [
     header::AGE,
@@ -76,14 +53,6 @@ const NOT_KEPT: [HeaderName; 7] = [
     HeaderName::from_static("x-runtime"),
 ];
 
-/// Fields of the content, which a 304 does not have (`api.md` 6.2), and which a 304 of the upstream does not change
-/// (RFC 9111 section 3.2).
-const OF_THE_CONTENT: [HeaderName; 4] =
-    [header::CONTENT_TYPE, header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE];
-
-/// Fields that hold of one sequence of bytes and of no other (RFC 9530 and its forerunners).
-const DIGESTS: [&str; 4] = ["content-digest", "repr-digest", "digest", "content-md5"];
-
 impl Prepared {
     /// Makes ready what the upstream answered to a shared fetch, which had an `Origin`.
     pub fn new(received: Received) -> Self {
@@ -93,16 +62,15 @@ impl Prepared {
         for name in &NOT_KEPT {
             head.remove(name);
         }
-        let cors = split_cors(&mut head, for_one_origin).map(|mut cors| {
-            expose(&mut cors);
-            compact(&cors)
-        });
-        let mut head = compact(&head);
-        let upstream_etag = head.get(header::ETAG).cloned();
+        let mut cors = split_cors(&mut head, for_one_origin);
+        cors.iter_mut().for_each(expose);
+        let mut upstream_etag = None;
         if encoded {
             remove_digests(&mut head);
-            if let Some(etag) = &upstream_etag {
-                head.insert(header::ETAG, weakened(etag));
+            if let Some(etag) = head.get(header::ETAG) {
+                upstream_etag = Some(etag.as_bytes().into());
+                let etag = weakened(etag.as_bytes());
+                head.insert(header::ETAG, etag);
             }
         }
         if has_codings {
@@ -110,23 +78,32 @@ impl Prepared {
         }
         head.entry(header::DATE).or_insert(date);
         append_via(&mut head, version);
-        Self { status, head, cors, body, upstream_etag, forms: Default::default() }
+        Self { status, head: StoredHead::new(&head, cors.as_ref()), body, upstream_etag }
+    }
+
+    /// The same, with what its head has in common with others kept once: `share` knows the others.
+    #[must_use]
+    pub fn sharing(mut self, share: impl FnOnce(StoredHead) -> StoredHead) -> Self {
+        self.head = share(self.head);
+        self
     }
 
     /// The body is no longer the upstream's: it has a validator of our own, from [`own_etag`].
     #[must_use]
     pub fn made_anew(mut self, etag: HeaderValue) -> Self {
-        self.head.insert(header::ETAG, etag);
+        let mut head = self.head.fields();
+        let before = head.insert(header::ETAG, etag);
+        self.upstream_etag = self.upstream_etag.or_else(|| Some(before.as_ref().map_or(&[][..], HeaderValue::as_bytes).into()));
         // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2.2).
-        self.head.remove(header::LAST_MODIFIED);
-        remove_digests(&mut self.head);
+        head.remove(header::LAST_MODIFIED);
+        remove_digests(&mut head);
+        self.head = StoredHead::new(&head, self.head.cors());
         self
     }
 
     /// When it was made by the clock of whoever made it, in milliseconds since 1970, rounded down to a second.
     pub fn made_at(&self) -> Option<u64> {
-        let date = httpdate::parse_http_date(self.head.get(header::DATE)?.to_str().ok()?).ok()?;
-        u64::try_from(date.duration_since(std::time::UNIX_EPOCH).ok()?.as_millis()).ok()
+        u64::try_from(date_of(self.head.get(&header::DATE))?.as_millis()).ok()
     }
 
     /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it, at
@@ -142,7 +119,7 @@ impl Prepared {
         // The kept one is older than the answer is now, and the next cache would count from it.
         update.entry(header::DATE).or_insert(date);
         append_via(&mut update, version);
-        let mut head = self.head.clone();
+        let mut head = self.head.fields();
         for name in update.keys() {
             head.remove(name);
         }
@@ -151,98 +128,57 @@ impl Prepared {
         }
         Self {
             status: self.status,
-            head: compact(&head),
-            cors: self.cors.clone(),
+            head: StoredHead::new(&head, self.head.cors()),
             body: self.body.clone(),
             upstream_etag: self.upstream_etag.clone(),
-            forms: Default::default(),
         }
     }
 
     /// Whether this reader may have it: one from another origin may not, if the upstream tells origins apart.
     pub fn serves(&self, asked: &HeaderMap) -> bool {
-        self.cors.is_some() || !has_origin(asked)
+        self.head.is_for_all_origins() || !has_origin(asked)
     }
 
     /// Whether readers of every origin may have it.
     pub fn is_for_all_origins(&self) -> bool {
-        self.cors.is_some()
+        self.head.is_for_all_origins()
     }
 
     /// The validator by which the upstream knows what this was made from.
-    pub fn upstream_etag(&self) -> Option<&HeaderValue> {
-        self.upstream_etag.as_ref()
+    pub fn upstream_etag(&self) -> Option<HeaderValue> {
+        let etag = self.upstream_etag.as_deref().or_else(|| self.head.get(&header::ETAG))?;
+        HeaderValue::from_bytes(etag).ok().filter(|etag| !etag.is_empty())
     }
 
     /// Whether this reader has it already: then no body is sent, in whatever coding.
     pub fn is_held_by(&self, asked: &HeaderMap) -> bool {
-        self.status == StatusCode::OK && is_not_modified(&self.head, asked)
+        self.status == StatusCode::OK && is_not_modified(|name| self.head.get(name), asked)
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
     /// `encoded` is the body in a coding that the reader takes; for a 304 its bytes do not matter.
     ///
-    /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set.
+    /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set; the length is the body's.
     pub fn respond(&self, method: &Method, asked: &HeaderMap, encoded: Option<(Coding, Bytes)>) -> Response<Bytes> {
         let not_modified = self.is_held_by(asked);
         let (coding, body) = encoded.map_or((None, self.body.clone()), |(coding, body)| (Some(coding), body));
-        let form = Form { coding, cors: self.cors.is_some() && has_origin(asked), not_modified };
-        let head = self.forms[form.index()].get_or_init(|| Box::new(self.head_of(form, body.len())));
-        let mut response = Response::new(if not_modified || *method == Method::HEAD { Bytes::new() } else { body });
+        let form = Form { coding, cors: self.is_for_all_origins() && has_origin(asked), not_modified };
+        let mut head = self.head.form(form);
+        let is_head = *method == Method::HEAD;
+        if !not_modified && (is_head || body.is_empty()) {
+            // What GET would send (RFC 9110 section 8.6).
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+        }
+        let mut response = Response::new(if not_modified || is_head { Bytes::new() } else { body });
         *response.status_mut() = if not_modified { StatusCode::NOT_MODIFIED } else { self.status };
-        response.headers_mut().clone_from(head);
+        *response.headers_mut() = head;
         response
     }
 
-    fn head_of(&self, form: Form, length: usize) -> HeaderMap {
-        let mut head = self.head.clone();
-        for (name, value) in self.cors.iter().filter(|_| form.cors).flatten() {
-            head.append(name.clone(), value.clone());
-        }
-        if form.not_modified {
-            for name in &OF_THE_CONTENT {
-                head.remove(name);
-            }
-        } else {
-            // Set for HEAD too: it says what GET would send (RFC 9110 section 8.6).
-            head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        if let Some(coding) = form.coding {
-            if !form.not_modified {
-                head.insert(header::CONTENT_ENCODING, HeaderValue::from_static(coding.name()));
-            }
-            remove_digests(&mut head);
-            // A strong validator means one sequence of bytes (RFC 9110 section 8.8.1); a 304 has that of the form it
-            // stands for (section 15.4.5).
-            if let Some(etag) = self.head.get(header::ETAG) {
-                head.insert(header::ETAG, weakened(etag));
-            }
-        }
-        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
-            head.insert(name, HeaderValue::from_static(""));
-        }
-        head
-    }
-
-    /// Bytes it holds in memory, about, with the heads of a few forms.
+    /// Bytes it holds in memory, about.
     pub fn weight(&self) -> usize {
-        const HEADS: usize = 3;
-        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
-        HEADS * (fields(&self.head) + self.cors.as_ref().map_or(0, fields)) + self.body.len()
+        self.head.weight() + self.upstream_etag.as_ref().map_or(0, |etag| etag.len()) + self.body.len()
     }
-}
-
-fn remove_digests(head: &mut HeaderMap) {
-    for name in DIGESTS {
-        head.remove(name);
-    }
-}
-
-fn weakened(etag: &HeaderValue) -> HeaderValue {
-    if etag.as_bytes().starts_with(b"W/") {
-        return etag.clone();
-    }
-    HeaderValue::try_from([b"W/", etag.as_bytes()].concat()).expect("a header value stays one")
 }
 
 fn vary_by_coding(head: &mut HeaderMap) {
@@ -250,20 +186,6 @@ fn vary_by_coding(head: &mut HeaderMap) {
     if !fields.any(|vary| vary.split(',').any(|name| name.trim().eq_ignore_ascii_case("accept-encoding"))) {
         head.append(header::VARY, HeaderValue::from_static("Accept-Encoding"));
     }
-}
-
-/// A head that holds its own bytes and no more. The values of one that was read from a connection are parts of the
-/// connection's buffer, and keep all of it in memory as long as one of them is kept.
-fn compact(head: &HeaderMap) -> HeaderMap {
-    let mut bytes = Vec::with_capacity(head.values().map(HeaderValue::len).sum());
-    head.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
-    let mut bytes = Bytes::from(bytes);
-    let mut compacted = HeaderMap::with_capacity(head.len());
-    for (name, value) in head {
-        let value = HeaderValue::from_maybe_shared(bytes.split_to(value.len())).expect("it was one before");
-        compacted.append(name.clone(), value);
-    }
-    compacted
 }
 
 /// Takes the CORS fields out of a head; gives them if they are the same for every origin, or for the one asked for.
@@ -296,17 +218,23 @@ pub fn suit_origin(head: &mut HeaderMap, asked: &HeaderMap, for_one_origin: bool
 }
 
 /// Whether the client has this answer already (RFC 9110 section 13.2.2: `If-None-Match` first, else
-/// `If-Modified-Since`).
-pub fn is_not_modified(kept: &HeaderMap, asked: &HeaderMap) -> bool {
+/// `If-Modified-Since`). `kept` gives the fields of the answer.
+pub fn is_not_modified<'k>(kept: impl Fn(&HeaderName) -> Option<&'k [u8]>, asked: &HeaderMap) -> bool {
     if asked.contains_key(header::IF_NONE_MATCH) {
-        let etag = kept.get(header::ETAG).map(HeaderValue::as_bytes);
+        let etag = kept(&header::ETAG);
         return asked.get_all(header::IF_NONE_MATCH).iter().any(|list| matches_weakly(list.as_bytes(), etag));
     }
-    let date = |map: &HeaderMap, name| -> Option<_> { httpdate::parse_http_date(map.get(name)?.to_str().ok()?).ok() };
-    match (date(asked, header::IF_MODIFIED_SINCE), date(kept, header::LAST_MODIFIED)) {
+    let Some(since) = asked.get(header::IF_MODIFIED_SINCE) else { return false };
+    match (date_of(Some(since.as_bytes())), date_of(kept(&header::LAST_MODIFIED))) {
         (Some(since), Some(modified)) => modified <= since,
         _ => false,
     }
+}
+
+/// The time that a field tells, since 1970.
+fn date_of(field: Option<&[u8]>) -> Option<Duration> {
+    let date = httpdate::parse_http_date(std::str::from_utf8(field?).ok()?).ok()?;
+    date.duration_since(UNIX_EPOCH).ok()
 }
 
 /// Weak comparison with a list of entity tags; `*` means whatever there is (RFC 9110 sections 8.8.3.2 and 13.1.2).

@@ -3,11 +3,20 @@
 //! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
 //! is recognised in every spelling that some server on the way might take for it.
 
-use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
+use std::borrow::Cow;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
+use super::fields::has_one_of;
 use super::key::{Key, QueryRule, decode_segment};
 use crate::policy::coherence::answer_ids::canonical_uuid;
+
+/// Rack takes the method from here.
+const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+/// The token of the account API, in both spellings.
+const ACCESS_TOKEN: HeaderName = HeaderName::from_static("api-access-token");
+const ACCESS_TOKEN_TWIN: HeaderName = HeaderName::from_static("api_access_token");
 
 /// `cache.credentials`: what a list request with credentials is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -162,7 +171,7 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
         return if *method == Method::POST { Route::Webhook } else { Route::Refuse(Refusal::NoWebhook) };
     }
     let Rules { query, credentials, .. } = rules;
-    let overridden = headers.contains_key("x-http-method-override");
+    let overridden = has_one_of(headers, &[METHOD_OVERRIDE]);
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
     if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
@@ -212,15 +221,21 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
 }
 
 /// Inbox and contact, if the path is the list route exactly as published.
-fn canonical_list(path: &str) -> Option<(String, String)> {
+fn canonical_list(path: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     let rest = path.strip_prefix("/public/api/v1/inboxes/")?;
-    let (inbox, rest) = rest.split_once('/')?;
+    let (inbox, rest) = first_segment(rest)?;
     let rest = rest.strip_prefix("contacts/")?;
-    let (contact, rest) = rest.split_once('/')?;
+    let (contact, rest) = first_segment(rest)?;
     if rest != "conversations" {
         return None;
     }
     Some((decode_segment(inbox)?, decode_segment(contact)?))
+}
+
+/// What is before the first slash, and what is after it.
+fn first_segment(path: &str) -> Option<(&str, &str)> {
+    let slash = path.bytes().position(|byte| byte == b'/')?;
+    Some((&path[..slash], &path[slash + 1..]))
 }
 
 /// Whether a `GET` is the whole of a WebSocket handshake (RFC 6455 section 4.2.1), the only upgrade that is tunnelled: with
@@ -262,8 +277,7 @@ fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> 
         Some(BypassReason::Authorization)
     } else if headers.contains_key(header::COOKIE) {
         Some(BypassReason::Cookie)
-    } else if headers.contains_key("api-access-token")
-        || headers.contains_key("api_access_token")
+    } else if has_one_of(headers, &[ACCESS_TOKEN, ACCESS_TOKEN_TWIN])
         || has_parameter(query, "api_access_token")
     {
         Some(BypassReason::AccessToken)

@@ -54,12 +54,12 @@ fn is_host(host: &[u8]) -> bool {
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("", port),
         Some(_) => return false,
-        None => match host.find(':') {
+        None => match host.bytes().position(|byte| byte == b':') {
             Some(colon) => host.split_at(colon),
             None => (host, ""),
         },
     };
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
     (host.starts_with('[') || !name.is_empty() && name.bytes().all(plain))
         && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))

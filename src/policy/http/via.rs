@@ -6,13 +6,13 @@ use std::fmt::Write;
 use http::header::{self, HeaderValue};
 use http::{HeaderMap, Version};
 
+use super::headers::{DIGITS, hex};
+
 /// The most Anterooms that a shared fetch says it comes from: more do not stand in a row.
 const LONGEST_CHAIN: usize = 8;
 /// What an entry of ours has before and after the name of its instance, which is a comment.
 const BEFORE: &str = " anteroom (";
 const AFTER: &str = ")";
-/// Digits of an instance's name.
-const DIGITS: usize = 16;
 
 /// Which of all Anterooms this is: a name that nobody else has or can guess, and that clients are not told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,11 @@ impl Instance {
 
     /// Whether this instance has passed on what this request was made from: then it would go round and round.
     pub fn has_passed(self, headers: &HeaderMap) -> bool {
-        let name = self.name();
-        entries(headers).any(|entry| instance_of(entry) == Some(&name))
+        if !headers.contains_key(header::VIA) {
+            return false;
+        }
+        let name = hex(self.0);
+        entries(headers).any(|entry| instance_of(entry).is_some_and(|passed| passed.as_bytes() == name))
     }
 
     /// Adds this instance to a request for the upstream, with the version in which the client spoke.
@@ -37,12 +40,8 @@ impl Instance {
             Version::HTTP_2 => "2.0",
             _ => "1.1",
         };
-        let entry = format!("{version}{BEFORE}{}{AFTER}", self.name());
+        let entry = format!("{version}{BEFORE}{:016x}{AFTER}", self.0);
         headers.append(header::VIA, HeaderValue::try_from(entry).expect("digits are a header value"));
-    }
-
-    fn name(self) -> String {
-        format!("{:016x}", self.0)
     }
 }
 

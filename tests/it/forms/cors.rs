@@ -1,5 +1,8 @@
 //! Readers from other origins (Fetch standard, "CORS protocol"; `api.md` 6.6), and what the upstream makes of them.
 
+use anteroom::policy::coherence::ledger::Scope;
+use anteroom::policy::http::key::Key;
+use anteroom_stand_in::INBOX;
 use http::{HeaderMap, StatusCode};
 
 use super::{Asked, json_with, list};
@@ -291,4 +294,17 @@ async fn what_one_origin_has_seen_puts_older_answers_to_others_out_of_date() {
         assert_eq!(from(&proxy, origin).await.text(), newer.text(), "{origin}");
         assert!(from(&proxy, origin).await.is_hit(), "{origin}");
     }
+}
+
+/// The first list of all puts nothing out of date: where it is written that somebody has seen a newer one may be the place
+/// of other lists, too.
+#[tokio::test]
+async fn the_first_that_an_upstream_without_cors_shows_outdates_nothing() {
+    let upstream = Asked::start(move |_| json_with(&list(10), &[])).await;
+    let proxy = Proxy::in_front_of(&upstream.script.url, "").await;
+    let ledger = &proxy.state.invalidation.ledger;
+    let (before, key) = (ledger.now(), Key::new(INBOX, "visitor-a", None));
+    assert!(!proxy.list("visitor-a").await.is_hit());
+    assert!(ledger.is_current(before, &[ledger.place(&Scope::Variants(key.text_of_list()))]));
+    assert!(proxy.list("visitor-a").await.is_hit());
 }

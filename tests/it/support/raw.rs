@@ -146,11 +146,16 @@ impl Talk {
         message
     }
 
-    /// Reads an answer with a length and keeps nothing of its body; it must be a whole 200.
+    /// Reads an answer with a length or in chunks, and keeps nothing of its body; it must be a whole 200.
     pub async fn skip_message(&mut self) {
         let head = self.head().await.expect("an answer");
-        let message = Message { head, body: Vec::new(), trailers: String::new(), whole: true };
+        let mut message = Message { head, body: Vec::new(), trailers: String::new(), whole: true };
         assert_eq!(message.status(), 200, "{}", message.head);
+        if message.field("transfer-encoding").is_some() {
+            self.chunks(&mut message).await;
+            assert!(message.whole, "an answer that broke off");
+            return;
+        }
         let mut left: usize = message.field("content-length").expect("a length").parse().expect("a number");
         while left > 0 {
             let here = left.min(self.buffer.len());

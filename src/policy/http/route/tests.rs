@@ -10,7 +10,7 @@ const LIST: &str = "/public/api/v1/inboxes/in/contacts/co/conversations";
 fn route(method: &str, target: &str, headers: &[(&str, &str)]) -> Route {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
-        map.append(http::HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
+        map.append(HeaderName::try_from(*name).unwrap(), value.parse().unwrap());
     }
     let method = Method::from_bytes(method.as_bytes()).unwrap();
     classify(&method, &target.parse().unwrap(), &map, RULES)
