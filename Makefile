@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	instructions bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -71,8 +71,14 @@ lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redb
 	build/redbot/bin/pip install --quiet --disable-pip-version-check redbot==2.7.1 httplint==2026.10.4
 	build/redbot/bin/python -B tests/lint_http.py target/debug/anteroom build/redbot/report.txt
 
+# The binary's name has a hash: cargo says it.
+instructions: ## that a hit, a 304, the key, the ledger's check and the contract pass cost no more instructions than written down
+	@sh tests/tools.sh valgrind:valgrind python3:python3
+	python3 -B benches/instructions.py $$($(CARGO) bench --locked --no-run --bench instructions 2>&1 | tee /dev/stderr | \
+		sed -n 's/.*Executable .* (\(.*\))/\1/p') $(COUNTS)
+
 bench: ## as ratios against a baseline of the same run
-	$(CARGO) bench --locked --bench hot_path --bench forms --bench payload --bench webhooks
+	$(CARGO) bench --locked --bench hot_path --bench forms --bench payload --bench webhooks --bench memory
 
 # One kind of figures or one server: `python3 -B benches/peers/peers.py --cases hit_12k,304 --servers Anteroom,nginx`.
 bench-peers: ## an hour on an idle machine: CPU, memory and latency beside nginx, HAProxy, Varnish, Traffic Server and Squid
