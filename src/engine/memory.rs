@@ -70,6 +70,17 @@ impl Memory {
     }
 }
 
+/// What a body of so many bytes takes: of the allocator, which has four sizes between one power of two and the next, or
+/// pages of its own.
+pub fn taken(bytes: usize) -> usize {
+    const PAGE: usize = 4096;
+    match bytes {
+        0..=128 => bytes,
+        LONG.. => bytes.next_multiple_of(PAGE),
+        _ => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
+    }
+}
+
 fn pieces(bytes: usize) -> u32 {
     u32::try_from((bytes as u64).div_ceil(PIECE)).unwrap_or(u32::MAX)
 }
@@ -207,6 +218,25 @@ mod tests {
     use super::*;
 
     const KIB: usize = 1024;
+
+    #[test]
+    fn the_allocators_sizes_and_whole_pages_are_what_bodies_take() {
+        for (bytes, expected) in [
+            (0, 0),
+            (100, 100),
+            (129, 160),
+            (1000, 1024),
+            (1024, 1024),
+            (1025, 1280),
+            (12_000, 12_288),
+            (12_289, 14_336),
+            (LONG, LONG),
+            (LONG + 1, LONG + 4096),
+        ] {
+            assert_eq!(taken(bytes), expected, "{bytes}");
+        }
+    }
+
 
     #[tokio::test]
     async fn a_body_is_counted_until_its_last_reader_is_gone() {

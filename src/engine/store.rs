@@ -10,6 +10,7 @@ use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
+use super::memory::taken;
 use super::metrics::Metrics;
 use crate::policy::http::attempts::Failed;
 use crate::policy::http::encoding::Coding;
@@ -103,11 +104,12 @@ impl Entry {
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
     fn weight(&self, key: &Key) -> u32 {
-        const BOOKKEEPING: usize = 800;
+        const BOOKKEEPING: usize = 700;
         let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
-        let coded: usize = codings.iter().filter_map(|coded| Some(coded.get()?.as_ref()?.len())).sum();
+        let coded: usize = codings.iter().filter_map(|coded| Some(taken(coded.get()?.as_ref()?.len()))).sum();
         let places = self.places.len() * size_of::<Place>();
-        let weight = self.answer.weight() + coded + key.weight() + places + BOOKKEEPING;
+        let body = taken(self.answer.body.len());
+        let weight = self.answer.weight() + body + coded + key.weight() + places + BOOKKEEPING;
         u32::try_from(weight).unwrap_or(u32::MAX)
     }
 }

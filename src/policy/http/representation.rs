@@ -175,9 +175,9 @@ impl Prepared {
         response
     }
 
-    /// Bytes it holds in memory, about.
+    /// Bytes that its head holds in memory, about.
     pub fn weight(&self) -> usize {
-        self.head.weight() + self.upstream_etag.as_ref().map_or(0, |etag| etag.len()) + self.body.len()
+        self.head.weight() + self.upstream_etag.as_ref().map_or(0, |etag| etag.len())
     }
 }
 
