@@ -171,7 +171,7 @@ async fn a_list_that_passed_by_outdates_the_one_of_its_origin() {
     assert!(from(&proxy, A).await.is_hit());
     // Readers without an origin have the newer one by now.
     current.store(true, std::sync::atomic::Ordering::SeqCst);
-    let key = anteroom::policy::http::key::Key::new(anteroom_stand_in::INBOX, "visitor-a", None);
+    let key = Key::new(INBOX, "visitor-a", None);
     proxy.state.cache.store.forget(&key, proxy.state.invalidation.ledger.now());
     assert_eq!(proxy.list("visitor-a").await.text(), list(60));
     let seen = get_with(&proxy.list_url("visitor-a"), &[("origin", A), ("cookie", "a=b")]).await;
