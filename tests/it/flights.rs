@@ -461,3 +461,32 @@ async fn who_was_brought_an_outdated_list_joins_no_fetch_from_before_he_came_for
     assert_eq!(early.await.unwrap().status, StatusCode::OK);
     assert_eq!(other.await.unwrap().status, StatusCode::OK);
 }
+
+#[tokio::test]
+async fn of_two_fetches_at_once_for_two_origins_neither_is_taken_for_the_newer() {
+    let (upstream, mut asked) = by_origin().await;
+    let waits = "cache.wait = \"2m\"\nupstream.fetch_timeout = \"2m\"\nupstream.head_timeout = \"2m\"\n";
+    let proxy = Proxy::in_front_of(&upstream.url(), &format!("cache.ttl = \"60s\"\n{waits}")).await;
+    let url = proxy.list_url(A);
+    let mut next = async |own: bool| {
+        let asked = tokio::time::timeout(Duration::from_secs(20), asked.recv()).await;
+        let asked = asked.expect("the upstream is asked").expect("it lives");
+        assert_eq!(asked.own, own);
+        asked.tell
+    };
+    let one = spawn(async move { get_with(&url, &[("origin", ORIGIN)]).await });
+    next(false).await.send(1).unwrap();
+    let earlier = next(true).await;
+    let ledger = &proxy.state.invalidation.ledger;
+    proxy.state.cache.store.forget(&Key::new(INBOX, A, None), ledger.now());
+    let other = reading(&proxy, A);
+    // Asked for later, and read by the upstream sooner.
+    next(false).await.send(2).unwrap();
+    assert!(other.await.unwrap().text().contains(r#""contact_last_seen_at":2"#));
+    earlier.send(3).unwrap();
+    assert!(one.await.unwrap().text().contains(r#""contact_last_seen_at":3"#));
+    // Somebody has seen the third: nobody is shown the second.
+    let again = reading(&proxy, A);
+    next(false).await.send(3).unwrap();
+    assert!(again.await.unwrap().text().contains(r#""contact_last_seen_at":3"#));
+}

@@ -97,6 +97,20 @@ async fn after_a_merge_whose_answer_was_lost_a_siblings_write_reaches_the_merged
 }
 
 #[tokio::test]
+async fn what_is_shown_after_a_merge_that_may_have_failed_is_not_believed_until_all_has_settled() {
+    let (stand_in, proxy) = both("cache.ttl = \"60s\"\ncache.settle = \"0s\"\ncache.settle_unknown = \"60s\"\n").await;
+    sibling(&stand_in, &proxy, A, "a2").await;
+    stand_in.fault_times(Fault::Error, Matcher::writes(), 1);
+    assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(get(&proxy.contact_url("a2")).await.status, StatusCode::OK, "it shows whose it is yet");
+    // It has its effect after all.
+    stand_in.merge_contacts(B, A);
+    is_up_to_date(&stand_in, &proxy, B).await;
+    lost_write(&stand_in, &proxy, "a2").await;
+    is_up_to_date(&stand_in, &proxy, B).await;
+}
+
+#[tokio::test]
 async fn a_write_that_is_acknowledged_while_a_merge_is_under_way_teaches_nothing() {
     let (stand_in, proxy) = two_contacts("").await;
     for source in [A, "a2", B] {
