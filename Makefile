@@ -74,8 +74,9 @@ lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redb
 # The binary's name has a hash: cargo says it.
 instructions: ## that a hit, a 304, the key, the ledger's check and the contract pass cost no more instructions than written down
 	@sh tests/tools.sh valgrind:valgrind python3:python3
-	python3 -B benches/instructions.py $$($(CARGO) bench --locked --no-run --bench instructions 2>&1 | tee /dev/stderr | \
-		sed -n 's/.*Executable .* (\(.*\))/\1/p') $(COUNTS)
+	$(CARGO) bench --locked --no-run --bench instructions
+	python3 -B benches/instructions.py $(COUNTS) \
+		$$($(CARGO) bench --locked --no-run --bench instructions 2>&1 | sed -n 's/.*Executable .* (\(.*\))/\1/p')
 
 bench: ## as ratios against a baseline of the same run
 	$(CARGO) bench --locked --bench hot_path --bench forms --bench payload --bench webhooks --bench memory

@@ -51,7 +51,8 @@ def read():
 
 
 def main():
-    binary, write, here = sys.argv[1], "--write" in sys.argv[2:], where()
+    write, here = "--write" in sys.argv, where()
+    (binary,) = (word for word in sys.argv[1:] if word != "--write")
     there, written = read()
     risen, counted = [], {}
     for case, times in CASES.items():
