@@ -36,97 +36,91 @@ def ratio(value, to):
     return f"{value / to:.2f}" if value and to else ""
 
 
+def by_server(servers, head, cells):
+    """A row for each server; `cells` gives what stands behind its name, unless it was not measured."""
+    rows = []
+    for name, figures in servers.items():
+        said = "said" in figures
+        row = ["not measured: " + figures["said"], *[""] * (len(head) - 2)] if said else cells(figures)
+        rows.append([name, *row])
+    return table(head, rows)
+
+
 def timed(case):
     floor, peer = of_cpu(case, "floor"), best_peer(case)
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures:
-            rows.append([name, "not measured: " + figures["said"], *[""] * 8])
-            continue
+
+    def cells(figures):
         one = figures["median"]
-        rows.append([
-            name, number(one["cpu"]), ratio(one["cpu"], floor), ratio(one["cpu"], peer), number(one["rate"]),
-            number(one["p50"]), number(one["p99"]), number(one["memory"] / (1 << 20)), f"{one['busy']:.2f}",
-            f"{one['load_busy']:.2f}",
-        ])
+        return [number(one["cpu"]), ratio(one["cpu"], floor), ratio(one["cpu"], peer), number(one["rate"]),
+                number(one["p50"]), number(one["p99"]), number(one["memory"] / (1 << 20)), f"{one['busy']:.2f}",
+                f"{one['load_busy']:.2f}"]
+
     head = ["server", "CPU µs per request", "of the floor", "of the best peer", "requests/s", "p50 µs", "p99 µs",
             "resident MiB", "server busy", "load busy"]
-    return table(head, rows)
+    return by_server(case["servers"], head, cells)
 
 
 def opened(case):
     floor = case["servers"].get("floor", {}).get("median", {}).get("p99")
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures or "median" not in figures:
-            rows.append([name, "not measured: " + figures.get("said", "no round ended"), *[""] * 5])
-            continue
+    servers = {name: figures if "median" in figures else {"said": "no round ended", **figures}
+               for name, figures in case["servers"].items()}
+
+    def cells(figures):
         one = figures["median"]
-        rows.append([name, number(figures["saturation"]), f"{figures['busy']:.2f}", number(one["rate"]),
-                     number(one["p50"]), number(one["p99"]), ratio(one["p99"], floor)])
+        return [number(figures["saturation"]), f"{figures['busy']:.2f}", number(one["rate"]), number(one["p50"]),
+                number(one["p99"]), ratio(one["p99"], floor)]
+
     head = ["server", "requests/s at most", "busy then", "requests/s offered", "p50 µs", "p99 µs",
             "p99 of the floor's"]
-    return table(head, rows)
+    return by_server(servers, head, cells)
 
 
 def two_cores(case):
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures:
-            rows.append([name, "not measured: " + figures["said"], *[""] * 4])
-            continue
+    def cells(figures):
         one, two = figures["one"], figures["two"]
-        rows.append([name, number(one["rate"]), number(two["rate"]),
-                     ratio(two["rate"], one["rate"]) if figures["apart"] else "not measured: takes four cores",
-                     number(one["cpu"]), number(two["cpu"])])
+        return [number(one["rate"]), number(two["rate"]),
+                ratio(two["rate"], one["rate"]) if figures["apart"] else "not measured: takes four cores",
+                number(one["cpu"]), number(two["cpu"])]
+
     head = ["server", "requests/s, one core", "two", "ratio", "CPU µs per request, one core", "two"]
     note = "" if all(figures.get("apart", True) for figures in case["servers"].values()) else (
         "\n\nWith fewer than four cores the load shares the second core with the server: requests per second with two "
         "are no measure. Twice the ratio of the CPU times, one core to two, is the most that two could give.")
-    return table(head, rows) + note
+    return by_server(case["servers"], head, cells) + note
 
 
 def lists(case):
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures:
-            rows.append([name, "not measured: " + figures["said"], *[""] * 4])
-            continue
+    def cells(figures):
         few, many = figures["few"], figures["many"]
-        rows.append([name, number(few["cpu"]), number(many["cpu"]), ratio(many["cpu"], few["cpu"]),
-                     number(many["p99"]), number(many["memory"] / (1 << 20))])
+        return [number(few["cpu"]), number(many["cpu"]), ratio(many["cpu"], few["cpu"]), number(many["p99"]),
+                number(many["memory"] / (1 << 20))]
+
     head = ["server", "CPU µs among few", "among many", "ratio", "p99 µs among many", "resident MiB then"]
-    return table(head, rows)
+    return by_server(case["servers"], head, cells)
 
 
 def memory(case):
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures:
-            rows.append([name, "not measured: " + figures["said"], *[""] * 3])
-            continue
+    def cells(figures):
         beyond = f"{figures['beyond']:,.0f}"
         if figures["in_files"]:
             beyond += " (bodies lie in files)"
         account = figures.get("account")
-        rows.append([name, f"{figures['per_list']:,.0f}", beyond,
-                     f"{account:,.0f}" if account is not None else "", number(figures["resident"] / (1 << 20))])
+        return [f"{figures['per_list']:,.0f}", beyond, f"{account:,.0f}" if account is not None else "",
+                number(figures["resident"] / (1 << 20))]
+
     head = ["server", "resident bytes per list", "of these beyond the body", "by the store's own account",
             "resident MiB in all"]
-    return table(head, rows)
+    return by_server(case["servers"], head, cells)
 
 
 def cold(case):
-    rows = []
-    for name, figures in case["servers"].items():
-        if "said" in figures:
-            rows.append([name, "not measured: " + figures["said"], *[""] * 3])
-            continue
+    def cells(figures):
         statuses = ", ".join(f"{status if status != '0' else 'none'}: {count:,}"
                              for status, count in figures["statuses"].items())
-        rows.append([name, f"{figures['upstream']:,}", f"{figures['failed']:,}", statuses,
-                     number(figures["longest_ms"])])
-    return table(["server", "upstream requests", "readers who failed", "by status", "longest ms"], rows)
+        return [f"{figures['upstream']:,}", f"{figures['failed']:,}", statuses, number(figures["longest_ms"])]
+
+    return by_server(case["servers"], ["server", "upstream requests", "readers who failed", "by status", "longest ms"],
+                     cells)
 
 
 def summary(cases):

@@ -44,6 +44,8 @@ class Server:
     in_files = False
     # It takes all the memory of its cache when it starts.
     takes_all = False
+    # HTTP/2 comes to the same port.
+    speaks_both = False
     # What it lacks, by word of its manual.
     lacks = {}
     command = ""
@@ -53,7 +55,7 @@ class Server:
         self.setup = setup
         self.folder = os.path.join(setup.folder, "servers", self.name.replace(" ", "-") + mark)
         self.port = free_port()
-        self.port_two = free_port()
+        self.port_two = self.port if self.speaks_both else free_port()
         # For misses: what has been asked for already.
         self.asked = 10_000_000
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -157,11 +159,11 @@ def printed_port(server):
 
 class Anteroom(Server):
     name = "Anteroom"
+    speaks_both = True
     settings = 'TOKIO_WORKER_THREADS=1, payload.validate as it is, log.only = "trouble", cache.ttl = "1h"'
 
     def __init__(self, setup, mark=""):
         super().__init__(setup, mark)
-        self.port_two = self.port
         self.admin = free_port()
 
     def words(self):
@@ -186,11 +188,8 @@ class Nginx(Server):
 
 class Varnish(Server):
     name, command, package = "Varnish", "varnishd", "varnish"
+    speaks_both = True
     settings = "one thread pool, malloc storage, no varnishlog; do_gzip in the case gzip only"
-
-    def __init__(self, setup, mark=""):
-        super().__init__(setup, mark)
-        self.port_two = self.port
 
     def words(self):
         do_gzip = "set beresp.do_gzip = true;" if self.setup.gzip else ""
@@ -220,11 +219,8 @@ class Haproxy(Server):
 
 class TrafficServer(Server):
     name, command, package = "Traffic Server", "traffic_server", "trafficserver"
+    speaks_both = True
     settings = "exec_thread.limit 1, RAM cache before a file, read_while_writer, no log"
-
-    def __init__(self, setup, mark=""):
-        super().__init__(setup, mark)
-        self.port_two = self.port
 
     def words(self):
         values = dict(self.values(), storage=max(512 * MIB, 2 * self.setup.memory))
