@@ -237,7 +237,6 @@ mod tests {
         }
     }
 
-
     #[tokio::test]
     async fn a_body_is_counted_until_its_last_reader_is_gone() {
         let memory = Memory::new(100 * KIB as u64);

@@ -129,14 +129,7 @@ fn codings(headers: &HeaderMap) -> Vec<Option<&'static str>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
+    use crate::policy::http::fields::map;
 
     #[test]
     fn a_request_is_framed_by_the_body_that_is_sent() {

@@ -185,19 +185,12 @@ pub fn initial_age(headers: &HeaderMap) -> Duration {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::policy::http::fields::map;
 
     #[test]
     fn a_number_has_all_its_digits() {
         assert_eq!(&hex(0x0123_4567_89ab_cdef), b"0123456789abcdef");
         assert_eq!(&hex(0xab), b"00000000000000ab");
-    }
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
     }
 
     /// RFC 9110 section 7.6.1.

@@ -229,14 +229,7 @@ fn compact(head: &HeaderMap) -> HeaderMap {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut map = HeaderMap::new();
-        for (name, value) in fields {
-            map.append(*name, HeaderValue::from_static(value));
-        }
-        map
-    }
+    use crate::policy::http::fields::map;
 
     const FIRST: &[(&str, &str)] =
         &[("content-type", "application/json"), ("etag", "\"a\""), ("vary", "a"), ("vary", "b"), ("content-digest", "x")];
