@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	instructions bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	service-check instructions bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -54,6 +54,11 @@ lint-deploy: ## the Dockerfile and the service unit
 	sed 's#/usr/local/bin/anteroom#/bin/true#' config/anteroom.service > build/anteroom.service
 	systemd-analyze verify --man=no build/anteroom.service
 	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
+
+service-check: ## as root: the service unit under a real systemd
+	@sh tests/tools.sh /lib/systemd/systemd:systemd nsenter:util-linux pgrep:procps
+	$(CARGO) build --locked
+	sh tests/service-check.sh target/debug/anteroom
 
 release-check: ## that this commit may become a release
 	CARGO="$(CARGO)" sh tests/release-check.sh

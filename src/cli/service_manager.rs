@@ -18,8 +18,9 @@ pub(super) fn ready() {
     }
 }
 
-/// Another process has taken over.
+/// Another process has taken over. It has the whole of the watchdog's patience until its own word counts.
 pub(super) fn main_process_is(id: u32) {
+    tell(NotifyState::Watchdog);
     tell(NotifyState::MainPid(id));
 }
 

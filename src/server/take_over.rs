@@ -36,7 +36,8 @@ pub async fn take_over(sockets: &Sockets) -> Result<u32, String> {
     let mut arguments = std::env::args_os();
     let program = arguments.next().ok_or("the name of the program is not known")?;
     let mut command = std::process::Command::new(program);
-    command.args(arguments).envs(told_of(sockets.public.len())).env_remove("LISTEN_PID");
+    // What the service manager has said to this process alone; without these words it is said to whoever reads it.
+    command.args(arguments).envs(told_of(sockets.public.len())).env_remove("LISTEN_PID").env_remove("WATCHDOG_PID");
     let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(|error| error.to_string())?;
     let mut given = sockets.copy().map_err(|error| error.to_string())?;
     given.push(theirs.into());

@@ -43,6 +43,7 @@ mod privacy;
 mod prometheus;
 mod purging;
 mod secrets;
+mod service_manager;
 mod sharing;
 mod smuggling;
 mod staleness;
