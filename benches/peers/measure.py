@@ -43,14 +43,18 @@ class Origin:
 
     def location(self, payload):
         """A list, which may be kept, and its messages, which may not."""
-        with open(os.path.join(self.folder, payload.name + ".json"), "wb") as file:
-            file.write(payload.body)
         texts = []
-        for tail, control in [("conversations", SHARED), ("conversations/131/messages", PRIVATE)]:
+        for tail, control, body in [
+            ("conversations", SHARED, payload.body),
+            ("conversations/131/messages", PRIVATE, payload.messages),
+        ]:
+            name = f"{payload.name}.{os.path.basename(tail)}.json"
+            with open(os.path.join(self.folder, name), "wb") as file:
+                file.write(body)
             fields = {**FIELDS, **CORS, "etag": payload.etag, "cache-control": control, "x-request-id": "$request_id"}
             added = " ".join(f"add_header {name} '{value}';" for name, value in fields.items())
             where = f"^/public/api/v1/inboxes/peers{payload.name}/contacts/[^/]+/{tail}$"
-            texts.append(f"location ~ {where} {{ rewrite ^ /{payload.name}.json break; {added} }}")
+            texts.append(f"location ~ {where} {{ rewrite ^ /{name} break; {added} }}")
         return "\n        ".join(texts)
 
     def requests(self):

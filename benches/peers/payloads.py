@@ -84,6 +84,7 @@ class Payload:
     def __init__(self, name):
         self.name = name
         self.body = payload(SIZES[name])
+        self.messages = encoded(json.loads(self.body)[0]["messages"])
         self.gzipped = gzip.compress(self.body, 6, mtime=0)
         self.etag = etag(self.body)
 

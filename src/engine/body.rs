@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::BoxBody;
-use tokio::io::{AsyncRead, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf, Take};
 use tokio::time::Sleep;
 
 use super::clock;
@@ -19,18 +19,13 @@ const PART: usize = 8 * 1024;
 
 /// Reads a part, however large the buffer has become.
 pub fn poll_part(
-    io: Pin<&mut impl AsyncRead>,
+    io: &mut Take<impl AsyncRead + Unpin>,
     context: &mut Context<'_>,
     buffer: &mut ReadBuf<'_>,
 ) -> Poll<io::Result<()>> {
-    if buffer.remaining() <= PART {
-        return io.poll_read(context, buffer);
-    }
-    let mut part = ReadBuf::new(buffer.initialize_unfilled_to(PART));
-    ready!(io.poll_read(context, &mut part))?;
-    let read = part.filled().len();
-    buffer.advance(read);
-    Poll::Ready(Ok(()))
+    // What is left of the last limit does not matter.
+    io.set_limit(PART as u64);
+    Pin::new(io).poll_read(context, buffer)
 }
 
 /// Why a body ended early.
@@ -351,7 +346,8 @@ pub async fn read_at_most(mut body: Body, limit: usize) -> Result<Read, BodyErro
     if http_body::Body::size_hint(&body).lower() > limit as u64 {
         return Ok(Read::Longer(body));
     }
-    let mut read = Vec::new();
+    let told = usize::try_from(http_body::Body::size_hint(&body).lower()).unwrap_or(limit).min(limit);
+    let mut read = Vec::with_capacity(told);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame?.into_data() else { continue };
         read.extend_from_slice(&data);

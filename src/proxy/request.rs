@@ -47,11 +47,13 @@ pub(crate) struct ClientRequest {
 impl ClientRequest {
     /// The request as the upstream gets it.
     pub(crate) fn forwarded(&mut self) -> Option<Request<Body>> {
-        let path = self.head.uri.path_and_query().map_or("/", |path| path.as_str());
         let base = self.active.upstream.base();
         let mut request = Request::new(Body::empty());
         *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = base.join(path).ok()?;
+        *request.uri_mut() = match self.head.uri.path_and_query() {
+            Some(path) => base.at(path).ok()?,
+            None => base.join("/").ok()?,
+        };
         *request.headers_mut() = onward(
             &self.head.headers,
             &self.client(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Instant, Sleep};
 
 use super::heads::Heads;
@@ -208,7 +208,7 @@ impl Drop for Paced {
 
 /// A client's stream of bytes.
 pub(super) struct ClientStream<S> {
-    io: S,
+    io: Take<S>,
     progress: Arc<Progress>,
     /// Since when the client sends nothing more, or when it last took something after that.
     ended: Option<Pin<Box<Sleep>>>,
@@ -231,7 +231,7 @@ struct Linger {
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     /// `head_timeout` is for each head, from its first byte.
     pub(super) fn new(io: S, progress: Arc<Progress>, head_timeout: Duration) -> Self {
-        Self { io, progress, ended: None, reader: None, refusal: None, linger: None, head_timeout, slow: None }
+        Self { io: io.take(0), progress, ended: None, reader: None, refusal: None, linger: None, head_timeout, slow: None }
     }
 
     /// Nothing comes: that is refused if the head that has begun takes too long.
@@ -283,11 +283,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     /// Says that the head is too large, and then ends.
     fn poll_refuse(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         while let Some(rest) = self.refusal.filter(|rest| !rest.is_empty()) {
-            let written = ready!(Pin::new(&mut self.io).poll_write(context, rest))?;
+            let written = ready!(Pin::new(self.io.get_mut()).poll_write(context, rest))?;
             self.refusal = Some(&rest[written..]);
         }
         if self.linger.is_none() {
-            ready!(Pin::new(&mut self.io).poll_shutdown(context))?;
+            ready!(Pin::new(self.io.get_mut()).poll_shutdown(context))?;
             self.progress.lingering.store(true, Ordering::Relaxed);
         }
         self.poll_linger(context).map(Ok)
@@ -302,7 +302,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         let mut waste = [0; 4096];
         loop {
             let mut buffer = ReadBuf::new(&mut waste);
-            match Pin::new(&mut self.io).poll_read(context, &mut buffer) {
+            match Pin::new(self.io.get_mut()).poll_read(context, &mut buffer) {
                 Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
                     let now = Instant::now();
                     if now >= *until {
@@ -327,7 +327,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
             return this.poll_end(context);
         }
         let before = buffer.filled().len();
-        let Poll::Ready(result) = poll_part(Pin::new(&mut this.io), context, buffer) else {
+        let Poll::Ready(result) = poll_part(&mut this.io, context, buffer) else {
             return this.poll_slow(context);
         };
         match result {
@@ -356,7 +356,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.io).poll_write(context, data);
+        let result = Pin::new(this.io.get_mut()).poll_write(context, data);
         this.wrote(result)
     }
 
@@ -366,18 +366,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         data: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let result = Pin::new(&mut this.io).poll_write_vectored(context, data);
+        let result = Pin::new(this.io.get_mut()).poll_write_vectored(context, data);
         this.wrote(result)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.get_ref().is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         // Under TLS, what was taken may still wait for the socket.
-        let result = Pin::new(&mut this.io).poll_flush(context);
+        let result = Pin::new(this.io.get_mut()).poll_flush(context);
         let changes = result.is_pending() != this.progress.blocked.load(Ordering::Relaxed);
         if changes { this.wrote(result) } else { result }
     }
@@ -387,7 +387,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         let progress = &this.progress;
         let sends = progress.unread.load(Ordering::Relaxed) || progress.has_half_a_head();
         if this.linger.is_none() {
-            ready!(Pin::new(&mut this.io).poll_shutdown(context))?;
+            ready!(Pin::new(this.io.get_mut()).poll_shutdown(context))?;
             if !sends || this.ended.is_some() || progress.switched.load(Ordering::Relaxed) {
                 return Poll::Ready(Ok(()));
             }

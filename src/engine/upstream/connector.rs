@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 use hyper_util::client::legacy::connect::{self, Connection};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
@@ -138,7 +138,7 @@ type Stream = TimeoutStream<Wire>;
 
 /// A connection to the upstream.
 pub struct Connected {
-    io: Pin<Box<Stream>>,
+    io: Take<Pin<Box<Stream>>>,
     traffic: Arc<Traffic>,
     opened: Arc<Opened>,
     /// The upstream takes no more bytes.
@@ -150,7 +150,7 @@ pub struct Connected {
 impl Connected {
     fn new(stream: Stream, target: Target) -> Self {
         let (traffic, opened) = (Arc::new(Traffic::new()), Arc::new(Opened::new(target)));
-        Self { io: Box::pin(stream), traffic, opened, deaf: false, discard: false }
+        Self { io: Box::pin(stream).take(0), traffic, opened, deaf: false, discard: false }
     }
 
     /// What a write came to. If the upstream has closed the connection, it may have said why before: the rest of the
@@ -195,7 +195,7 @@ impl Drop for Connected {
 impl Connection for Connected {
     fn connected(&self) -> connect::Connected {
         let connected = connect::Connected::new().extra(self.opened.clone());
-        let is_http2 = match self.io.as_ref().get_ref().get_ref() {
+        let is_http2 = match self.io.get_ref().as_ref().get_ref().get_ref() {
             Wire::Left(_) => false,
             Wire::Right(tls) => tls.get_ref().1.alpn_protocol() == Some(b"h2"),
         };
@@ -211,7 +211,7 @@ impl AsyncRead for Connected {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(poll_part(self.io.as_mut(), context, buffer));
+        let result = ready!(poll_part(&mut self.io, context, buffer));
         if buffer.filled().len() > before {
             self.traffic.used.store(true, Ordering::Release);
             self.traffic.answered.store(true, Ordering::Release);
@@ -229,7 +229,7 @@ impl AsyncWrite for Connected {
         if self.deaf {
             return self.throw_away(context, data.len());
         }
-        let result = self.io.as_mut().poll_write(context, data);
+        let result = self.io.get_mut().as_mut().poll_write(context, data);
         self.wrote(result, context, data.len())
     }
 
@@ -242,22 +242,22 @@ impl AsyncWrite for Connected {
         if self.deaf {
             return self.throw_away(context, length);
         }
-        let result = self.io.as_mut().poll_write_vectored(context, data);
+        let result = self.io.get_mut().as_mut().poll_write_vectored(context, data);
         self.wrote(result, context, length)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.io.is_write_vectored()
+        self.io.get_ref().is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        self.io.as_mut().poll_flush(context)
+        self.io.get_mut().as_mut().poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.io.as_mut().poll_shutdown(context)
+        self.io.get_mut().as_mut().poll_shutdown(context)
     }
 }

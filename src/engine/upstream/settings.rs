@@ -69,8 +69,16 @@ impl BaseUrl {
 
     /// The upstream's URI for a client's path and query, which stay as they are, byte for byte.
     pub fn join(&self, path_and_query: &str) -> Result<Uri, http::Error> {
-        let path: PathAndQuery = if self.prefix.is_empty() {
-            PathAndQuery::try_from(path_and_query)?
+        self.at(&PathAndQuery::try_from(path_and_query)?)
+    }
+
+    /// The same for a path that has been read already.
+    ///
+    /// # Errors
+    /// If it cannot be part of a URL behind the prefix.
+    pub fn at(&self, path_and_query: &PathAndQuery) -> Result<Uri, http::Error> {
+        let path = if self.prefix.is_empty() {
+            path_and_query.clone()
         } else {
             PathAndQuery::try_from(format!("{}{path_and_query}", self.prefix))?
         };

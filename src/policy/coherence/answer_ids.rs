@@ -6,7 +6,7 @@
 use std::fmt;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
 /// What an answer of the public API shows that is not a list of conversations: a contact, a conversation, a message, or a list of messages.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,18 +21,18 @@ pub struct AnswerIds {
     pub uuid: Option<String>,
 }
 
-/// Reads an answer that is not a list of conversations.
+/// Reads an answer that is not a list of conversations: of messages, up to the first that is the contact's.
 pub fn of_answer(body: &[u8]) -> AnswerIds {
-    match serde_json::from_slice(body) {
-        Ok(Answer::One(object)) => object.ids(),
-        Ok(Answer::Many(messages)) => AnswerIds { contact: messages.iter().find_map(Message::contact), ..AnswerIds::default() },
-        Err(_) => AnswerIds::default(),
+    let mut contact = None;
+    match object(body, &mut contact) {
+        Some(object) => object.ids(),
+        None => AnswerIds { contact, ..AnswerIds::default() },
     }
 }
 
 /// The `source_id` in the body of a request that creates a contact, JSON or form.
 pub fn of_creation(body: &[u8]) -> Option<String> {
-    if let Ok(Answer::One(object)) = serde_json::from_slice(body) {
+    if let Some(object) = object(body, &mut None) {
         return object.source_id.0;
     }
     body.split(|byte| *byte == b'&').find_map(|pair| {
@@ -214,31 +214,46 @@ impl Object {
 #[serde(transparent)]
 struct Messages(Vec<Message>);
 
-enum Answer {
-    One(Box<Object>),
-    Many(Vec<Message>),
+/// The object that a body is. If it is a list of messages, `contact` gets that of the first message that has one.
+fn object(body: &[u8], contact: &mut Option<u64>) -> Option<Box<Object>> {
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let found = Finding { contact }.deserialize(&mut json).ok()?;
+    json.end().ok()?;
+    found
 }
 
-impl<'de> Deserialize<'de> for Answer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Either;
-        impl<'de> Visitor<'de> for Either {
-            type Value = Answer;
+struct Finding<'a> {
+    contact: &'a mut Option<u64>,
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object or a list of objects")
-            }
+impl<'de> DeserializeSeed<'de> for Finding<'_> {
+    type Value = Option<Box<Object>>;
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
-                let object = Object::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
-                Ok(Answer::One(Box::new(object)))
-            }
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
 
-            fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Answer, A::Error> {
-                Vec::deserialize(serde::de::value::SeqAccessDeserializer::new(seq)).map(Answer::Many)
+impl<'de> Visitor<'de> for Finding<'_> {
+    type Value = Option<Box<Object>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object or a list of objects")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        Object::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|object| Some(Box::new(object)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut messages: A) -> Result<Self::Value, A::Error> {
+        while let Some(message) = messages.next_element::<Message>()? {
+            *self.contact = message.contact();
+            if self.contact.is_some() {
+                // An error is the only way not to read on: it would cost more than all the rest of passing the answer.
+                return Err(serde::de::Error::custom("found"));
             }
         }
-        deserializer.deserialize_any(Either)
+        Ok(None)
     }
 }
 

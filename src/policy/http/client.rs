@@ -151,8 +151,9 @@ impl Client {
             ProtocolRule::Client => told.protocol.unwrap_or(side.protocol),
         };
         let host = told.host.or(host);
-        let list = listed(&told.addresses.join(", "), &side.peer.to_string());
-        let forwarded = listed(&told.elements, &element(side.peer, host.as_ref(), protocol));
+        let peer = side.peer.to_string();
+        let forwarded = listed(told.elements, &element(side.peer, &peer, host.as_ref(), protocol));
+        let list = listed(told.addresses.join(", "), &peer);
         Self { address, protocol, host, forwarded_for: list, forwarded, is_told_by_a_proxy }
     }
 
@@ -302,15 +303,16 @@ fn node(address: &str) -> String {
     }
 }
 
-/// This hop, as an element of `Forwarded`.
-fn element(peer: IpAddr, host: Option<&HeaderValue>, protocol: Protocol) -> String {
+/// This hop, as an element of `Forwarded`: by its address, which is `text`.
+fn element(peer: IpAddr, text: &str, host: Option<&HeaderValue>, protocol: Protocol) -> String {
     let host = host.and_then(|host| host.to_str().ok()).filter(|host| !host.contains(['"', '\\']));
-    let host = host.map_or_else(String::new, |host| format!(";host=\"{host}\""));
-    format!("for={}{host};proto={}", node(&peer.to_string()), protocol.as_str())
+    let (before, after) = if peer.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
+    let (named, host, quote) = host.map_or(("", "", ""), |host| (";host=\"", host, "\""));
+    [before, text, after, named, host, quote, ";proto=", protocol.as_str()].concat()
 }
 
-fn listed(before: &str, ours: &str) -> HeaderValue {
-    let list = if before.is_empty() { ours.to_owned() } else { format!("{before}, {ours}") };
+fn listed(before: String, ours: &str) -> HeaderValue {
+    let list = if before.is_empty() { ours.to_owned() } else { before + ", " + ours };
     HeaderValue::try_from(list).expect("what came as a field value stays one")
 }
 

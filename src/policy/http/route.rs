@@ -187,7 +187,7 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     let mut targets = Vec::new();
     let mut source = None;
     for segments in readings(uri.path()) {
-        let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+        let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         if !safe {
             for target in write_targets(&segments) {
                 if !targets.contains(&target) {
@@ -373,36 +373,48 @@ pub fn effect_of(status: StatusCode) -> Effect {
     }
 }
 
+/// A path, parted.
+type Segments<'a> = Vec<Cow<'a, str>>;
+
 /// The ways in which a server may read a path: segments parted before or after decoding, slashes collapsed, dot
 /// segments resolved, a format suffix kept or dropped. What one of them takes for a write is a write.
-fn readings(path: &str) -> Vec<Vec<String>> {
-    let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let parted_first: Vec<String> = path.split('/').map(decode).collect();
-    let decoded_first: Vec<String> = decode(path).split('/').map(str::to_owned).collect();
+fn readings(path: &str) -> Vec<Segments<'_>> {
+    let parted_first = resolved(path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()));
+    // Most paths hold nothing that is to be decoded, and are parted in one way.
+    let decoded_first = path.contains('%').then(|| {
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        resolved(decoded.split('/').map(|segment| Cow::Owned(segment.to_owned())))
+    });
     let mut readings = Vec::with_capacity(4);
-    for segments in [parted_first, decoded_first] {
-        let mut resolved: Vec<String> = Vec::with_capacity(segments.len());
-        for segment in segments {
-            match segment.as_str() {
-                "" | "." => {}
-                ".." => drop(resolved.pop()),
-                _ => resolved.push(segment),
-            }
-        }
-        let bare = resolved.last().and_then(|last| last.rsplit_once('.')).map(|(stem, _)| stem.to_owned());
-        let without_suffix = bare.filter(|stem| !stem.is_empty()).map(|stem| {
-            let mut segments = resolved.clone();
-            segments.pop();
-            segments.push(stem);
-            segments
-        });
-        for reading in [Some(resolved), without_suffix].into_iter().flatten() {
+    for segments in [Some(parted_first), decoded_first].into_iter().flatten() {
+        let without_suffix = without_suffix(&segments);
+        for reading in [Some(segments), without_suffix].into_iter().flatten() {
             if !readings.contains(&reading) {
                 readings.push(reading);
             }
         }
     }
     readings
+}
+
+fn resolved<'a>(segments: impl Iterator<Item = Cow<'a, str>>) -> Segments<'a> {
+    let mut resolved = Segments::with_capacity(16);
+    for segment in segments {
+        match &*segment {
+            "" | "." => {}
+            ".." => drop(resolved.pop()),
+            _ => resolved.push(segment),
+        }
+    }
+    resolved
+}
+
+/// The same without what Rails takes for a format.
+fn without_suffix<'a>(segments: &Segments<'a>) -> Option<Segments<'a>> {
+    let (last, before) = segments.split_last()?;
+    let (stem, _) = last.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
+    let stem = Cow::Owned(stem.to_owned());
+    Some(before.iter().cloned().chain([stem]).collect())
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ impl Instance {
             Version::HTTP_2 => "2.0",
             _ => "1.1",
         };
-        let entry = format!("{version}{BEFORE}{:016x}{AFTER}", self.0);
+        let entry = [version.as_bytes(), BEFORE.as_bytes(), &hex(self.0), AFTER.as_bytes()].concat();
         headers.append(header::VIA, HeaderValue::try_from(entry).expect("digits are a header value"));
     }
 }
