@@ -52,7 +52,7 @@ async fn keep(state: &State, list: u32, size: usize) {
     let received = Received {
         status: StatusCode::OK,
         head,
-        body: body.finish(),
+        body: body.finish().into(),
         version: Version::HTTP_11,
         date: clock::http_date(),
         for_one_origin: false,

@@ -53,7 +53,7 @@ fn keep(state: &State, contact: u64) {
     let received = Received {
         status: StatusCode::OK,
         head: HeaderMap::new(),
-        body: Bytes::from_static(b"[]"),
+        body: Bytes::from_static(b"[]").into(),
         version: Version::HTTP_11,
         date: clock::http_date(),
         for_one_origin: false,

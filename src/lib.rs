@@ -41,6 +41,7 @@ pub mod policy {
         pub mod framing;
         pub mod http2;
         pub mod encoding;
+        pub mod kept_body;
         pub mod via;
         pub mod headers;
         pub mod client;

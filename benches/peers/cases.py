@@ -36,7 +36,7 @@ class Case:
         payload = bench.payloads[self.payload]
         setup = bench.setup(payload, gzip=self.gzip, not_modified=self.not_modified, two=self.two)
         fields = {}
-        for kind in bench.servers:
+        for kind in bench.of_case(name):
             if self.what != "hit" and not kind.is_cache:
                 said[kind.name] = "asks no origin"
                 continue
@@ -155,7 +155,7 @@ class OpenLoop:
         setup = bench.setup(payload)
         servers, result = {}, {"title": self.title, "kind": "open", "servers": {}}
         try:
-            for kind in bench.servers:
+            for kind in bench.of_case(name):
                 self.begin(bench, kind, setup, servers, result)
             for turn in range(bench.rounds):
                 for server in list(servers.values()):

@@ -6,6 +6,7 @@ listen.address = "127.0.0.1:%(port)d"
 admin.address = "127.0.0.1:%(admin)d"
 cache.memory = %(memory)d
 cache.ttl = "1h"
+cache.compress = "%(compress)s"
 limits.connections_per_address = 16384
 limits.requests_per_address = 32768
 log.only = "trouble"

@@ -33,7 +33,7 @@ class Each:
 
     def run(self, bench, name):
         result = {"title": self.titled(bench), "kind": self.kind, "servers": {}}
-        for kind in bench.servers:
+        for kind in bench.of_case(name):
             if not kind.is_cache:
                 continue
             reason = bench.missing.get(kind.name)

@@ -22,7 +22,7 @@ from heavy import HEAVY
 from measure import Load, Origin
 from payloads import SIZES, Payload
 from processes import NotMeasured, leave_well
-from servers import PEERS, SERVERS, Setup
+from servers import PEERS, SERVERS, AnteroomPacked, Setup
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -43,6 +43,10 @@ class Bench:
         self.payloads = {name: Payload(name) for name in SIZES}
         self.programs, self.missing, self.versions = {}, {}, {}
         self.limit_readers()
+
+    def of_case(self, name):
+        """The servers that take part in a case."""
+        return [kind for kind in self.servers if not kind.only or name in kind.only]
 
     def limit_readers(self):
         """A server may need two files for each reader."""
@@ -70,6 +74,8 @@ class Bench:
                 self.programs[name] = os.path.abspath(path)
             else:
                 self.missing[name] = f"there is no {path or 'binary'}"
+        if "Anteroom" in self.missing:
+            self.missing[AnteroomPacked.name] = self.missing["Anteroom"]
         for kind in PEERS:
             if not kind.program({}) and not options.no_install:
                 install(kind)
@@ -144,9 +150,9 @@ def install(kind):
 
 
 def version(kind, programs):
-    if kind.name not in ("Anteroom", *(one.name for one in PEERS)):
+    if kind.name not in ("Anteroom", AnteroomPacked.name, *(one.name for one in PEERS)):
         return ""
-    ask = {"nginx": "-v", "Varnish": "-V", "HAProxy": "-v", "Squid": "-v", "Anteroom": "--version"}.get(kind.name, "-V")
+    ask = {"nginx": "-v", "Varnish": "-V", "HAProxy": "-v", "Squid": "-v", "Anteroom": "--version", AnteroomPacked.name: "--version"}.get(kind.name, "-V")
     told = subprocess.run([kind.program(programs), ask], capture_output=True, text=True, check=False)
     found = re.search(r"\d+\.\d+(\.\d+)*", told.stdout + told.stderr)
     return found.group(0) if found else "of unknown version"

@@ -69,7 +69,7 @@ pub fn purge(state: &State, what: Purge<'_>) -> Purged {
     for (key, entry) in state.cache.store.all() {
         if state.invalidation.is_purged(&entry) && state.cache.store.forget(&key, entry.noted) {
             purged.lists += 1;
-            purged.bytes += entry.answer.body.len() as u64;
+            purged.bytes += entry.answer.body.kept().len() as u64;
             purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
         }
     }

@@ -40,6 +40,7 @@ use crate::policy::coherence::webhook::WebhookSettings;
 use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
 use crate::policy::http::freshness::Lifetimes;
+use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{PayloadSettings, Trim};
@@ -73,6 +74,8 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// `cache.query`.
     pub query: QueryRule,
+    /// `cache.compress`.
+    pub compress: Compress,
     /// `cache.credentials`.
     pub credentials: CredentialsRule,
     /// `cache.serve_outdated_on_error`: whether an answer known to be older than a write may stand in for a failed
@@ -303,6 +306,7 @@ fn build(draft: Draft) -> Config {
             negative_ttl: given(draft.negative_ttl),
         },
         query: given(draft.query),
+        compress: given(draft.compress),
         credentials: given(draft.credentials),
         serve_outdated_on_error: given(draft.serve_outdated_on_error),
         fetch: FetchSettings {

@@ -14,13 +14,14 @@ use super::addresses::ADDRESSES;
 use super::listen::ListenAddress;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE, LOG_CLIENT,
-    LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE, SIZE,
-    STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE,
+    LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE,
+    SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
 use crate::policy::http::encoding::Coding;
+use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::Validate;
@@ -145,6 +146,7 @@ pub(super) struct Draft {
     pub(super) settle: Option<Duration>,
     pub(super) settle_unknown: Option<Duration>,
     pub(super) query: Option<QueryRule>,
+    pub(super) compress: Option<Compress>,
     pub(super) credentials: Option<CredentialsRule>,
     pub(super) serve_outdated_on_error: Option<bool>,
     pub(super) wait: Option<Duration>,
@@ -327,6 +329,8 @@ pub(super) static TABLE: &[Setting] = &[
         "the same, after a write whose outcome is unclear"),
     setting!("cache.query", Is(r#""key""#), QUERY, query,
         "another query is another answer (\"key\"), right for any fork; the stock API reads none (\"ignore\")"),
+    setting!("cache.compress", Is(r#""off""#), COMPRESS, compress,
+        "lists are kept in zstd (\"zstd\"): three or four times as many, but each is unpacked for clients that do not take it"),
     setting!("cache.credentials", Is(r#""bypass""#), CREDENTIALS, credentials,
         "lists asked for with credentials pass by the cache (\"bypass\"); the stock API reads none there (\"ignore\")"),
     setting!("cache.serve_outdated_on_error", Is("false"), SWITCH, serve_outdated_on_error,

@@ -17,6 +17,7 @@ use crate::engine::memory::FIRST;
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
+use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{Trim, TrimMistake, Validate};
@@ -81,6 +82,9 @@ pub(super) const LOG_FILTER: Form<String> = Form::open(read_log_filter, |value| 
 /// `cache.query`.
 pub(super) const QUERY: Form<QueryRule> =
     Form::open(|value| read_word(value, &QUERY_WORDS), |value| word(value, &QUERY_WORDS));
+/// `cache.compress`.
+pub(super) const COMPRESS: Form<Compress> =
+    Form::open(|value| read_word(value, &COMPRESS_WORDS), |value| word(value, &COMPRESS_WORDS));
 /// `cache.credentials`.
 pub(super) const CREDENTIALS: Form<CredentialsRule> =
     Form::open(|value| read_word(value, &CREDENTIALS_WORDS), |value| word(value, &CREDENTIALS_WORDS));
@@ -126,6 +130,7 @@ pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quot
 
 static AUTO_WORDS: [(&str, bool); 2] = [("auto", true), ("off", false)];
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
+static COMPRESS_WORDS: [(&str, Compress); 2] = [("off", Compress::Off), ("zstd", Compress::Zstd)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
     [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
 static VALIDATE_WORDS: [(&str, Validate); 3] =

@@ -34,7 +34,7 @@ impl Default for Refusals {
     fn default() -> Self {
         let weigh = |(key, asker): &About, refusal: &Refusal| {
             const BOOKKEEPING: usize = 300;
-            let answer = refusal.answer.as_ref().map_or(0, |answer| answer.weight() + answer.body.len());
+            let answer = refusal.answer.as_ref().map_or(0, |answer| answer.weight() + answer.body.kept().len());
             let weight = BOOKKEEPING + key.weight() + asker.as_ref().map_or(0, HeaderValue::len) + answer;
             u32::try_from(weight).unwrap_or(u32::MAX)
         };

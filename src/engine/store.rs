@@ -108,7 +108,7 @@ impl Entry {
         let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
         let coded: usize = codings.iter().filter_map(|coded| Some(taken(coded.get()?.as_ref()?.len()))).sum();
         let places = self.places.len() * size_of::<Place>();
-        let body = taken(self.answer.body.len());
+        let body = taken(self.answer.body.kept().len());
         let weight = self.answer.weight() + body + coded + key.weight() + places + BOOKKEEPING;
         u32::try_from(weight).unwrap_or(u32::MAX)
     }

@@ -18,10 +18,11 @@ use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
 use crate::policy::http::client::Client;
 use crate::policy::http::attempts::{is_about_the_asker, retry_after};
-use crate::policy::http::encoding::plain_at_most;
+use crate::policy::http::encoding::{Coding, encode, plain_at_most};
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
 use crate::policy::coherence::answer_ids::canonical_uuid;
+use crate::policy::http::kept_body::{Compress, KeptBody};
 use crate::policy::http::key::Key;
 use crate::policy::http::no_list::NoList;
 use crate::policy::http::representation::{Prepared, Received, own_etag};
@@ -79,7 +80,7 @@ impl Admission<'_> {
         };
         let retry_after = retry_after(&head.headers, clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default());
         let asker = is_about_the_asker(head.status).then(|| self.peer.forwarded_for.clone());
-        let answer = Arc::new(self.prepared(head, body));
+        let answer = Arc::new(self.prepared(head, body.into()));
         Ok(FetchResult::Failed(Failure::Answered(ErrorAnswer { answer, retry_after, asker })))
     }
 
@@ -105,7 +106,7 @@ impl Admission<'_> {
             StatusCode::OK => Ok(self.list(head, body).await),
             StatusCode::NOT_FOUND => Ok(self.missing(head, body)),
             status => {
-                let entry = self.entry(head, body, None, self.path_places(), false);
+                let entry = self.entry(head, body.into(), None, self.path_places(), false);
                 Ok(self.store_or_forget(entry, status, false, true))
             }
         }
@@ -129,7 +130,7 @@ impl Admission<'_> {
                     return FetchResult::Failed(Failure::BreaksContract(why.to_string().into()));
                 }
                 // A maintenance page says nothing of the list: what is stored stays.
-                let entry = self.entry(head, body, None, self.path_places(), false);
+                let entry = self.entry(head, body.into(), None, self.path_places(), false);
                 FetchResult::Answer { entry, status: StatusCode::OK, stored: false, only_early: true }
             }
         }
@@ -157,10 +158,27 @@ impl Admission<'_> {
         } else {
             Ok(list.body.clone())
         };
-        let has_room = counted.is_ok();
-        let wants_no_store = has_directive(&head.headers, "no-store");
-        let entry = self.entry(head, counted.unwrap_or(list.body), own_etag, places, nameless);
-        self.store_or_forget(entry, StatusCode::OK, known && has_room && !wants_no_store, !known)
+        let keep = known && counted.is_ok() && !has_directive(&head.headers, "no-store");
+        let body = counted.unwrap_or(list.body);
+        let body = if keep { self.as_kept(body).await } else { body.into() };
+        let entry = self.entry(head, body, own_etag, places, nameless);
+        self.store_or_forget(entry, StatusCode::OK, keep, !known)
+    }
+
+    /// A list as `cache.compress` would have it kept: packed if that saves something and there is room for it.
+    async fn as_kept(&self, body: Bytes) -> KeptBody {
+        if self.active.config.compress == Compress::Off {
+            return body.into();
+        }
+        let (active, plain) = (self.active.clone(), body.clone());
+        let work = move || encode(&plain, Coding::Zstd, &active.config.encoding).ok();
+        let coded = if body.len() < INLINE_LIMIT {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work).await.expect("compressing does not panic")
+        };
+        let coded = coded.and_then(|coded| self.state.cache.memory.adopt(coded.into()).ok());
+        coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| body.into())
     }
 
     /// Finds out whose a list is that names nobody, and adds where it is written that this has changed; whether it was
@@ -186,7 +204,7 @@ impl Admission<'_> {
         let scopes = [Scope::Missing(key.inbox()), Scope::IdentityOfSource(key.contact()), Scope::Nameless];
         places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
-        let entry = self.entry(head, body, None, places, false);
+        let entry = self.entry(head, body.into(), None, places, false);
         self.store_or_forget(entry, StatusCode::NOT_FOUND, store, false)
     }
 
@@ -267,7 +285,7 @@ impl Admission<'_> {
     }
 
     /// Makes an answer ready to be sent any number of times.
-    fn prepared(&self, head: Parts, body: Bytes) -> Prepared {
+    fn prepared(&self, head: Parts, body: KeptBody) -> Prepared {
         Prepared::new(Received {
             status: head.status,
             head: head.headers,
@@ -283,7 +301,7 @@ impl Admission<'_> {
     fn entry(
         &self,
         head: Parts,
-        body: Bytes,
+        body: KeptBody,
         own_etag: Option<HeaderValue>,
         places: Vec<Place>,
         nameless: bool,
@@ -330,7 +348,7 @@ impl Admission<'_> {
             }
         }
         if keep {
-            let bytes = entry.answer.body.len() as u64;
+            let bytes = entry.answer.body.kept().len() as u64;
             self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(bytes);
             self.state.cache.store.put(self.key.clone(), entry.clone());
         }

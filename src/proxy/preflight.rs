@@ -115,7 +115,7 @@ impl ClientRequest {
         let answer = Prepared::new(Received {
             status: head.status,
             head: head.headers.clone(),
-            body: body.clone(),
+            body: body.clone().into(),
             version: head.version,
             date: clock::http_date(),
             for_one_origin: true,

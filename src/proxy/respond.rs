@@ -10,14 +10,18 @@ use super::access_log::STANDS_IN;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::Body;
+use crate::engine::memory::Full;
 use crate::engine::metrics::Ending;
 use crate::engine::store::Entry;
 use crate::policy::http::encoding::{Accepted, Coding, encode, negotiate};
 use crate::policy::http::freshness::{Lifetimes, ttl};
+use crate::policy::http::kept_body::KeptBody;
 use crate::policy::http::key::Key;
 
 /// A body longer than this is not put into a coding by a thread that serves others.
 const WORK_ASIDE: usize = 64 * 1024;
+/// How long a reader waits for memory in which a list is unpacked.
+const ROOM_WAIT: Duration = Duration::from_secs(2);
 
 impl ClientRequest {
     pub(crate) async fn serve_stored(
@@ -43,43 +47,64 @@ impl ClientRequest {
     }
 
     pub(crate) async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Response<Body> {
-        let coded = match self.coded(entry) {
-            Coded::Ready(coded) => coded,
-            Coded::ToBeMade(accepted, coding) => Box::pin(self.make_coded(key, entry, accepted, coding)).await,
+        let form = match self.form(entry) {
+            Form::AsKept => None,
+            Form::Made(coding, body) => Some((coding, body)),
+            Form::ToBeMade(accepted, coding) => match Box::pin(self.make(key, entry, accepted, coding)).await {
+                Ok(form) => form,
+                Err(Full) => return self.busy("there is no memory to unpack this list; try again"),
+            },
         };
-        let mut response = entry.answer.respond(&self.head.method, &self.head.headers, coded);
+        let mut response = entry.answer.respond(&self.head.method, &self.head.headers, form);
         let age = entry.initial_age + now.saturating_duration_since(entry.began);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
         response.map(Body::from)
     }
 
-    /// The body in the coding this reader gets, if it was made already or need not be.
-    fn coded(&self, entry: &Arc<Entry>) -> Coded {
+    /// The body in the form this reader gets, if it was made already or need not be.
+    fn form(&self, entry: &Entry) -> Form {
         let settings = &self.active.config.encoding;
         let accepted = negotiate(&self.head.headers, &settings.offer);
-        let Some(coding) = accepted.coding else { return Coded::Ready(None) };
         let body = &entry.answer.body;
-        if (body.len() as u64) < settings.min_size && !accepted.refuses_identity {
-            return Coded::Ready(None);
+        let is_short = (body.length() as u64) < settings.min_size && !accepted.refuses_identity;
+        let coding = accepted.coding.filter(|_| !is_short);
+        if coding == body.coding() {
+            return Form::AsKept;
         }
         if entry.answer.is_held_by(&self.head.headers) {
             // The head of the form it stands for; there is no body to be made.
-            return Coded::Ready(Some((coding, Bytes::new())));
+            return Form::Made(coding, Bytes::new());
         }
-        match entry.coded(coding).get() {
-            Some(coded) => Coded::Ready(coded.clone().and_then(|coded| accepted.if_of_use(coding, coded, body))),
-            None => Coded::ToBeMade(accepted, coding),
+        match coding.and_then(|coding| entry.coded(coding).get()) {
+            Some(Some(coded)) if accepted.is_of_use(coded.len(), body.length()) => Form::Made(coding, coded.clone()),
+            Some(_) if body.coding().is_none() => Form::AsKept,
+            _ => Form::ToBeMade(accepted, coding),
         }
     }
 
-    /// The body in a coding: made once, when it is first asked for.
-    async fn make_coded(
+    /// The body in a form in which it is not kept: in a coding if there is one and that can be had, else without.
+    async fn make(
         &self,
         key: &Key,
         entry: &Arc<Entry>,
         accepted: Accepted,
-        coding: Coding,
-    ) -> Option<(Coding, Bytes)> {
+        coding: Option<Coding>,
+    ) -> Result<Option<(Option<Coding>, Bytes)>, Full> {
+        let body = &entry.answer.body;
+        if let Some(wanted) = coding
+            && let Some(coded) = self.make_coded(key, entry, wanted).await
+            && accepted.is_of_use(coded.len(), body.length())
+        {
+            return Ok(Some((coding, coded)));
+        }
+        if body.coding().is_none() {
+            return Ok(None);
+        }
+        Ok(Some((None, self.unpack(body).await?)))
+    }
+
+    /// The body in a coding: made once, when it is first asked for.
+    async fn make_coded(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> Option<Bytes> {
         let (body, cell) = (&entry.answer.body, entry.coded(coding));
         let mut is_new = false;
         let make = async {
@@ -88,10 +113,10 @@ impl ClientRequest {
             let permit = self.state.cache.encoding.clone().try_acquire_owned().map_err(drop)?;
             is_new = true;
             let (active, body) = (self.active.clone(), body.clone());
-            let aside = body.len() >= WORK_ASIDE;
+            let aside = body.length() >= WORK_ASIDE;
             let work = move || {
                 let _permit = permit;
-                encode(&body, coding, &active.config.encoding).ok()
+                encode(&body.plain().ok()?, coding, &active.config.encoding).ok()
             };
             let coded = if aside { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
             Ok::<_, ()>(coded.and_then(|coded| self.state.cache.memory.adopt(coded.into()).ok()))
@@ -100,14 +125,32 @@ impl ClientRequest {
         if is_new {
             self.state.cache.store.reweigh(key, entry);
         }
-        accepted.if_of_use(coding, coded?, body)
+        coded
+    }
+
+    /// A packed body without coding, for this reader alone: counted like every body until he has it.
+    async fn unpack(&self, body: &KeptBody) -> Result<Bytes, Full> {
+        let length = body.length() as u64;
+        let room = tokio::time::timeout(ROOM_WAIT, self.state.cache.memory.room(Some(length), length));
+        let mut plain = room.await.map_err(|_| Full)?;
+        let packed = body.clone();
+        let work = move || {
+            // What this process has packed it can unpack.
+            packed.unpack(|piece| plain.push(piece).is_ok()).is_ok_and(|whole| whole).then(|| plain.finish()).ok_or(Full)
+        };
+        if body.length() < WORK_ASIDE {
+            return work();
+        }
+        tokio::task::spawn_blocking(work).await.expect("unpacking does not panic")
     }
 }
 
-/// The body in the coding that a reader gets.
-enum Coded {
-    /// It is there, or the body has none.
-    Ready(Option<(Coding, Bytes)>),
-    /// It has to be made first.
-    ToBeMade(Accepted, Coding),
+/// The body as a reader gets it.
+enum Form {
+    /// In the form in which it is kept.
+    AsKept,
+    /// In a coding, or in none; there already.
+    Made(Option<Coding>, Bytes),
+    /// The same, to be made first.
+    ToBeMade(Accepted, Option<Coding>),
 }

@@ -92,10 +92,12 @@ impl Refetch {
         let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: trim.newest_messages() };
         let (tasks, drained) = (self.state.lifecycle.tasks.clone(), self.state.lifecycle.drained.clone());
         let looking = async move {
-            let is_short = old.answer.body.len().max(new.answer.body.len()) < INLINE_LIMIT;
+            let is_short = old.answer.body.length().max(new.answer.body.length()) < INLINE_LIMIT;
+            // What this process has packed it can unpack.
+            let plain = |entry: &Entry| entry.answer.body.plain().unwrap_or_default();
             let work = move || {
                 let _permit = permit;
-                compare(&old.answer.body, &new.answer.body, older)
+                compare(&plain(&old), &plain(&new), older)
             };
             let changes = if is_short {
                 work()

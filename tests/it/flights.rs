@@ -367,7 +367,7 @@ async fn the_store_keeps_the_answer_of_the_later_fetch() {
         let answer = Prepared::new(Received {
             status: StatusCode::OK,
             head: HeaderMap::new(),
-            body: Bytes::from_static(b"[]"),
+            body: Bytes::from_static(b"[]").into(),
             version: http::Version::HTTP_11,
             date: HeaderValue::from_static("Sun, 06 Nov 1994 08:49:37 GMT"),
             for_one_origin: false,

@@ -102,6 +102,7 @@ fn numbers_and_switches() {
 
 #[test]
 fn words() {
+    check(&COMPRESS, &[(r#""off""#, r#""off""#), (r#""zstd""#, r#""zstd""#)], &[]);
     check(&QUERY, &[(r#""key""#, r#""key""#), (r#""ignore""#, r#""ignore""#)], &[]);
     check(&CREDENTIALS, &[(r#""bypass""#, r#""bypass""#), (r#""ignore""#, r#""ignore""#)], &[]);
     let unknown = r#""text" is not known here; write "auto" or "pretty" or "json""#;

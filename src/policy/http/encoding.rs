@@ -64,9 +64,9 @@ pub struct Accepted {
 }
 
 impl Accepted {
-    /// A body in a coding, unless the plain one is as good.
-    pub fn if_of_use(&self, coding: Coding, coded: Bytes, plain: &Bytes) -> Option<(Coding, Bytes)> {
-        (coded.len() < plain.len() || self.refuses_identity).then_some((coding, coded))
+    /// Whether a body of so many bytes in a coding is better than the plain one.
+    pub fn is_of_use(&self, coded: usize, plain: usize) -> bool {
+        coded < plain || self.refuses_identity
     }
 }
 

@@ -8,6 +8,7 @@ use http::{Method, Response, StatusCode, Version};
 use siphasher::sip128::SipHasher13;
 
 use super::encoding::Coding;
+use super::kept_body::KeptBody;
 use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, has_origin, remove_hop_by_hop};
 use super::stored_head::{Form, OF_THE_CONTENT, StoredHead, remove_digests, weakened};
 
@@ -16,8 +17,8 @@ use super::stored_head::{Form, OF_THE_CONTENT, StoredHead, remove_digests, weake
 pub struct Prepared {
     /// 200, or another status that is authoritative.
     pub status: StatusCode,
-    /// The whole body, without coding.
-    pub body: Bytes,
+    /// The whole body.
+    pub body: KeptBody,
     /// What every form has.
     head: StoredHead,
     /// The validator by which the upstream knows what this was made from, if it is not that of the head.
@@ -30,8 +31,8 @@ pub struct Received {
     pub status: StatusCode,
     /// The upstream's head.
     pub head: HeaderMap,
-    /// The whole body, without coding.
-    pub body: Bytes,
+    /// The whole body; the head is that of the body without coding, or in the one that the head names.
+    pub body: KeptBody,
     /// The version the upstream spoke.
     pub version: Version,
     /// When it was received, as a `Date` (RFC 9110 section 6.6.1: the upstream sends none).
@@ -156,12 +157,18 @@ impl Prepared {
     }
 
     /// The answer to one reader: 200 or 304, with CORS if the request has an origin, without a body for `HEAD`.
-    /// `encoded` is the body in a coding that the reader takes; for a 304 its bytes do not matter.
+    /// It has the body as it is kept, unless another form is given: in a coding that the reader takes, or in none. For a
+    /// 304 its bytes do not matter.
     ///
     /// Its head has `Age`, `Cache-Status` and the request's id as empty fields, to be set; the length is the body's.
-    pub fn respond(&self, method: &Method, asked: &HeaderMap, encoded: Option<(Coding, Bytes)>) -> Response<Bytes> {
+    pub fn respond(
+        &self,
+        method: &Method,
+        asked: &HeaderMap,
+        other: Option<(Option<Coding>, Bytes)>,
+    ) -> Response<Bytes> {
         let not_modified = self.is_held_by(asked);
-        let (coding, body) = encoded.map_or((None, self.body.clone()), |(coding, body)| (Some(coding), body));
+        let (coding, body) = other.unwrap_or_else(|| (self.body.coding(), self.body.kept().clone()));
         let form = Form { coding, cors: self.is_for_all_origins() && has_origin(asked), not_modified };
         let mut head = self.head.form(form);
         let is_head = *method == Method::HEAD;

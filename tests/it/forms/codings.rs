@@ -138,7 +138,7 @@ async fn an_answer_that_was_replaced_is_not_put_back_when_it_is_weighed() {
     post(&format!("{}/{conversation}/messages", proxy.list_url("visitor-a")), r#"{"content":"one more"}"#).await;
     let new = proxy.list("visitor-a").await;
     proxy.state.cache.store.reweigh(&key("visitor-a"), &old);
-    assert_eq!(proxy.state.cache.store.get(&key("visitor-a")).unwrap().answer.body, new.body);
+    assert_eq!(proxy.state.cache.store.get(&key("visitor-a")).unwrap().answer.body, new.body.into());
     // Nor if nothing took its place.
     proxy.state.cache.store.forget(&key("visitor-a"), proxy.state.invalidation.ledger.now());
     proxy.state.cache.store.reweigh(&key("visitor-a"), &old);
@@ -370,4 +370,50 @@ async fn what_was_made_is_kept_with_its_entry() {
     let entry = proxy.state.cache.store.get(&key("visitor-a")).unwrap();
     assert_eq!(entry.coded(Coding::Brotli).get(), Some(&Some(coded.body)));
     assert_eq!(entry.coded(Coding::Gzip).get(), None, "nobody asked");
+}
+
+/// `cache.compress`: kept in zstd, sent so to whoever takes that, and the same to everybody else as if it were not.
+#[tokio::test]
+async fn a_list_that_is_kept_in_zstd_is_the_same_for_everybody() {
+    let (stand_in, plain) = both("").await;
+    let packing = Proxy::of(settings(&stand_in.url(), "cache.compress = \"zstd\"")).await;
+    stand_in.seed("long", LONG);
+    for source in ["long", "visitor-a"] {
+        let whole = plain.list(source).await;
+        // A miss first, then hits.
+        for accepted in ["identity", "identity", "zstd", "gzip", "br", "gzip;q=0.5, identity", "*"] {
+            let (expected, answer) = (asking(&plain, source, accepted).await, asking(&packing, source, accepted).await);
+            assert_eq!(answer.header("content-encoding"), expected.header("content-encoding"), "{source} {accepted}");
+            assert_eq!(answer.header("etag"), expected.header("etag"), "{source} {accepted}");
+            assert_eq!(decoded(&answer), whole.body, "{source} {accepted}");
+        }
+        let etag = whole.header("etag").expect("a validator");
+        for accepted in ["identity", "zstd", "gzip"] {
+            let asked = [("accept-encoding", accepted), ("if-none-match", etag)];
+            assert_eq!(get_with(&packing.list_url(source), &asked).await.status, StatusCode::NOT_MODIFIED);
+        }
+        let head = send(request("HEAD", &packing.list_url(source), &[("accept-encoding", "identity")], "")).await;
+        assert_eq!((head.header("content-length"), head.body.len()), (Some(&*whole.body.len().to_string()), 0));
+    }
+    let kept = packing.state.cache.store.get(&key("long")).expect("it is kept");
+    assert_eq!(kept.answer.body.coding(), Some(Coding::Zstd));
+    assert_eq!(asking(&packing, "long", "zstd").await.body, *kept.answer.body.kept(), "sent as it is kept");
+}
+
+/// What is unpacked is counted like every other body, and a reader for whom there is no room hears so soon.
+#[tokio::test]
+async fn an_unpacked_list_is_counted_and_one_without_room_is_refused() {
+    let settings =
+        "cache.compress = \"zstd\"\ncache.memory = \"1MiB\"\ncache.fetch_memory = \"1MiB\"\ncache.max_body = \"1MiB\"";
+    let (stand_in, proxy) = both(settings).await;
+    stand_in.seed("long", LONG);
+    let whole = asking(&proxy, "long", "identity").await;
+    let free = proxy.state.cache.memory.free();
+    let all = proxy.state.cache.memory.room_at_once(usize::try_from(free).unwrap(), u64::MAX).expect("it is free");
+    let refused = asking(&proxy, "long", "identity").await;
+    assert_eq!((refused.status, refused.header("retry-after")), (StatusCode::SERVICE_UNAVAILABLE, Some("1")));
+    assert_eq!(decoded(&asking(&proxy, "long", "zstd").await), whole.body, "what is sent as it is kept needs none");
+    drop(all);
+    assert_eq!(asking(&proxy, "long", "identity").await.body, whole.body);
+    assert_eq!(proxy.state.cache.memory.free(), free);
 }

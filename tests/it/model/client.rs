@@ -324,7 +324,7 @@ impl Client {
                 // Whose it was the list tells, if it is there and names somebody.
                 let stored = state.cache.store.get(&key).filter(|entry| state.invalidation.is_current(entry));
                 let is_nameless = self.schedule.register().manner.is_nameless(source);
-                let names = stored.is_some_and(|entry| !is_nameless && entry.answer.body.len() > 2);
+                let names = stored.is_some_and(|entry| !is_nameless && entry.answer.body.length() > 2);
                 purge(&state, Purge::Contact(&name));
                 self.schedule.register().purge(world, source, names);
                 "a contact is purged"
