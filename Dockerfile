@@ -40,7 +40,7 @@ COPY --from=build-demo /anteroom /anteroom
 USER 65532:65532
 EXPOSE 3000 8080
 ENTRYPOINT ["/anteroom"]
-CMD ["demo", "--stand-in", "0.0.0.0:3000", "--listen", "0.0.0.0:8080"]
+CMD ["demo", "--no-acts", "--stand-in", "0.0.0.0:3000", "--listen", "0.0.0.0:8080"]
 
 FROM scratch
 COPY --from=build /anteroom /anteroom

@@ -64,7 +64,7 @@ chroot --userspec=65532:65532 "$image" /anteroom --version
 
 # It asks an upstream by its name: once by the table of hosts, once by DNS, without any shared library about.
 stand_in=127.0.0.1:18731
-target/debug/anteroom demo --listen 127.0.0.1:0 --admin 127.0.0.1:0 --stand-in $stand_in > "$tree/demo.out" 2>&1 &
+target/debug/anteroom demo --no-acts --listen 127.0.0.1:0 --admin 127.0.0.1:0 --stand-in $stand_in > "$tree/demo.out" 2>&1 &
 demo=$!
 trap 'kill $demo 2> /dev/null || true; umount "$tree/proc"' EXIT
 ask() { # UPSTREAM: prints what the program in the image answers to a request for its root
@@ -80,7 +80,7 @@ ask() { # UPSTREAM: prints what the program in the image answers to a request fo
 	kill -INT $serve 2> /dev/null || true
 	wait $serve || true
 }
-until list=$(grep -m1 '^curl -i http' "$tree/demo.out"); do
+until list=$(grep -m1 '^list=http' "$tree/demo.out"); do
 	kill -0 $demo
 	sleep 0.1
 done

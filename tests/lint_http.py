@@ -97,7 +97,7 @@ def httplint(url, method):
 
 def cases(program):
     """Each with what the proxy must have answered, so that what is linted is what is meant."""
-    with Program(program, "demo") as demo:
+    with Program(program, "demo", "--no-acts") as demo:
         hit = demo.list("visitor-a")
         origin = ("origin", "https://shop.test")
         yield "miss", redbot(demo.list("visitor-b"), active=False), 200, "fwd=uri-miss"

@@ -15,8 +15,6 @@ mod serve;
 mod service_manager;
 mod start;
 mod terminal;
-#[cfg(feature = "demo")]
-mod visitors;
 
 use std::process::ExitCode;
 
@@ -90,8 +88,11 @@ Where each shell looks for it:
         #[arg(value_enum)]
         shell: KnownShell,
     },
-    /// Try it out: a stand-in for the API and the proxy in front of it, in one process, without any files.
+    /// Try it out: a stand-in for the API and the proxy in front of it, which show what they do and go on running.
     #[cfg(feature = "demo")]
+    #[command(after_help = "\
+Lists are served for 4 s and once more for 2 s here, so that the acts are short, and the log has
+trouble only. Whatever --config or a variable sets is stronger.")]
     Demo(demo::Demo),
 }
 

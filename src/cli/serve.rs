@@ -1,5 +1,6 @@
 //! `anteroom serve`: the proxy, from its settings to the end of its drain.
 
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -71,7 +72,13 @@ pub(super) async fn serve(
     let server = match Server::with(state.clone(), settings, inherited).await {
         Ok(server) => server,
         Err(error) => {
-            tracing::error!("cannot listen on {error}");
+            let is_taken = error.kind() == ErrorKind::AddrInUse;
+            let advice = if is_taken {
+                "; end what has it, or choose another with --listen or --admin (port 0 is any free one)"
+            } else {
+                ""
+            };
+            tracing::error!("cannot listen on {error}{advice}");
             return Ok(ExitCode::FAILURE);
         }
     };

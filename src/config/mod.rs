@@ -130,7 +130,18 @@ pub fn load<K: Into<OsString>, V: Into<OsString>>(
     flags: &Flags,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<Loaded, ConfigError> {
-    let (mut reading, file) = read(file, environment);
+    load_preset(&[], file, flags, environment)
+}
+
+/// The same for a command that has defaults of its own: `presets`, by name and as TOML, are weaker than all but the usual
+/// defaults.
+pub fn load_preset<K: Into<OsString>, V: Into<OsString>>(
+    presets: &[(&str, &str)],
+    file: SettingsFile,
+    flags: &Flags,
+    environment: impl IntoIterator<Item = (K, V)>,
+) -> Result<Loaded, ConfigError> {
+    let (mut reading, file) = read(presets, file, environment);
     reading.flags(flags);
     check(&mut reading);
     let Reading { draft, origins, mistakes, .. } = reading;
@@ -157,17 +168,19 @@ pub fn admin_access<K: Into<OsString>, V: Into<OsString>>(
     file: SettingsFile,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> AdminAccess {
-    let (reading, file) = read(file, environment);
+    let (reading, file) = read(&[], file, environment);
     let address = reading.draft.admin.filter(|_| reading.is_certain("admin.address"));
     AdminAccess { address: address.ok_or_else(|| ConfigError::new(file, reading.mistakes)), token: reading.draft.token }
 }
 
 /// Reads the file and the environment; gives the file's name, too, if there is one.
 fn read<K: Into<OsString>, V: Into<OsString>>(
+    presets: &[(&str, &str)],
     file: SettingsFile,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> (Reading, Option<PathBuf>) {
     let mut reading = Reading::new(Environment::new(environment));
+    reading.presets(presets);
     let file = match sources::find_file(file, &USUAL_FILES.map(Path::new)) {
         Ok(None) => None,
         Ok(Some((path, text))) => {

@@ -1,4 +1,4 @@
-//! Where values come from: defaults, a file, the environment, flags, each stronger than the one before.
+//! Where values come from: defaults, what a command presets, a file, the environment, flags, each stronger than the one before.
 //!
 //! Every source is read to its end, also where a stronger one has the last word: a mistake is a mistake.
 
@@ -44,6 +44,7 @@ pub struct Flags {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     Default,
+    Command,
     File(PathBuf, usize),
     Variable(String),
     Flag(&'static str),
@@ -54,7 +55,7 @@ pub(super) enum Origin {
 impl Origin {
     fn place(&self) -> Place {
         match self {
-            Self::Default | Self::RaisedTo(_) => Place::Together,
+            Self::Default | Self::Command | Self::RaisedTo(_) => Place::Together,
             Self::File(_, line) => Place::Line(*line),
             Self::Variable(_) => Place::Environment,
             Self::Flag(_) => Place::CommandLine,
@@ -66,6 +67,7 @@ impl fmt::Display for Origin {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => out.write_str("default"),
+            Self::Command => out.write_str("default of this command"),
             Self::File(path, line) => write!(out, "{}:{line}", path.display()),
             Self::Variable(name) => out.write_str(name),
             Self::Flag(name) => out.write_str(name),
@@ -113,11 +115,17 @@ impl Reading {
         };
         for setting in table::TABLE {
             if let Preset::Default(text) = setting.preset {
-                let value = DeValue::parse(text).ok().and_then(|value| plain(value.get_ref()));
-                reading.put(setting, &value.expect("defaults are TOML"), Origin::Default);
+                reading.put(setting, &known(text), Origin::Default);
             }
         }
         reading
+    }
+
+    /// What the command presets: before every other source.
+    pub(super) fn presets(&mut self, presets: &[(&str, &str)]) {
+        for (name, text) in presets {
+            self.put(table::find(name).expect("a setting"), &known(text), Origin::Command);
+        }
     }
 
     pub(super) fn mistake(&mut self, place: Place, text: String) {
@@ -133,7 +141,7 @@ impl Reading {
     pub(super) fn is_certain(&self, name: &str) -> bool {
         match self.origins.get(name) {
             None => false,
-            Some(Origin::Default) => !self.is_half_read,
+            Some(Origin::Default | Origin::Command) => !self.is_half_read,
             Some(_) => true,
         }
     }
@@ -291,7 +299,7 @@ impl Reading {
         let name = match origin {
             Origin::Variable(name) => name,
             Origin::Flag(flag) => flag.to_owned(),
-            Origin::Default | Origin::RaisedTo(_) | Origin::File(..) => setting.name.to_owned(),
+            Origin::Default | Origin::Command | Origin::RaisedTo(_) | Origin::File(..) => setting.name.to_owned(),
         };
         self.mistake(place, format!("{name}: {what}"));
     }
@@ -364,6 +372,11 @@ pub(super) fn find_file(file: SettingsFile, usual: &[&Path]) -> Result<Option<(P
             Ok(None)
         }
     }
+}
+
+/// A value that the program itself has as text.
+fn known(text: &str) -> Value {
+    DeValue::parse(text).ok().and_then(|value| plain(value.get_ref())).expect("defaults are TOML")
 }
 
 /// The line of a byte, counted from one.

@@ -47,6 +47,18 @@ fn flag_beats_environment_beats_file_beats_default() {
 }
 
 #[test]
+fn what_a_command_presets_is_weaker_than_whatever_is_set() {
+    let presets = [("cache.ttl", "\"4s\""), ("cache.settle", "\"1s\""), ("log.only", "\"trouble\"")];
+    let environment = [("ANTEROOM_CACHE__SETTLE", "2s")];
+    let loaded = load_preset(&presets, text("[log]\nonly = 'all'\n"), &upstream(), environment).unwrap();
+    assert_eq!(loaded.config.lifetimes.ttl, Duration::from_secs(4));
+    assert_eq!(loaded.config.settle.settle, Duration::from_secs(2));
+    assert_eq!(loaded.config.log.only, LogOnly::All);
+    let ttl = loaded.listing().lines().find(|line| line.starts_with("ttl =")).unwrap();
+    assert!(ttl.contains("\"4s\"") && ttl.ends_with("default of this command"), "{ttl}");
+}
+
+#[test]
 fn all_mistakes_are_told_at_once() {
     let file = "\
 [cache]

@@ -16,6 +16,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message as Frame;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::Role;
+use tokio_util::sync::CancellationToken;
 
 use super::account::ACCOUNT;
 use super::data::Event;
@@ -57,23 +58,23 @@ pub(super) fn accept(shared: &Arc<Shared>, request: Request<Incoming>) -> Respon
         answer.insert(header::SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(PROTOCOL));
     }
     let upgrade = hyper::upgrade::on(request);
-    shared.tasks.spawn(keep(Arc::clone(shared), upgrade));
+    shared.tasks.spawn(keep(Arc::clone(shared), upgrade, shared.up()));
     response
 }
 
 type Socket = WebSocketStream<TokioIo<hyper::upgrade::Upgraded>>;
 
 /// One socket from its welcome to its end.
-async fn keep(shared: Arc<Shared>, upgrade: OnUpgrade) {
+async fn keep(shared: Arc<Shared>, upgrade: OnUpgrade, up: CancellationToken) {
     let upgraded = tokio::select! {
-        () = shared.stopping.cancelled() => return,
+        () = up.cancelled() => return,
         upgraded = upgrade => upgraded,
     };
     let Ok(upgraded) = upgraded else { return };
     let mut socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, None).await;
     let events = shared.world.lock().unwrap_or_else(PoisonError::into_inner).events.subscribe();
     // The client may have left at any moment: then there is nobody to tell.
-    let _ = talk(&shared, &mut socket, events).await;
+    let _ = talk(&shared, &mut socket, events, &up).await;
     let goodbye = json!({ "type": "disconnect", "reason": "server_restart", "reconnect": true });
     let _ = send(&mut socket, &goodbye).await;
     let _ = socket.close(None).await;
@@ -87,14 +88,14 @@ async fn send(socket: &mut Socket, frame: &Value) -> Spoken {
 }
 
 /// Speaks until either side has had enough; `Ok` is that this side has.
-async fn talk(shared: &Shared, socket: &mut Socket, mut events: Receiver<Event>) -> Spoken {
+async fn talk(shared: &Shared, socket: &mut Socket, mut events: Receiver<Event>, up: &CancellationToken) -> Spoken {
     let mut subscriptions: Vec<(String, String)> = Vec::new();
     let mut ping = interval(Duration::from_secs(3));
     ping.tick().await;
     send(socket, &json!({ "type": "welcome" })).await?;
     loop {
         tokio::select! {
-            () = shared.stopping.cancelled() => return Ok(()),
+            () = up.cancelled() => return Ok(()),
             _ = ping.tick() => {
                 send(socket, &json!({ "type": "ping", "message": wall_clock().as_secs() })).await?;
             }

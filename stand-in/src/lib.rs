@@ -43,7 +43,7 @@ mod stand_in;
 mod tests;
 
 pub use account::{INBOX, OTHER_INBOX};
-pub use faults::{Fault, UnknownFault};
+pub use faults::Fault;
 pub use log::{Gate, Matcher, Point, Seen};
 pub use options::{Latency, Options};
 pub use seed::Shape;

@@ -16,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use sha2::{Digest, Sha256};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
 use super::faults::{Befallen, Fault};
 use super::http::{Content, Reply, finish, preflight};
@@ -46,16 +47,17 @@ impl std::fmt::Display for Gone {
 
 impl std::error::Error for Gone {}
 
-/// Accepts until the stand-in stops.
+/// Accepts until the stand-in stops or goes down.
 pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
+    let up = shared.up();
     loop {
         let accepted = tokio::select! {
-            () = shared.stopping.cancelled() => return,
+            () = up.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         if let Ok((stream, _)) = accepted {
             shared.connections.fetch_add(1, Ordering::SeqCst);
-            shared.tasks.spawn(connection(Arc::clone(&shared), stream));
+            shared.tasks.spawn(connection(Arc::clone(&shared), stream, up.clone()));
         } else {
             // Out of file descriptors, most likely: a moment later there may be one.
             sleep(Duration::from_millis(20)).await;
@@ -63,7 +65,7 @@ pub(super) async fn accept(shared: Arc<Shared>, listener: TcpListener) {
     }
 }
 
-async fn connection(shared: Arc<Shared>, stream: TcpStream) {
+async fn connection(shared: Arc<Shared>, stream: TcpStream, up: CancellationToken) {
     // A connection that cannot be set up like this still works.
     let _ = stream.set_nodelay(true);
     let handle = Arc::new(Handle::default());
@@ -79,7 +81,7 @@ async fn connection(shared: Arc<Shared>, stream: TcpStream) {
         tokio::select! {
             // How a connection ends is its client's business, or that of a fault.
             _ = served.as_mut() => return,
-            () = shared.stopping.cancelled() => return,
+            () = up.cancelled() => return,
             _ = close_idle.changed() => if handle.is_idle() { return },
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -40,6 +40,8 @@ pub(super) struct Shared {
     /// Changes whenever idle connections are to be closed.
     pub(super) close_idle: watch::Sender<()>,
     pub(super) stopping: CancellationToken,
+    /// Cancelled when the stand-in goes down; another one when it comes back.
+    up: Mutex<CancellationToken>,
     pub(super) tasks: TaskTracker,
 }
 
@@ -51,6 +53,7 @@ impl Shared {
             faults.add(fault, fault.usual(), None);
         }
         let parallel = options.latency.parallel;
+        let stopping = CancellationToken::new();
         Self {
             outbox: Arc::clone(&world.outbox),
             world: Mutex::new(world),
@@ -70,8 +73,19 @@ impl Shared {
             connections: AtomicUsize::new(0),
             lists: AtomicUsize::new(0),
             close_idle: watch::Sender::new(()),
-            stopping: CancellationToken::new(),
+            up: Mutex::new(stopping.child_token()),
+            stopping,
             tasks: TaskTracker::new(),
         }
+    }
+
+    /// Ends what cannot outlive the process that the stand-in stands for: its connections.
+    pub(super) fn up(&self) -> CancellationToken {
+        self.up.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From now on connections live until it goes down again.
+    pub(super) fn rise(&self) {
+        *self.up.lock().unwrap_or_else(PoisonError::into_inner) = self.stopping.child_token();
     }
 }

@@ -4,10 +4,11 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use http::{HeaderName, HeaderValue};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use super::account::INBOX;
 use super::data::World;
@@ -21,6 +22,8 @@ use super::{deliver, seed, serve};
 pub struct StandIn {
     pub(super) shared: Arc<Shared>,
     address: SocketAddr,
+    /// Ends when the port is closed; `None` while it is.
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl StandIn {
@@ -31,9 +34,29 @@ impl StandIn {
         let mut world = World::new(format!("http://{address}"));
         seed::open(&mut world);
         let shared = Arc::new(Shared::new(world, options));
-        shared.tasks.spawn(serve::accept(Arc::clone(&shared), listener));
+        let accepting = shared.tasks.spawn(serve::accept(Arc::clone(&shared), listener));
         shared.tasks.spawn(deliver::send(Arc::clone(&shared)));
-        Ok(Self { shared, address })
+        Ok(Self { shared, address, accepting: Mutex::new(Some(accepting)) })
+    }
+
+    /// Goes down like a process that was killed: every connection ends, and the port refuses new ones. What the account
+    /// holds stays for [`come_back`](Self::come_back).
+    pub async fn go_down(&self) {
+        let accepting = self.accepting.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.shared.up().cancel();
+        if let Some(accepting) = accepting {
+            // The port is closed when the task has ended, however it did.
+            let _ = accepting.await;
+        }
+    }
+
+    /// Comes back after [`go_down`](Self::go_down), at the same address.
+    pub async fn come_back(&self) -> io::Result<()> {
+        let listener = TcpListener::bind(self.address).await?;
+        self.shared.rise();
+        let accepting = self.shared.tasks.spawn(serve::accept(Arc::clone(&self.shared), listener));
+        *self.accepting.lock().unwrap_or_else(PoisonError::into_inner) = Some(accepting);
+        Ok(())
     }
 
     /// Ends everything and waits until it has ended: the port refuses connections after that.

@@ -347,6 +347,19 @@ async fn idle_connections_can_be_closed_and_all_end_with_the_stand_in() {
 }
 
 #[tokio::test]
+async fn it_goes_down_and_comes_back_with_all_that_it_had() {
+    let stand_in = start().await;
+    stand_in.agent_message("visitor-c", "before");
+    let mut idle = TcpStream::connect(stand_in.addr()).await.expect("it listens");
+    stand_in.go_down().await;
+    assert_eq!(idle.read(&mut [0; 1]).await.unwrap_or(0), 0);
+    assert!(TcpStream::connect(stand_in.addr()).await.is_err());
+    stand_in.come_back().await.expect("its port is free");
+    let answer = get(&stand_in, &list("visitor-c")).await;
+    assert_eq!(answer.json()[0]["messages"][0]["content"], "before");
+}
+
+#[tokio::test]
 async fn the_log_and_the_rate_limit_count_what_came() {
     let options = Options { requests_per_minute: Some(0), ..Options::default() };
     let stand_in = StandIn::start(options).await.expect("a free port");

@@ -16,7 +16,7 @@ const contactIdentifier = "visitor-a";
 let program, proxy, standIn, inboxIdentifier;
 
 before(async () => {
-  program = spawn(process.env.ANTEROOM, ["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], {
+  program = spawn(process.env.ANTEROOM, ["demo", "--no-acts", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], {
     stdio: ["ignore", "pipe", "ignore"],
   });
   for await (const line of createInterface({ input: program.stdout })) {

@@ -1,11 +1,8 @@
 //! The program from its start to its end: what it says, how it obeys signals, and what its commands do.
 
-use std::time::Duration;
-
 use anteroom::server::listeners::Drained;
 use anteroom_stand_in::{Matcher, Options, Point, StandIn};
 use http::StatusCode;
-use tokio::process::Command;
 
 use crate::support::child::{Program, run};
 use crate::support::raw::{Scripted, Talk, exchange};
@@ -253,7 +250,7 @@ async fn the_private_listener_may_be_given_as_a_url() {
 #[tokio::test]
 async fn the_demonstration_visits_a_proxy_in_front_of_its_stand_in() {
     let relay = Relay::start().await;
-    let program = Program::demo_with(&["--visit", &relay.url]).await;
+    let program = Program::demo_with(&["--visit", &relay.url], &[]).await;
     relay.leads_to(&program.url);
     for outcome in [
         r#"{method="GET",outcome="hit",status_class="2xx"}"#,
@@ -339,51 +336,6 @@ async fn without_a_token_purge_is_off() {
     // The public listener knows nothing of it.
     let public = exchange(&program.url, "POST /purge HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n").await;
     assert_eq!(public.status(), 404);
-}
-
-/// The lines that the demonstration prints, run as they stand, by the real curl.
-#[tokio::test]
-async fn the_curl_lines_of_the_demonstration_show_what_they_promise() {
-    let mut program = Program::demo().await;
-    let mut lines = Vec::new();
-    while lines.len() < 8 {
-        let line = program.line().await.expect("it goes on");
-        if line.starts_with("curl ") {
-            lines.push(line);
-        }
-    }
-    let run = async |line: &str| {
-        let shell = Command::new("sh").args(["-c", &line.replacen("curl", "curl -sS", 1)]).output().await.unwrap();
-        let (code, stderr) = (shell.status.code(), String::from_utf8_lossy(&shell.stderr).into_owned());
-        assert_ne!(code, Some(127), "curl is missing: install the package \"curl\"");
-        assert_eq!(code, Some(0), "{line}: {stderr}");
-        String::from_utf8(shell.stdout).unwrap()
-    };
-    let mut answers = Vec::new();
-    for line in &lines {
-        answers.push(run(line).await);
-    }
-    // A webhook takes its time.
-    let shown = async {
-        while !answers[7].contains("We are here.") {
-            answers[7] = run(&lines[7]).await;
-        }
-    };
-    assert!(tokio::time::timeout(Duration::from_secs(20), shown).await.is_ok(), "{}", answers[7]);
-    let status = |answer: &str| answer.lines().find(|line| line.starts_with("cache-status")).unwrap().to_owned();
-    let code = |answer: &str| answer.split(' ').nth(1).unwrap().to_owned();
-    assert!(status(&answers[0]).starts_with("cache-status: anteroom; fwd=uri-miss"), "{}", answers[0]);
-    assert!(status(&answers[1]).starts_with("cache-status: anteroom; hit"), "{}", answers[1]);
-    assert_eq!(code(&answers[2]), "304");
-    assert_eq!(code(&answers[3]), "200");
-    assert!(answers[3].contains("Is anybody there?"), "{}", answers[3]);
-    assert!(status(&answers[4]).starts_with("cache-status: anteroom; fwd=stale"), "{}", answers[4]);
-    assert!(!answers[1].contains("Is anybody there?") && answers[4].contains("Is anybody there?"));
-    assert!(answers[5].contains("anteroom_requests_total{method=\"GET\",outcome=\"hit\",status_class=\"2xx\"} 1"));
-    assert_eq!(code(&answers[6]), "200");
-    assert!(answers[6].contains("We are here.") && !answers[4].contains("We are here."), "{}", answers[6]);
-    program.signal("INT").await;
-    assert_eq!(program.ended().await.code(), Some(0));
 }
 
 /// What the access log says of an answer is what became of it, not what was meant.

@@ -16,6 +16,7 @@ mod chaos;
 mod check;
 mod contract;
 mod crowd;
+mod demo;
 mod flights;
 mod floors;
 mod forms;

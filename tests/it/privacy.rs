@@ -105,7 +105,7 @@ async fn the_identifier_is_in_no_log_line_and_no_metric() {
         exchange(&program.url, raw).await;
     }
     // What goes wrong.
-    for fault in Fault::ALL.map(|(_, fault)| fault) {
+    for fault in Fault::ALL.map(|(_, fault, _)| fault) {
         if fault == Fault::Slow {
             continue;
         }

@@ -343,7 +343,7 @@ fn junk_answers() -> Vec<String> {
 }
 
 async fn upstream_failures(own: &mut Own, url: &str, stand_in: &StandIn, relay: &Relay) {
-    for (name, fault) in Fault::ALL {
+    for (name, fault, _) in Fault::ALL {
         if fault == Fault::Slow {
             continue;
         }

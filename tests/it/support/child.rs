@@ -90,20 +90,25 @@ impl Program {
         Self::start(folder, &arguments, stderr).await
     }
 
-    /// `anteroom demo`.
-    pub async fn demo() -> Self {
-        Self::demo_with(&[]).await
-    }
-
-    /// The same, with more arguments.
-    pub async fn demo_with(more: &[&str]) -> Self {
+    /// `anteroom demo`, with more arguments and these variables.
+    pub async fn demo_with(more: &[&str], variables: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let arguments = [&["demo", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"], more].concat();
-        Self::start(folder, &arguments, Stdio::piped()).await
+        Self::start_with(folder, &arguments, variables, Stdio::piped()).await
     }
 
     async fn start(folder: tempfile::TempDir, arguments: &[&str], stderr: Stdio) -> Self {
+        Self::start_with(folder, arguments, &[], stderr).await
+    }
+
+    async fn start_with(
+        folder: tempfile::TempDir,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        stderr: Stdio,
+    ) -> Self {
         let mut command = command(arguments);
+        command.envs(variables.iter().copied());
         let mut child = command.current_dir(folder.path()).stderr(stderr).spawn().expect("the program is built");
         let stderr = Arc::new(Mutex::new(String::new()));
         let lines = child.stderr.take().map(|lines| BufReader::new(lines).lines());

@@ -1,0 +1,191 @@
+//! `anteroom demo`: its acts claim what the counters say, and it says so when they do not.
+
+use std::time::Duration;
+
+use anteroom_stand_in::Fault;
+use tokio::net::TcpListener;
+use tokio::process::Command;
+
+use crate::support::child::{Program, run};
+
+/// Every act, in the order in which they are played.
+const ACTS: [&str; 12] = [
+    "miss",
+    "hit",
+    "304",
+    "write",
+    "read after it",
+    "1,000 readers",
+    "webhook",
+    "WebSocket",
+    "upstream killed",
+    "stale-if-error",
+    "write meanwhile",
+    "its return",
+];
+
+/// What it says until a line that begins like this, with that line.
+async fn until(program: &mut Program, beginning: &str) -> String {
+    let mut said = String::new();
+    loop {
+        let line = program.line().await.unwrap_or_else(|| panic!("it ended without {beginning:?}:\n{said}"));
+        said.push_str(&line);
+        said.push('\n');
+        if line.starts_with(beginning) {
+            return said;
+        }
+    }
+}
+
+/// The line of an act.
+fn line_of<'a>(said: &'a str, act: &str) -> &'a str {
+    let beginning = format!("  {act} ");
+    said.lines().find(|line| line.starts_with(&beginning)).unwrap_or_else(|| panic!("no {act:?}:\n{said}"))
+}
+
+/// The number before a word.
+fn number(line: &str, word: &str) -> u64 {
+    let before = line.split(word).next().unwrap_or_default().trim_end();
+    before
+        .rsplit([' ', '('])
+        .next()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or_else(|| panic!("{word:?}: {line}"))
+}
+
+#[tokio::test]
+async fn the_acts_are_played_and_the_counters_say_the_same() {
+    let mut program = Program::demo_with(&[], &[]).await;
+    let said = until(&mut program, "Every claim held").await;
+    let played: Vec<_> = said.lines().filter(|line| line.contains(" ms  ")).collect();
+    assert_eq!(played.len(), ACTS.len(), "{said}");
+    for (line, act) in played.iter().zip(ACTS) {
+        assert!(line.starts_with(&format!("  {act} ")), "{act}: {line}");
+    }
+    assert!(!said.contains("NOT HOLD"), "{said}");
+    let crowd = line_of(&said, "1,000 readers");
+    let [asks, wait, find] = ["asks", "wait with", "find it"].map(|word| number(crowd, word));
+    assert_eq!((asks, asks + wait + find), (1, 1000), "{crowd}");
+
+    // Nobody has asked since: what it told is all there is to count.
+    let metrics = program.metrics().await;
+    let count = |name: &str| -> u64 {
+        let series = metrics.lines().filter(|line| line.starts_with(name));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let end = said.lines().last().unwrap();
+    assert_eq!(number(end, "upstream requests"), count("anteroom_upstream_requests_total{"), "{end}");
+    let from_memory =
+        ["hit", "joined"].map(|it| count(&format!("anteroom_requests_total{{method=\"GET\",outcome=\"{it}\"")));
+    let stood_in = count("anteroom_stale_if_error_total ");
+    assert!(stood_in > 0);
+    assert_eq!(number(end, "lists from memory"), from_memory.iter().sum::<u64>() + stood_in, "{end}\n{metrics}");
+    assert_eq!(count("anteroom_requests_total{method=\"POST\",outcome=\"failed\""), 1);
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+/// Settings are obeyed; what they make untrue is not claimed.
+#[tokio::test]
+async fn a_claim_that_does_not_hold_is_told() {
+    let nothing_kept = [("ANTEROOM_CACHE__TTL", "0s"), ("ANTEROOM_CACHE__STALE_WHILE_REVALIDATE", "0s")];
+    let mut program = Program::demo_with(&[], &nothing_kept).await;
+    let said = until(&mut program, "  hit ").await;
+    assert!(line_of(&said, "hit").contains("DID NOT HOLD: the same list from memory"), "{said}");
+    let said = said + &until(&mut program, "  1,000 readers ").await;
+    assert!(!line_of(&said, "miss").contains("DID NOT HOLD"), "{said}");
+    // In the middle of the acts, with a thousand readers behind and a WebSocket ahead.
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn with_a_long_ttl_the_act_that_would_take_as_long_is_left_out() {
+    let mut program = Program::demo_with(&[], &[("ANTEROOM_CACHE__TTL", "10m")]).await;
+    let said = until(&mut program, "Every claim held").await;
+    assert!(line_of(&said, "stale-if-error").contains("left out: the settings let a list be used for 602 s"), "{said}");
+}
+
+#[tokio::test]
+async fn it_takes_a_file_of_settings() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mine.toml");
+    std::fs::write(&file, "[cache]\nttl = \"7s\"\n[admin]\ntoken = \"hush-hush\"\n").unwrap();
+    let mut program = Program::demo_with(&["--no-acts", "--config", file.to_str().unwrap()], &[]).await;
+    until(&mut program, "Ctrl-C ends it.").await;
+    let purged =
+        run(&["purge", "--admin", &program.admin, "--all"], &[("ANTEROOM_ADMIN__TOKEN", "hush-hush")], "").await;
+    assert_eq!(purged.code, Some(0), "{purged:?}");
+    std::fs::write(&file, "[cache]\nttl = \"soon\"\n").unwrap();
+    let refused = run(&["demo", "--config", file.to_str().unwrap()], &[], "").await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("cache.ttl"), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_taken_port_says_what_to_do() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for flag in ["--listen", "--admin"] {
+        let other = if flag == "--listen" { "--admin" } else { "--listen" };
+        let ended = run(&["demo", flag, &address, other, "127.0.0.1:0"], &[], "").await;
+        assert_eq!(ended.code, Some(1), "{ended:?}");
+        for part in [&address, flag, "port 0"] {
+            assert!(ended.stderr.contains(part), "{part}: {}", ended.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn help_and_completions_know_every_fault() {
+    let help = run(&["demo", "--help"], &[("COLUMNS", "100")], "").await.stdout;
+    let [bash, zsh, fish] = ["bash", "zsh", "fish"];
+    for (name, _, about) in Fault::ALL {
+        assert!(help.contains(&format!("- {name}:")), "{name}: {help}");
+        assert!(help.split_whitespace().collect::<Vec<_>>().join(" ").contains(about), "{about}: {help}");
+    }
+    for shell in [bash, zsh, fish] {
+        let script = run(&["completions", shell], &[], "").await.stdout;
+        assert!(Fault::ALL.iter().all(|(name, ..)| script.contains(name)), "{shell}");
+    }
+    let refused = run(&["demo", "--fault", "fire"], &[], "").await;
+    assert_eq!(refused.code, Some(2));
+    assert!(refused.stderr.contains("truncate-chunked"), "{}", refused.stderr);
+}
+
+/// The lines that it prints, run as they stand, by the real curl.
+#[tokio::test]
+async fn the_curl_lines_show_what_they_promise() {
+    // So slow is nobody that four seconds are over before the next line.
+    let mut program = Program::demo_with(&["--no-acts"], &[("ANTEROOM_CACHE__TTL", "1h")]).await;
+    let said = until(&mut program, "Ctrl-C ends it.").await;
+    let variable = said.lines().find(|line| line.starts_with("list=")).unwrap();
+    let lines: Vec<_> = said.lines().filter(|line| line.starts_with("curl ")).collect();
+    assert!(lines.iter().all(|line| line.len() < 160), "{lines:?}");
+    let curl = async |line: &str| {
+        let shell = Command::new("sh").args(["-c", &format!("{variable}\n{line}")]).output().await.unwrap();
+        assert_ne!(shell.status.code(), Some(127), "curl is missing: install the package \"curl\"");
+        assert_eq!(shell.status.code(), Some(0), "{line}: {}", String::from_utf8_lossy(&shell.stderr));
+        String::from_utf8(shell.stdout).unwrap()
+    };
+    let whole = |line: &str| line.replace(" -o/dev/null", "");
+    let status = |answer: &str| {
+        let line = answer.lines().find_map(|line| line.strip_prefix("cache-status: ")).unwrap_or_default();
+        (answer.split(' ').nth(1).unwrap_or_default().to_owned(), line.to_owned())
+    };
+    let [read, known, write, agent] = lines[..] else { panic!("{lines:?}") };
+    let (code, first) = status(&curl(read).await);
+    assert!(code == "200" && first.starts_with("anteroom; fwd=uri-miss"), "{first}");
+    let (code, second) = status(&curl(read).await);
+    assert!(code == "200" && second.starts_with("anteroom; hit"), "{second}");
+    assert_eq!(status(&curl(known).await).0, "304");
+    assert_eq!(status(&curl(write).await).0, "200");
+    let answer = curl(&whole(read)).await;
+    assert!(answer.contains("Is anybody there?") && status(&answer).1.starts_with("anteroom; fwd=stale"), "{answer}");
+    assert_eq!(status(&curl(agent).await).0, "200");
+    // A webhook takes its time.
+    let shown = async { while !curl(&whole(read)).await.contains("We are here.") {} };
+    assert!(tokio::time::timeout(Duration::from_secs(20), shown).await.is_ok());
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+}
