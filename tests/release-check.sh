@@ -21,6 +21,9 @@ for name in anteroom anteroom-stand-in; do
 	grep -A 1 "^name = \"$name\"\$" Cargo.lock | grep -q "^version = \"$version\"\$" ||
 		complain "Cargo.lock has another version of $name than $version"
 done
+for field in "version: $version" "appVersion: \"$version\""; do
+	grep -qxF "$field" deploy/helm/anteroom/Chart.yaml || complain "deploy/helm/anteroom/Chart.yaml does not say $field"
+done
 
 # The newest section of the changelog is this version's, with its date.
 newest=$(grep -m 1 '^## \[' CHANGELOG.md || true)
