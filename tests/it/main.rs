@@ -17,6 +17,7 @@ mod check;
 mod contract;
 mod crowd;
 mod demo;
+mod documents;
 mod flights;
 mod floors;
 mod forms;
