@@ -21,6 +21,8 @@ RUN mkdir -p src benches fuzz stand-in/src \
     && cargo build --release --locked --no-default-features --target "$(cat /target)"
 COPY build.rs ./
 COPY src src
+# The private listener shows the manual.
+COPY docs docs
 # There is no git here: the commit comes from outside.
 ARG COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \

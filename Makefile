@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	service-check instructions bench bench-peers freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	service-check instructions bench bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -97,6 +97,10 @@ bench-peers: ## an hour on an idle machine: CPU, memory and latency beside nginx
 	$(CARGO) build --locked --release
 	python3 -B benches/peers/peers.py $(PEERS)
 
+screenshot: ## two minutes: docs/status-page.png, the status page of a proxy that is busy
+	@sh tests/tools.sh chromium:chromium
+	SCREENSHOT=$(CURDIR)/docs/status-page.png $(CARGO) test --locked --test it status_page::the_page_shows
+
 freshness: ## six minutes: how long after a change behind the proxy's back a reader sees it
 	$(CARGO) bench --locked --bench freshness
 
@@ -127,4 +131,4 @@ fuzz: ## what strangers' bytes and operators' files are read by: half a million 
 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
-		nginx:nginx-light nghttp:nghttp2-client prometheus:prometheus promtool:prometheus prlimit:util-linux
+		nginx:nginx-light nghttp:nghttp2-client chromium:chromium prometheus:prometheus promtool:prometheus prlimit:util-linux

@@ -42,6 +42,7 @@ pub mod policy {
         pub mod http2;
         pub mod encoding;
         pub mod kept_body;
+        pub mod exposition;
         pub mod via;
         pub mod headers;
         pub mod client;
@@ -134,11 +135,14 @@ pub mod proxy {
 
 #[rustfmt::skip]
 pub mod admin {
-    //! The private listener: metrics, health, purge.
+    //! The private listener: the status page, metrics, health, purge.
     pub mod handle;
+    pub mod status;
+    pub mod page;
     pub mod health;
     pub mod purge;
     pub mod purging;
+    mod reply;
 }
 
 #[rustfmt::skip]

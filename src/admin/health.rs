@@ -3,10 +3,13 @@
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::request::Parts;
+use http::{Response, StatusCode};
 
+use super::reply;
 use crate::engine::body::Body;
 use crate::engine::clock;
+use crate::policy::http::exposition::Exposition;
 use crate::state::State;
 
 /// The process answers.
@@ -30,8 +33,15 @@ pub(super) fn ready(state: &State) -> Response<Body> {
     }
 }
 
+/// The metrics, in the format that is asked for.
+pub(super) fn metrics(state: &State, head: &Parts) -> Response<Body> {
+    read_sizes(state);
+    let format = Exposition::asked_for(&head.headers);
+    reply::long_text(head, format.content_type(), state.metrics.render(format))
+}
+
 /// Sizes are read when they are asked for, not kept up on the request path.
-pub(super) fn metrics(state: &State) -> Response<Body> {
+pub(super) fn read_sizes(state: &State) {
     let metrics = &state.metrics;
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let (entries, bytes) = state.cache.store.size();
@@ -42,15 +52,10 @@ pub(super) fn metrics(state: &State) -> Response<Body> {
     metrics.limits.requests_in_flight.set(signed(state.requests.under_way() as u64));
     metrics.webhooks_silent.set(i64::from(state.silent_for(clock::now()).is_some()));
     metrics.ready.set(i64::from(state.lifecycle.ready.load(Ordering::Acquire)));
-    let mut response = Response::new(Body::from(Bytes::from(metrics.render())));
-    let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    response
 }
 
 fn text(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
-    let mut response = Response::new(Body::from(text.into()));
+    let mut response = reply::text("text/plain; charset=utf-8", text);
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
     response
 }

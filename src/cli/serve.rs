@@ -68,6 +68,7 @@ pub(super) async fn serve(
     raise_open_files_limit();
     std::panic::set_hook(Box::new(panics::hook(metrics.clone())));
     let state = State::new(loaded.config.clone(), metrics)?;
+    state.tell_settings(loaded.in_force(&loaded));
     let before = inherited.before();
     let server = match Server::with(state.clone(), settings, inherited).await {
         Ok(server) => server,
@@ -199,6 +200,7 @@ async fn reload_on_hangup(
         match result {
             Ok(new) => {
                 succeeded();
+                state.tell_settings(new.in_force(&started));
                 let Changes { in_force, needing_restart } = started.changes_to(&current, &new);
                 let told = |changes: Vec<String>| (!changes.is_empty()).then(|| changes.join("; "));
                 let (changed, needs_restart) = (told(in_force), told(needing_restart));

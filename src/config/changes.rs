@@ -15,17 +15,22 @@ pub struct Changes {
 /// What `new` changes: against `started` what is fixed at the start, against `current` all else.
 pub(super) fn changes(started: &Draft, current: &Draft, new: &Draft) -> Changes {
     let mut changes = Changes::default();
-    // Other files are read at once, but a listener that began plain stays so.
-    let switches_tls = started.tls_certificate.is_some() != new.tls_certificate.is_some();
     for setting in TABLE {
-        let is_fixed = FIXED.contains(&setting.name) || switches_tls && setting.section() == "listen.tls";
+        let stays = is_fixed(setting, started, new);
         let (old, told) =
-            if is_fixed { (started, &mut changes.needing_restart) } else { (current, &mut changes.in_force) };
+            if stays { (started, &mut changes.needing_restart) } else { (current, &mut changes.in_force) };
         if !(setting.same)(old, new) {
             told.push(format!("{} {} -> {}", setting.name, value(setting, old), value(setting, new)));
         }
     }
     changes
+}
+
+/// Whether a setting stays as it was when the program started, whatever was read since.
+pub(super) fn is_fixed(setting: &Setting, started: &Draft, read: &Draft) -> bool {
+    // Other files are read at once, but a listener that began plain stays so.
+    let switches_tls = started.tls_certificate.is_some() != read.tls_certificate.is_some();
+    FIXED.contains(&setting.name) || switches_tls && setting.section() == "listen.tls"
 }
 
 fn value(setting: &Setting, draft: &Draft) -> String {

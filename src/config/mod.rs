@@ -7,6 +7,7 @@ mod addresses;
 mod base_url;
 mod changes;
 mod clashes;
+mod in_force;
 mod listen;
 mod listing;
 mod mistakes;
@@ -16,11 +17,13 @@ mod sources;
 mod table;
 mod values;
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 pub use changes::Changes;
+pub use in_force::InForce;
 pub use listen::ListenAddress;
 pub use listing::example;
 pub use mistakes::ConfigError;
@@ -46,6 +49,7 @@ use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{PayloadSettings, Trim};
 use crate::policy::secret::Secret;
 use clashes::{CLASHES, Clash};
+use in_force::Read;
 use mistakes::Place;
 use sources::{Environment, Origin, Reading};
 use table::Draft;
@@ -108,6 +112,7 @@ pub struct Loaded {
     pub config: Config,
     listing: String,
     draft: Draft,
+    origins: BTreeMap<&'static str, Origin>,
 }
 
 impl Loaded {
@@ -115,6 +120,13 @@ impl Loaded {
     /// secrets are `***` and commented out.
     pub fn listing(&self) -> &str {
         &self.listing
+    }
+
+    /// Every setting in force once these were read, with its source; `started` is what the program began with, of which
+    /// some stay until it ends.
+    pub fn in_force(&self, started: &Self) -> Vec<InForce> {
+        let [started, read] = [started, self].map(|Self { draft, origins, .. }| Read { draft, origins });
+        in_force::in_force(started, read)
     }
 
     /// What reading the settings again has changed: this is what the program started with, `current` what was in force
@@ -147,7 +159,7 @@ pub fn load_preset<K: Into<OsString>, V: Into<OsString>>(
     let Reading { draft, origins, mistakes, .. } = reading;
     if mistakes.is_empty() {
         let listing = listing::in_force(&draft, &origins);
-        Ok(Loaded { config: build(draft.clone()), listing, draft })
+        Ok(Loaded { config: build(draft.clone()), listing, draft, origins })
     } else {
         Err(ConfigError::new(file, mistakes))
     }

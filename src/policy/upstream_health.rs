@@ -44,6 +44,11 @@ impl UpstreamHealth {
         Some(std::mem::take(&mut self.untold))
     }
 
+    /// Since when it has failed, if it does.
+    pub fn failing_since(&self) -> Option<Instant> {
+        self.failing_since
+    }
+
     /// It answered. Says so if it had failed, and that was told of.
     pub fn answered(&mut self, now: Instant) -> Option<Recovered> {
         let since = self.failing_since.take()?;

@@ -31,6 +31,7 @@ impl ClientRequest {
             Err(_) => (Event::Other, WebhookResult::CutShort),
         };
         self.state.metrics.webhook(event, result);
+        self.state.observation.heard_webhook(result, clock::now());
         let outcome = Outcome::own(Ending::Webhook).quietly(result.label());
         if result == WebhookResult::TooLarge {
             return (self.problem(StatusCode::PAYLOAD_TOO_LARGE, "a webhook is at most 1 MiB"), outcome);

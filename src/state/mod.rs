@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, InForce};
 use crate::engine::clock::Epoch;
 use crate::engine::metrics::Metrics;
 use crate::engine::rates::Rates;
@@ -34,6 +34,8 @@ use upstream::{Active, Protection};
 /// Everything a request may need.
 pub struct State {
     active: ArcSwap<Active>,
+    /// The settings in force, one by one, as far as whoever read them has told.
+    settings: ArcSwap<Vec<InForce>>,
     /// Answers in memory, and the fetches that bring them.
     pub cache: Cache,
     /// Which of them are out of date, and who tells.
@@ -93,6 +95,7 @@ impl State {
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
             lifecycle: Lifecycle { tasks, ready: AtomicBool::new(true), drained },
             active: ArcSwap::from_pointee(Active::new(config, upstream, instance, &Rates::default())),
+            settings: ArcSwap::default(),
             tls,
             metrics,
         })
@@ -101,6 +104,16 @@ impl State {
     /// The settings in force, for one request from its beginning to its end.
     pub fn active(&self) -> Arc<Active> {
         self.active.load_full()
+    }
+
+    /// The settings in force, one by one, to be shown.
+    pub fn settings(&self) -> Arc<Vec<InForce>> {
+        self.settings.load_full()
+    }
+
+    /// These settings are in force.
+    pub fn tell_settings(&self, settings: Vec<InForce>) {
+        self.settings.store(Arc::new(settings));
     }
 
     /// Replaces the settings. Those of listeners and of memory stay as they were.

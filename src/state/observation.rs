@@ -11,7 +11,9 @@ use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::engine::clock::Epoch;
+use crate::engine::metrics::WebhookResult;
 use crate::engine::sampler::{FewASecond, Sampler, Seldom};
+use crate::policy::coherence::ledger::Moment;
 use crate::policy::http::headers::{DIGITS, hex};
 
 /// Time between two log lines that tell of violations.
@@ -31,6 +33,8 @@ pub struct Observation {
     pub staleness: Measuring,
     /// What stands in the log for whom.
     pub pseudonyms: Pseudonyms,
+    /// When webhooks last came, by what came of them: a moment and one, zero is never.
+    webhooks: [AtomicU64; WebhookResult::ALL.len()],
     stand_ins: FewASecond,
     refusals: FewASecond,
     epoch: Epoch,
@@ -85,7 +89,20 @@ impl Observation {
         let (stand_ins, refusals) = (FewASecond::default(), FewASecond::default());
         let process = hex(hasher.hash_one(0));
         let pseudonyms = Pseudonyms(hasher);
-        Self { sampler, staleness, pseudonyms, stand_ins, refusals, epoch, process, request_ids, violations, no_lists }
+        let webhooks = std::array::from_fn(|_| AtomicU64::new(0));
+        Self {
+            sampler,
+            staleness,
+            pseudonyms,
+            webhooks,
+            stand_ins,
+            refusals,
+            epoch,
+            process,
+            request_ids,
+            violations,
+            no_lists,
+        }
     }
 
     /// Whether a kept answer that stands in gets an access line: the first of each second, and of more the share of
@@ -97,6 +114,23 @@ impl Observation {
     /// Whether a request that was beyond a limit gets an access line: the first of each second do.
     pub fn may_tell_of_refusal(&self, now: Instant) -> bool {
         self.refusals.takes(self.epoch.moment(now))
+    }
+
+    /// A webhook has come.
+    pub fn heard_webhook(&self, result: WebhookResult, now: Instant) {
+        let Moment(now) = self.epoch.moment(now);
+        self.webhooks[result as usize].fetch_max(now + 1, Ordering::Relaxed);
+    }
+
+    /// How long ago the last webhook came that ended so, if one has.
+    pub fn since_webhook(&self, result: WebhookResult, now: Instant) -> Option<Duration> {
+        let last = self.webhooks[result as usize].load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.epoch.time_since(Moment(last), now))
+    }
+
+    /// How long this process has served.
+    pub fn uptime(&self, now: Instant) -> Duration {
+        self.epoch.time_since(Moment(0), now)
     }
 
     /// A request id that no other request of this process has.

@@ -49,6 +49,7 @@ mod service_manager;
 mod sharing;
 mod smuggling;
 mod staleness;
+mod status_page;
 mod streaming;
 mod support;
 mod tls;

@@ -2,6 +2,7 @@
 //! of the dashboard and of the rules tells something.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,13 +10,13 @@ use std::time::Duration;
 use anteroom_stand_in::{Fault, Matcher, Options, Shape, StandIn, Webhook};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 
 use crate::support::child::Program;
 use crate::support::raw::{Scripted, exchange};
-use crate::support::{Proxy, get, get_with, post, request, send};
+use crate::support::{Proxy, both, get, get_with, post, request, send};
 
 /// Within this time every expression has to have data.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -477,4 +478,44 @@ fn every_metric_that_is_shown_or_watched_is_described() {
             assert!(!is_metric || page.contains(&format!("`{name}`")), "{name} is not in docs/metrics.md");
         }
     }
+}
+
+/// Both formats tell the same, in gzip too; that a real Prometheus reads the one it asks for, in gzip, is shown above.
+#[tokio::test]
+async fn metrics_come_in_the_format_and_the_coding_that_is_asked_for() {
+    let (_stand_in, proxy) = both("").await;
+    proxy.list("visitor-a").await;
+    let url = format!("{}/metrics", proxy.admin);
+    let plain = get(&url).await;
+    assert_eq!(plain.header("content-type"), Some("text/plain; version=0.0.4; charset=utf-8"));
+    assert_eq!((plain.header("content-encoding"), plain.header("vary")), (None, Some("Accept, Accept-Encoding")));
+    let of_prometheus = "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,\
+                         text/plain;version=0.0.4;q=0.5,*/*;q=0.1";
+    let open = get_with(&url, &[("accept", of_prometheus)]).await;
+    assert_eq!(open.header("content-type"), Some("application/openmetrics-text; version=1.0.0; charset=utf-8"));
+    let series = |text: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| !line.starts_with('#'));
+        lines.filter_map(|line| Some(line.rsplit_once(' ')?.0.replace(".0\"}", "\"}"))).collect()
+    };
+    assert_eq!(series(&plain.text()), series(&open.text()));
+    assert!(series(&plain.text()).len() > 300);
+    let zipped = get_with(&url, &[("accept", of_prometheus), ("accept-encoding", "gzip")]).await;
+    assert_eq!(
+        (zipped.header("content-encoding"), zipped.header("content-type")),
+        (Some("gzip"), open.header("content-type"))
+    );
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(&zipped.body[..]).read_to_string(&mut text).unwrap();
+    assert_eq!(series(&text), series(&open.text()));
+    assert!(zipped.body.len() * 4 < text.len(), "{} of {}", zipped.body.len(), text.len());
+    assert!(text.ends_with("# EOF\n"));
+    // The tool's parser is that of the older format.
+    let mut check = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    check.stdin.take().unwrap().write_all(&plain.body).await.unwrap();
+    assert!(check.wait_with_output().await.unwrap().status.code() != Some(1));
 }

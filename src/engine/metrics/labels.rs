@@ -80,6 +80,13 @@ closed_set! {
     }
 }
 
+impl WebhookResult {
+    /// Whether such a webhook is the application's own: it was signed, and is not too old.
+    pub fn is_genuine(self) -> bool {
+        matches!(self, Self::Outdated | Self::NoChange | Self::Unattributed | Self::Malformed)
+    }
+}
+
 closed_set! {
     /// Who told of a change.
     pub enum InvalidationSource {
@@ -282,11 +289,12 @@ pub(super) fn violations() -> impl Iterator<Item = [&'static str; 2]> {
 #[cfg(test)]
 mod tests {
     use crate::engine::metrics::Metrics;
+    use crate::policy::http::exposition::Exposition;
 
     /// A rate needs a value to begin from: the first list that differs is seen, too.
     #[test]
     fn what_differs_from_the_contract_is_counted_from_zero() {
-        let text = String::from_utf8(Metrics::new().render()).unwrap();
+        let text = String::from_utf8(Metrics::new().render(Exposition::Prometheus)).unwrap();
         let series = |labels: &str| text.contains(&format!("anteroom_payload_violations_total{{{labels}}} 0\n"));
         for kind in ["missing", "wrong_type", "null"] {
             assert!(series(&format!("field=\"id\",kind=\"{kind}\"")), "{kind}");

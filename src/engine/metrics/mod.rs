@@ -3,8 +3,11 @@
 //! Labels come from closed sets. Handles of the hit path are resolved once.
 
 mod declared;
+mod exposition;
+mod figures;
 mod labels;
 mod limits;
+mod raised;
 mod ways;
 
 use std::array;
@@ -12,14 +15,17 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Method, StatusCode};
-use prometheus::{Encoder, Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder};
+use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
+use crate::policy::http::exposition::Exposition;
 use declared::Declaring;
 use limits::Limits;
 use ways::Ways;
 pub use declared::{Described, Label};
+pub use figures::{Distribution, Figures};
+pub use raised::Raised;
 pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Limit, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
@@ -394,13 +400,14 @@ impl Metrics {
         self.webhooks[event as usize * WebhookResult::ALL.len() + result as usize].inc();
     }
 
-    /// Everything in the text format of Prometheus.
-    pub fn render(&self) -> Vec<u8> {
-        let mut text = Vec::with_capacity(16 * 1024);
-        TextEncoder::new()
-            .encode(&self.registry.gather(), &mut text)
-            .expect("metrics that were registered can be written to memory");
-        text
+    /// Everything, in this format.
+    pub fn render(&self, format: Exposition) -> Vec<u8> {
+        exposition::text(&self.registry.gather(), format)
+    }
+
+    /// Every series as it stands.
+    pub fn figures(&self) -> Figures {
+        Figures::new(self.registry.gather())
     }
 
     /// Every metric with its labels and their values.
@@ -417,23 +424,6 @@ impl Metrics {
 impl Default for Metrics {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// A gauge that is one higher as long as this lives.
-pub struct Raised(IntGauge);
-
-impl Raised {
-    /// Raises the gauge.
-    pub fn new(gauge: &IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Raised {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }
 

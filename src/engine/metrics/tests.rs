@@ -36,7 +36,7 @@ fn a_scrape_with_every_series_there_can_be_is_short() {
             metrics.payload_violations.with_label_values(&[label.path(), kind.as_str()]).inc_by(1 << 40);
         }
     }
-    let length = metrics.render().len();
+    let length = metrics.render(Exposition::Prometheus).len();
     assert!(length < 200_000, "{length} bytes");
 }
 

@@ -2,7 +2,7 @@
 //! at all.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use http::{HeaderMap, Method, StatusCode};
 
@@ -15,10 +15,43 @@ use crate::policy::budget::Budget;
 use crate::policy::http::attempts::retry_after;
 use crate::policy::upstream_health::UpstreamHealth;
 
+/// The last failure of the upstream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trouble {
+    /// The cause in the words of the log, with the upstream's address.
+    pub words: String,
+    /// The class of RFC 9209, if there was no answer.
+    pub class: Option<&'static str>,
+    /// The status, if it answered with an error.
+    pub status: Option<StatusCode>,
+    /// When that was.
+    pub at: Instant,
+    /// Since when it has failed, if nothing better has come since.
+    pub failing_since: Option<Instant>,
+}
+
+/// What the last failure was.
+#[derive(Clone, Copy)]
+enum Failure {
+    NoAnswer(UpstreamError, ErrorClass),
+    Status(StatusCode),
+}
+
+impl Failure {
+    /// The cause in words.
+    fn told_of(self, base: &BaseUrl) -> String {
+        match self {
+            Self::NoAnswer(error, _) => error.told_of(base),
+            Self::Status(_) => format!("the upstream {} answers lists with an error", base.authority),
+        }
+    }
+}
+
 /// Told of every answer and every failure.
 pub struct Health {
     /// Locked for a comparison of instants.
     state: Mutex<UpstreamHealth>,
+    last: Arc<Mutex<Option<(Failure, Instant)>>>,
     /// None if it is switched off.
     breaker: Option<Mutex<Breaker>>,
     /// What was sent within the last minute, whatever the settings were.
@@ -33,6 +66,7 @@ impl Health {
         metrics.ways.breaker_open.set(0);
         Self {
             state: Mutex::default(),
+            last: Arc::default(),
             breaker: settings.breaker.then(Mutex::default),
             budget: Arc::new(Mutex::new(Budget::new(clock::now()))),
             requests_per_minute: settings.requests_per_minute,
@@ -41,9 +75,12 @@ impl Health {
         }
     }
 
-    /// The same, and what was sent before is not forgotten.
+    /// The same, and what was before is not forgotten: what was sent, and the last failure of the same upstream.
     pub(super) fn after(mut self, before: &Self) -> Self {
         self.budget = before.budget.clone();
+        if self.base == before.base {
+            self.last = before.last.clone();
+        }
         self
     }
 
@@ -82,8 +119,9 @@ impl Health {
         {
             self.count_failure(None);
         }
-        if let Some(count) = self.note_failure() {
-            tracing::warn!(error = class.label(), count, "{}", error.told_of(&self.base));
+        let failure = Failure::NoAnswer(error, class);
+        if let Some(count) = self.note_failure(failure) {
+            tracing::warn!(error = class.label(), count, "{}", failure.told_of(&self.base));
         }
     }
 
@@ -92,9 +130,9 @@ impl Health {
         if status.is_server_error() && !is_unavailable(status) {
             self.count_failure(None);
         }
-        if let Some(count) = self.note_failure() {
-            let status = status.as_u16();
-            tracing::warn!(status, count, "the upstream {} answers lists with an error", self.base.authority);
+        let failure = Failure::Status(status);
+        if let Some(count) = self.note_failure(failure) {
+            tracing::warn!(status = status.as_u16(), count, "{}", failure.told_of(&self.base));
         }
     }
 
@@ -134,8 +172,21 @@ impl Health {
         }
     }
 
-    fn note_failure(&self) -> Option<u64> {
-        lock(&self.state).failed(clock::now())
+    /// The last failure, if there was one.
+    pub fn trouble(&self) -> Option<Trouble> {
+        let (failure, at) = (*lock(&self.last))?;
+        let (class, status) = match failure {
+            Failure::NoAnswer(_, class) => (Some(class.label()), None),
+            Failure::Status(status) => (None, Some(status)),
+        };
+        let failing_since = lock(&self.state).failing_since();
+        Some(Trouble { words: failure.told_of(&self.base), class, status, at, failing_since })
+    }
+
+    fn note_failure(&self, failure: Failure) -> Option<u64> {
+        let now = clock::now();
+        *lock(&self.last) = Some((failure, now));
+        lock(&self.state).failed(now)
     }
 
     fn breaker(&self) -> Option<MutexGuard<'_, Breaker>> {

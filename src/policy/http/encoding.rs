@@ -97,7 +97,7 @@ pub fn negotiate(asked: &HeaderMap, offer: &[Coding]) -> Accepted {
 }
 
 /// `q=0.5` in thousandths (RFC 9110 section 12.4.2); a weight that cannot be read counts as none given.
-fn weight(parameter: &str) -> Option<u16> {
+pub(super) fn weight(parameter: &str) -> Option<u16> {
     let (name, value) = parameter.split_once('=')?;
     let value: f32 = name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse().ok())??;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 1000")]

@@ -1,6 +1,7 @@
 //! What every test needs: a proxy in front of a stand-in, a client, and time that moves when a test says so.
 #![allow(dead_code, reason = "not every module of the tests needs all of it")]
 
+pub mod browser;
 pub mod child;
 pub mod http2;
 pub mod raw;
