@@ -148,13 +148,17 @@ async fn the_page_shows_what_the_proxy_does_at_every_size() {
     browser.evaluate("document.querySelector('#chart-requests details').open = true").await;
     browser.wait_until(&shows("chart-requests", r"When\s+of clients\s+to the upstream\s+0 s ago\s+[1-9]")).await;
     // What nobody looks at asks nothing.
-    browser.wait_until("timers.size > 0").await;
     let hide = "Object.defineProperty(document, 'hidden', { value: HIDDEN, configurable: true }); \
                 document.dispatchEvent(new Event('visibilitychange'))";
     browser.evaluate(&hide.replace("HIDDEN", "true")).await;
-    browser.wait_until("timers.size === 0").await;
+    // What is on its way ends, then there is nothing for as long as two more questions would take.
+    browser.evaluate("new Promise((go) => setTimeout(go, 500))").await;
+    let asked = browser.asked.len();
+    browser.evaluate("new Promise((go) => setTimeout(go, 2200))").await;
+    assert_eq!(browser.asked.len(), asked, "{:?}", browser.asked.last());
     browser.evaluate(&hide.replace("HIDDEN", "false")).await;
-    browser.wait_until("timers.size > 0").await;
+    browser.evaluate("new Promise((go) => setTimeout(go, 500))").await;
+    assert!(browser.asked.len() > asked, "it asks at once when somebody looks again");
     let text = browser.evaluate("document.documentElement.outerHTML").await;
     for secret in ["known to both", "hush-hush", "visitor-a"] {
         assert!(!text.as_str().unwrap().contains(secret), "{secret}");

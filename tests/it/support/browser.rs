@@ -29,18 +29,6 @@ const SWITCHES: [&str; 9] = [
     "--remote-debugging-port=0",
 ];
 
-/// Counts the timers that a page has set and that have not fired.
-const COUNTS_TIMERS: &str = "
-    window.timers = new Set();
-    const [set, clear] = [window.setTimeout, window.clearTimeout];
-    window.setTimeout = (act, ...more) => {
-        const timer = set(() => { window.timers.delete(timer); act(); }, ...more);
-        window.timers.add(timer);
-        return timer;
-    };
-    window.clearTimeout = (timer) => { window.timers.delete(timer); clear(timer); };
-";
-
 /// A browser with one page, gone when the test is.
 pub struct Browser {
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
@@ -101,7 +89,6 @@ impl Browser {
         for part in ["Page", "Runtime", "Log", "Network"] {
             this.call(&format!("{part}.enable"), json!({})).await;
         }
-        this.call("Page.addScriptToEvaluateOnNewDocument", json!({ "source": COUNTS_TIMERS })).await;
         this
     }
 
