@@ -240,8 +240,12 @@ fn opinion(asked: &Asked) -> (Option<Parts>, bool) {
     (Some(Parts { inbox, contact, query, host, origin: asked.origin }), is_certain)
 }
 
-const RULES: Rules<'_> =
-    Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks") };
+const RULES: Rules<'_> = Rules {
+    query: QueryRule::Key,
+    credentials: CredentialsRule::Bypass,
+    webhooks: Some("/_anteroom/webhooks"),
+    by_origin: false,
+};
 
 #[test]
 fn fuzz_key_and_route() {

@@ -53,6 +53,21 @@ pub mod policy {
         pub mod stored_head;
         pub mod representation;
     }
+
+    pub mod rfc9111 {
+        //! Caching as the answers themselves say (`cache.ttl = "origin"`): RFC 9111, in its order.
+        pub mod cache_control;
+        pub mod targeted;
+        pub mod dates;
+        pub mod freshness;
+        pub mod storable;
+        pub mod fields;
+        pub mod vary;
+        pub mod reuse;
+        pub mod validate;
+        pub mod form;
+        pub mod invalidate;
+    }
 }
 
 #[rustfmt::skip] // The order is the reading order.
@@ -91,6 +106,7 @@ pub mod engine {
     pub mod common_heads;
     pub mod store;
     pub mod fetch_result;
+    pub mod responses;
     pub mod refusals;
     pub mod flights;
     pub mod identities;
@@ -107,6 +123,16 @@ pub mod proxy {
     pub mod handle;
 
     pub mod list;
+    pub mod origin {
+        //! The same path where the answers themselves say how they may be cached (`cache.ttl = "origin"`).
+        pub mod answer;
+        mod ask;
+        mod fetch;
+        mod keep;
+        mod named;
+        mod serve;
+        mod asking;
+    }
     pub mod unshared;
     pub mod pass;
     pub mod write;

@@ -44,11 +44,11 @@ pub(super) fn metrics(state: &State, head: &Parts) -> Response<Body> {
 pub(super) fn read_sizes(state: &State) {
     let metrics = &state.metrics;
     let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    let (entries, bytes) = state.cache.store.size();
-    metrics.cache_entries.set(signed(entries));
-    metrics.cache_bytes.set(signed(bytes));
+    let ((lists, of_lists), (others, of_others)) = (state.cache.store.size(), state.cache.responses.size());
+    metrics.cache_entries.set(signed(lists + others));
+    metrics.cache_bytes.set(signed(of_lists + of_others));
     metrics.body_bytes.set(signed(state.cache.memory.held()));
-    metrics.flights.set(signed(state.cache.flights.under_way() as u64));
+    metrics.flights.set(signed((state.cache.flights.under_way() + state.cache.fetches.under_way()) as u64));
     metrics.limits.requests_in_flight.set(signed(state.requests.under_way() as u64));
     metrics.webhooks_silent.set(i64::from(state.silent_for(clock::now()).is_some()));
     metrics.ready.set(i64::from(state.lifecycle.ready.load(Ordering::Acquire)));

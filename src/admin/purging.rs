@@ -5,7 +5,6 @@ use std::collections::BTreeSet;
 
 use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
-use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::{Place, Scope};
 use crate::policy::http::key::Key;
 use crate::state::State;
@@ -54,7 +53,8 @@ impl Purge<'_> {
 /// Purges. It looks at all that is kept, so it may take a while.
 pub fn purge(state: &State, what: Purge<'_>) -> Purged {
     let mut purged = Purged::default();
-    let flying = state.cache.flights.keys_under_way();
+    let mut flying = state.cache.flights.keys_under_way();
+    flying.extend(state.cache.fetches.keys_under_way());
     purged.fetches = flying.iter().filter(|key| what.means(key)).count();
     // In this order: what is put into the store before it is looked through is found there; what comes later finds
     // the purge.
@@ -73,8 +73,15 @@ pub fn purge(state: &State, what: Purge<'_>) -> Purged {
             purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
         }
     }
+    for (key, stored) in state.cache.responses.all() {
+        if state.invalidation.has_purged(stored.noted, &stored.places) && state.cache.responses.forget(&key, &stored) {
+            purged.lists += 1;
+            purged.bytes += stored.body.len() as u64;
+            purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
+        }
+    }
     // What is removed is only let go of by this.
-    let _ = state.cache.store.size();
+    let _ = (state.cache.store.size(), state.cache.responses.size());
     state.metrics.invalidated(InvalidationSource::Purge);
     purged
 }
@@ -90,7 +97,13 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
             inboxes.insert(key.inbox().to_owned());
         }
         if key.contact() == contact {
-            places.extend(own_places(state, &key, &entry));
+            places.extend(own_places(state, &key, &entry.places));
+        }
+    }
+    for (key, stored) in state.cache.responses.all() {
+        inboxes.insert(key.inbox().to_owned());
+        if key.contact() == contact {
+            places.extend(own_places(state, &key, &stored.places));
         }
     }
     for inbox in &inboxes {
@@ -106,10 +119,10 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
 }
 
 /// What a list is made from that is its contact's alone.
-fn own_places(state: &State, key: &Key, entry: &Entry) -> Vec<Place> {
+fn own_places(state: &State, key: &Key, made_from: &[Place]) -> Vec<Place> {
     let account = state.invalidation.identities.account(state.active().fingerprint, key.inbox());
     let shared = [Scope::Inbox(key.inbox()), Scope::Missing(key.inbox()), Scope::AnyConversation, Scope::Nameless];
     let shared = shared.into_iter().chain(account.map(Scope::Account));
     let shared: Vec<Place> = shared.map(|scope| state.invalidation.ledger.place(&scope)).collect();
-    entry.places.iter().filter(|place| !shared.contains(place)).copied().collect()
+    made_from.iter().filter(|place| !shared.contains(place)).copied().collect()
 }

@@ -22,8 +22,8 @@ pub(super) fn long_text(head: &Parts, kind: &'static str, text: impl Into<Bytes>
     let plain = text.into();
     let accepted = negotiate(&head.headers, &[Coding::Gzip]);
     let gzipped = accepted.coding.and_then(|coding| gzip(&plain, coding));
-    let coded = gzipped.and_then(|gzipped| accepted.if_of_use(Coding::Gzip, gzipped, &plain));
-    let mut response = self::text(kind, coded.as_ref().map_or(plain, |(_, coded)| coded.clone()));
+    let coded = gzipped.filter(|gzipped| accepted.is_of_use(gzipped.len(), plain.len()));
+    let mut response = self::text(kind, coded.clone().unwrap_or(plain));
     let headers = response.headers_mut();
     headers.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     if coded.is_some() {

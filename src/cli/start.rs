@@ -20,7 +20,7 @@ pub(super) fn tell(config: &Config, addresses: &Addresses) {
         upstream = format!("{}://{}", base.scheme, base.authority),
         listen = public.join(" "),
         admin = %admin,
-        ttl = ?config.lifetimes.ttl,
+        ttl = config.origin.map_or_else(|| format!("{:?}", config.lifetimes.ttl), |_| "origin".to_owned()),
         mode = mode(config),
         "started",
     );

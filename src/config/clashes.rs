@@ -61,7 +61,7 @@ pub(super) const CLASHES: &[Clash] = &[
     Clash {
         first: "cache.stale_if_error",
         second: "cache.ttl",
-        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl?),
+        clashes: |draft| Some(!draft.stale_if_error?.is_zero() && draft.stale_if_error? < draft.ttl?.fixed()?),
         what: "both are ages, and the first would end before the second; raise the first, or write 0s for never",
     },
     Clash {

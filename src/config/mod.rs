@@ -11,6 +11,7 @@ mod in_force;
 mod listen;
 mod listing;
 mod mistakes;
+mod origin;
 mod settings;
 mod shown;
 mod sources;
@@ -28,8 +29,8 @@ pub use listen::ListenAddress;
 pub use listing::example;
 pub use mistakes::ConfigError;
 pub use settings::{
-    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, RequestSettings, ServerSettings,
-    SettleSettings,
+    AdminSettings, FetchSettings, LogClient, LogFormat, LogOnly, LogSettings, OriginSettings, RequestSettings,
+    ServerSettings, SettleSettings,
 };
 pub use sources::{Flags, SettingsFile};
 
@@ -42,7 +43,7 @@ use crate::engine::upstream::ways::check_certificates;
 use crate::policy::coherence::webhook::WebhookSettings;
 use crate::policy::http::client::{ForwardSettings, HostRule, TrustedProxies};
 use crate::policy::http::encoding::EncodingSettings;
-use crate::policy::http::freshness::Lifetimes;
+use crate::policy::http::freshness::{Lifetimes, Ttl};
 use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -76,6 +77,8 @@ pub struct Config {
     pub store: StoreSettings,
     /// `cache.ttl` and its kin.
     pub lifetimes: Lifetimes,
+    /// `cache.ttl = "origin"`, and what is obeyed then.
+    pub origin: Option<OriginSettings>,
     /// `cache.query`.
     pub query: QueryRule,
     /// `cache.compress`.
@@ -225,6 +228,7 @@ fn check(reading: &mut Reading) {
         reading.mistake(Place::Together, what.to_owned());
     }
     check_tls(reading);
+    origin::check(reading);
     for Clash { first, second, clashes, what } in CLASHES {
         let (draft, origins) = (&reading.draft, &reading.origins);
         let told = |name: &str| {
@@ -245,7 +249,7 @@ fn check(reading: &mut Reading) {
 fn give_way(reading: &mut Reading) {
     let Draft { ttl, ttl_with_events, ttl_without_events, stale_if_error, .. } = &reading.draft;
     let ttls = [
-        ("cache.ttl", *ttl),
+        ("cache.ttl", ttl.and_then(Ttl::fixed)),
         ("cache.ttl_with_events", *ttl_with_events),
         ("cache.ttl_without_events", *ttl_without_events),
     ];
@@ -278,7 +282,7 @@ fn check_tls(reading: &mut Reading) {
 
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
-    let requests = requests_of(&draft);
+    let (requests, origin) = (requests_of(&draft), origin::settings(&draft));
     let mut urls = given(draft.upstream).into_iter();
     Config {
         requests,
@@ -323,13 +327,14 @@ fn build(draft: Draft) -> Config {
         },
         store: StoreSettings { memory: given(draft.memory) },
         lifetimes: Lifetimes {
-            ttl: given(draft.ttl),
+            ttl: given(draft.ttl).fixed().unwrap_or(origin::BELIEVED),
             ttl_with_events: draft.ttl_with_events,
             ttl_without_events: draft.ttl_without_events,
             stale_while_revalidate: given(draft.stale_while_revalidate),
             stale_if_error: given(draft.stale_if_error),
             negative_ttl: given(draft.negative_ttl),
         },
+        origin,
         query: given(draft.query),
         compress: given(draft.compress),
         credentials: given(draft.credentials),

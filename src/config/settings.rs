@@ -69,6 +69,15 @@ pub struct FetchSettings {
     pub memory: u64,
 }
 
+/// What is obeyed where the answers themselves say how they may be cached (`cache.ttl = "origin"`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OriginSettings {
+    /// `cache.client_directives`: whether `Cache-Control` of requests is obeyed.
+    pub obeys_clients: bool,
+    /// `cache.stale_if_error`: how long after it became stale an answer may stand in for an error, if it does not say itself.
+    pub stale_if_error: Duration,
+}
+
 /// How long a write's effects may go on after its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SettleSettings {

@@ -15,12 +15,13 @@ use super::listen::ListenAddress;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE,
-    LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, PATH, PROTOCOL_RULE, QUERY, SECRET, SECRETS, SHARE,
-    SIZE, STATUSES, SWITCH, TIME_LIMIT, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, OBEDIENCE, PATH, PROTOCOL_RULE, QUERY, SECRET,
+    SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
 use crate::policy::http::encoding::Coding;
+use crate::policy::http::freshness::Ttl;
 use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -137,7 +138,7 @@ pub(super) struct Draft {
     pub(super) memory: Option<u64>,
     pub(super) max_body: Option<u64>,
     pub(super) fetch_memory: Option<u64>,
-    pub(super) ttl: Option<Duration>,
+    pub(super) ttl: Option<Ttl>,
     pub(super) ttl_with_events: Option<Duration>,
     pub(super) ttl_without_events: Option<Duration>,
     pub(super) stale_while_revalidate: Option<Duration>,
@@ -148,6 +149,7 @@ pub(super) struct Draft {
     pub(super) query: Option<QueryRule>,
     pub(super) compress: Option<Compress>,
     pub(super) credentials: Option<CredentialsRule>,
+    pub(super) client_directives: Option<bool>,
     pub(super) serve_outdated_on_error: Option<bool>,
     pub(super) wait: Option<Duration>,
     pub(super) max_waiters: Option<usize>,
@@ -311,8 +313,8 @@ pub(super) static TABLE: &[Setting] = &[
         "larger lists pass through, unkept"),
     setting!("cache.fetch_memory", Is(r#""128MiB""#), MEMORY, fetch_memory,
         "bodies being collected, all together"),
-    setting!("cache.ttl", Is(r#""15s""#), DURATION, ttl,
-        "how long an answer is served without asking, from the moment its fetch began"),
+    setting!("cache.ttl", Is(r#""15s""#), TTL, ttl,
+        "how long an answer is served without asking, from the moment its fetch began; \"origin\": as it says (RFC 9111)"),
     setting!("cache.ttl_with_events", Unset(r#""5m""#), DURATION, ttl_with_events,
         "the TTL while webhooks arrive; what a lost one would have told is seen that much later"),
     setting!("cache.ttl_without_events", Unset(r#""5s""#), DURATION, ttl_without_events,
@@ -333,6 +335,8 @@ pub(super) static TABLE: &[Setting] = &[
         "lists are kept in zstd (\"zstd\"): three or four times as many, but each is unpacked for clients that do not take it"),
     setting!("cache.credentials", Is(r#""bypass""#), CREDENTIALS, credentials,
         "lists asked for with credentials pass by the cache (\"bypass\"); the stock API reads none there (\"ignore\")"),
+    setting!("cache.client_directives", Is(r#""ignore""#), OBEDIENCE, client_directives,
+        "with ttl = \"origin\": what Cache-Control of requests asks for, such as no-cache, is done (\"obey\") or not (\"ignore\")"),
     setting!("cache.serve_outdated_on_error", Is("false"), SWITCH, serve_outdated_on_error,
         "whether an answer known to be older than a write may stand in for a failed fetch"),
     setting!("cache.wait", Is(r#""25s""#), TIME_LIMIT, wait,

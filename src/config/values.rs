@@ -17,6 +17,7 @@ use crate::engine::memory::FIRST;
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
+use crate::policy::http::freshness::Ttl;
 use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
@@ -41,6 +42,14 @@ impl<T> Form<T> {
 
 /// A duration; zero means "not at all".
 pub(super) const DURATION: Form<Duration> = Form::open(read_duration, |value| quoted(&duration_text(*value)));
+/// `cache.ttl`: a duration, or whoever says.
+pub(super) const TTL: Form<Ttl> = Form::open(read_ttl, |value| match value {
+    Ttl::Fixed(ttl) => (DURATION.show)(ttl),
+    Ttl::Origin => quoted(ORIGIN),
+});
+/// `cache.client_directives`: whether they are obeyed.
+pub(super) const OBEDIENCE: Form<bool> =
+    Form::open(|value| read_word(value, &OBEDIENCE_WORDS), |value| word(value, &OBEDIENCE_WORDS));
 /// A duration that may not be zero: a wait that must end, yet not before it began.
 pub(super) const TIME_LIMIT: Form<Duration> = Form::open(read_time_limit, |value| quoted(&duration_text(*value)));
 /// Bytes in which a list of unknown length can at least begin.
@@ -129,6 +138,9 @@ pub(super) const SECRETS: Form<Vec<Secret>> = Form {
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
 
 static AUTO_WORDS: [(&str, bool); 2] = [("auto", true), ("off", false)];
+/// Whoever made an answer says how long it is fresh.
+const ORIGIN: &str = "origin";
+static OBEDIENCE_WORDS: [(&str, bool); 2] = [("ignore", false), ("obey", true)];
 static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
 static COMPRESS_WORDS: [(&str, Compress); 2] = [("off", Compress::Off), ("zstd", Compress::Zstd)];
 static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
@@ -266,6 +278,15 @@ fn read_duration(value: &Value) -> Result<Duration, String> {
         millis if millis > LONGEST_MS => Err(format!("{} is more than a year; write 8760h or less", shown(value))),
         millis => Ok(Duration::from_millis(millis)),
     }
+}
+
+fn read_ttl(value: &Value) -> Result<Ttl, String> {
+    if value.as_str() == Some(ORIGIN) {
+        return Ok(Ttl::Origin);
+    }
+    let is_word = value.as_str().is_some_and(|text| text.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let told = |what: String| if is_word { format!("{what}; or {}", quoted(ORIGIN)) } else { what };
+    read_duration(value).map(Ttl::Fixed).map_err(told)
 }
 
 fn read_time_limit(value: &Value) -> Result<Duration, String> {

@@ -169,6 +169,12 @@ impl Store {
         matches!(done, CompResult::Removed(_))
     }
 
+    /// Lets go of everything.
+    pub fn clear(&self) {
+        self.cache.invalidate_all();
+        self.cache.run_pending_tasks();
+    }
+
     /// Everything that is kept.
     pub fn all(&self) -> impl Iterator<Item = (Arc<Key>, Arc<Entry>)> {
         self.cache.iter()
@@ -181,7 +187,7 @@ impl Store {
     }
 }
 
-fn cause_label(cause: RemovalCause) -> &'static str {
+pub(super) fn cause_label(cause: RemovalCause) -> &'static str {
     match cause {
         RemovalCause::Expired => "expired",
         RemovalCause::Explicit => "explicit",

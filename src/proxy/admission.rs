@@ -40,17 +40,17 @@ const NAMED_VIOLATIONS: usize = 5;
 const ERROR_BODY: usize = 64 * 1024;
 
 /// A fetch whose answer has come.
-pub(super) struct Admission<'f> {
-    pub(super) state: &'f State,
+pub(crate) struct Admission<'f> {
+    pub(crate) state: &'f State,
     /// The settings it was made under.
-    pub(super) active: &'f Arc<Active>,
-    pub(super) key: &'f Key,
+    pub(crate) active: &'f Arc<Active>,
+    pub(crate) key: &'f Key,
     /// The tick noted before anything was sent.
-    pub(super) noted: Tick,
+    pub(crate) noted: Tick,
     /// For whom the upstream was asked.
-    pub(super) peer: &'f Client,
+    pub(crate) peer: &'f Client,
     /// When the fetch began: its answer's age counts from there.
-    pub(super) began: Instant,
+    pub(crate) began: Instant,
 }
 
 /// A list, and the validator of our own if the upstream's does not fit.
@@ -59,7 +59,7 @@ type Checked = (payload::Outcome, Option<HeaderValue>);
 impl Admission<'_> {
     /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
     /// captured one, not of whatever is stored by now.
-    pub(super) async fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
+    pub(crate) async fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
         let mut places = captured.places.to_vec();
         places.extend(self.path_places());
         // An empty list may be as empty as before, and another contact's.
@@ -72,7 +72,7 @@ impl Admission<'_> {
     }
 
     /// An error of the upstream, or a refusal: nothing that is kept changes by it.
-    pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+    pub(crate) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
         self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
@@ -85,7 +85,7 @@ impl Admission<'_> {
     }
 
     /// An answer that is not an error of the upstream: stored if it may be, and who may have it.
-    pub(super) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+    pub(crate) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
         if let Some(what) = self.no_list(&head) {
             no_list::tell(self.state, head.status, what, None);
             if head.status.is_redirection() {
@@ -136,8 +136,24 @@ impl Admission<'_> {
         }
     }
 
-    /// A list that may be served: its scopes and what it teaches, then the store.
-    async fn good_list(&self, head: Parts, body: Bytes, (list, own_etag): Checked) -> FetchResult {
+    /// What a list was made from, whether it names nobody, and whether all of it is known; none if it is no list. The error is
+    /// how it breaks the contract, if that is enforced.
+    pub(crate) async fn scopes_of(&self, body: Bytes) -> Result<Option<(Vec<Place>, bool, bool)>, Arc<str>> {
+        let checked = self.check(body).await;
+        self.count_list(checked.as_ref().map(|(list, _)| list));
+        let enforces = self.active.config.payload.validate == Validate::Enforce;
+        match checked {
+            Ok((list, _)) if enforces && !list.violations.is_empty() => {
+                Err(list.violations.first(NAMED_VIOLATIONS).join("; ").into())
+            }
+            Ok((list, _)) => Ok(Some(self.made_from(&list).await)),
+            Err(why) if enforces => Err(why.to_string().into()),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// What a good list was made from, whether it names nobody, and whether all of it is known. What it shows is learned.
+    async fn made_from(&self, list: &payload::Outcome) -> (Vec<Place>, bool, bool) {
         let Self { state, active, key, noted, began, .. } = self;
         let mut places = self.path_places();
         places.extend(self.body_places(&list.scopes));
@@ -150,11 +166,17 @@ impl Admission<'_> {
             state.invalidation.identities.learn_account(active.fingerprint, key.inbox(), account);
         }
         let known = if nameless { self.own_up(&mut places).await } else { !list.scopes.too_many_contacts };
+        (places, nameless, known)
+    }
+
+    /// A list that may be served: its scopes and what it teaches, then the store.
+    async fn good_list(&self, head: Parts, body: Bytes, (list, own_etag): Checked) -> FetchResult {
+        let (places, nameless, known) = self.made_from(&list).await;
         let counted = if list.changed {
-            let beside = state.cache.memory.adopt(list.body.clone());
+            let beside = self.state.cache.memory.adopt(list.body.clone());
             // The upstream's body goes; if there was no room beside it, there may be now.
             drop(body);
-            beside.or_else(|_| state.cache.memory.adopt(list.body.clone()))
+            beside.or_else(|_| self.state.cache.memory.adopt(list.body.clone()))
         } else {
             Ok(list.body.clone())
         };
@@ -183,7 +205,7 @@ impl Admission<'_> {
 
     /// Finds out whose a list is that names nobody, and adds where it is written that this has changed; whether it was
     /// found out.
-    async fn own_up(&self, places: &mut Vec<Place>) -> bool {
+    pub(crate) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
         let Self { state, active, key, peer, .. } = *self;
         let (inbox, source) = (key.inbox(), key.contact());
         let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
@@ -213,7 +235,7 @@ impl Admission<'_> {
         self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list()))
     }
 
-    fn path_places(&self) -> Vec<Place> {
+    pub(crate) fn path_places(&self) -> Vec<Place> {
         self.state.invalidation.path_places(self.key).to_vec()
     }
 

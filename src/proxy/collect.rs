@@ -10,7 +10,7 @@ use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::encoding::{Coding, coding_of, decode};
 
 /// What became of a body.
-pub(super) enum Collected {
+pub(crate) enum Collected {
     /// All of it, out of its coding.
     Whole(Bytes),
     /// Larger than may be kept: to be streamed on.
@@ -32,7 +32,7 @@ pub(super) async fn collect(
     };
     received(body.len() as u64);
     match coding_of(fields) {
-        Ok(Some(coding)) => match decoded(body.clone(), coding, memory, max).await? {
+        Ok(Some(coding)) => match out_of(body.clone(), coding, memory, max).await? {
             Some(body) => Ok(Collected::Whole(body)),
             None => Ok(Collected::TooLarge(Body::from(body))),
         },
@@ -40,7 +40,8 @@ pub(super) async fn collect(
     }
 }
 
-async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Collected, UpstreamError> {
+/// Collects a body as it is, counted in `memory`.
+pub(crate) async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Collected, UpstreamError> {
     let length = http_body::Body::size_hint(&body).exact();
     if length.is_some_and(|length| length > max) {
         return Ok(Collected::TooLarge(body));
@@ -57,8 +58,16 @@ async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Collected, Up
     Ok(Collected::Whole(collecting.finish()))
 }
 
+/// A body out of its coding; none if that is not known, it is not in it, or there is no room.
+pub(crate) async fn decoded(fields: &HeaderMap, body: &Bytes, memory: &Memory, max: u64) -> Option<Bytes> {
+    match coding_of(fields).ok()? {
+        None => Some(body.clone()),
+        Some(coding) => out_of(body.clone(), coding, memory, max).await.ok()?,
+    }
+}
+
 /// `None` if it is too large.
-async fn decoded(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Result<Option<Bytes>, UpstreamError> {
+async fn out_of(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Result<Option<Bytes>, UpstreamError> {
     let Ok(mut decoded) = memory.room_now(max) else { return Ok(None) };
     let aside = tokio::task::spawn_blocking(move || {
         let whole = decode(&body, coding, |piece| decoded.push(piece).is_ok())?;
@@ -68,7 +77,7 @@ async fn decoded(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Resu
 }
 
 /// What a body that broke off says of the upstream.
-pub(super) fn body_error(error: &BodyError) -> UpstreamError {
+pub(crate) fn body_error(error: &BodyError) -> UpstreamError {
     match error {
         BodyError::Stalled => UpstreamError::Timeout,
         BodyError::TooLong | BodyError::Broken(_) => UpstreamError::Incomplete,

@@ -56,9 +56,10 @@ pub enum Purpose {
 }
 
 /// An exchange under way, with its place among the fetches at once: both end with the answer's body.
-struct UnderWay {
-    exchange: Exchange,
-    _place: Place,
+pub(crate) struct UnderWay {
+    pub(crate) exchange: Exchange,
+    #[expect(dead_code, reason = "it is held, and let go of at the end")]
+    pub(crate) place: Place,
 }
 
 impl Guard for UnderWay {
@@ -117,7 +118,7 @@ impl Fetch {
         let began = clock::now();
         let asked_if = self.condition();
         let request = self.request(asked_if.as_ref()).ok_or(UpstreamError::Malformed)?;
-        let under_way = UnderWay { exchange: self.active.upstream.exchange(), _place: place };
+        let under_way = UnderWay { exchange: self.active.upstream.exchange(), place };
         let response = self.active.upstream.send(request).await?;
         let (head, body) = response.into_parts();
         let body = self.active.upstream.watch(body, under_way);

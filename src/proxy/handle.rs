@@ -34,7 +34,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     }
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
-    let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
+    let rules = Rules { query: config.query, credentials: config.credentials, webhooks, by_origin: config.origin.is_some() };
     let goes_round = || active.instance.has_passed(&head.headers).then_some(Refusal::Loop);
     let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers)).or_else(goes_round);
     let route = match refused {
@@ -50,6 +50,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let (response, outcome) = match (request.beyond_limits(&route, full), route) {
         (Some(refused), _) => refused,
         (None, Route::List(key)) => request.list(key, record.began()).await,
+        (None, Route::Cached(key)) => request.cached(key, record.began()).await,
         // In a box, as whatever else is no hit: the future of one is moved several times, and shall be short.
         (None, route) => Box::pin(request.answer(route, &record)).await,
     };
@@ -79,7 +80,7 @@ fn is_sampled(state: &State, active: &Active, outcome: &Outcome) -> bool {
 /// What is asked for, as the log has it.
 fn name_of(route: &Route, path: &str) -> &'static str {
     match route {
-        Route::List(_) | Route::Bypass(..) => route_name::LIST,
+        Route::List(_) | Route::Cached(_) | Route::Bypass(..) => route_name::LIST,
         Route::Webhook | Route::Refuse(Refusal::NoWebhook) => route_name::WEBHOOK,
         _ => route_name::route_name(path),
     }
@@ -88,7 +89,7 @@ fn name_of(route: &Route, path: &str) -> &'static str {
 /// Whom a request is about.
 fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
     let source = match route {
-        Route::List(key) | Route::Bypass(key, _) => return Some(Contact::Of(key.clone())),
+        Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) => return Some(Contact::Of(key.clone())),
         Route::Write(targets) => targets.iter().find_map(|target| match target {
             Target::Contact(source) => Some(source),
             _ => None,
@@ -104,6 +105,7 @@ impl ClientRequest {
     async fn answer(mut self, route: Route, record: &Record) -> Answered {
         match route {
             Route::List(key) => self.list(key, record.began()).await,
+            Route::Cached(key) => self.cached(key, record.began()).await,
             Route::Bypass(key, reason) => self.bypass(&self.key_of_host(key), reason).await,
             Route::Write(targets) => self.write(targets).await,
             Route::Webhook => self.webhook().await,

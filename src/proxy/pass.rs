@@ -21,6 +21,7 @@ impl ClientRequest {
     pub(crate) async fn pass(mut self, source: Option<Source>) -> Answered {
         match self.send_on(source).await {
             Ok(response) => {
+                self.invalidate_named(&response);
                 let outcome = Outcome::forwarded(Ending::Pass, "bypass").status(response.status());
                 (self.as_passed(response), outcome)
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::access_log::Tally;
 use super::outcome::Outcome;
@@ -48,12 +48,20 @@ impl ClientRequest {
     /// The request as the upstream gets it.
     pub(crate) fn forwarded(&mut self) -> Option<Request<Body>> {
         let base = self.active.upstream.base();
-        let mut request = Request::new(Body::empty());
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = match self.head.uri.path_and_query() {
-            Some(path) => base.at(path).ok()?,
-            None => base.join("/").ok()?,
+        let uri = match self.head.uri.path_and_query() {
+            Some(path) => base.at(path),
+            None => base.join("/"),
         };
+        let head = self.head_onward(uri.ok()?);
+        Some(head.map(|()| self.body_onward()))
+    }
+
+    /// The same without a body, for another place.
+    pub(crate) fn head_onward(&self, uri: Uri) -> Request<()> {
+        let base = self.active.upstream.base();
+        let mut request = Request::new(());
+        *request.method_mut() = self.head.method.clone();
+        *request.uri_mut() = uri;
         *request.headers_mut() = onward(
             &self.head.headers,
             &self.client(),
@@ -65,15 +73,19 @@ impl ClientRequest {
                 version: self.head.version,
             },
         );
-        if has_body(&self.head.headers)
-            && let Some(body) = self.body.take()
-        {
-            let limit = self.active.upstream.settings().stall_timeout;
-            let counting = Counting(self.tally.clone());
-            let body = Watched::new(body, limit, counting).at_least(SLOWEST_BODY);
-            *request.body_mut() = Body::stream(body.at_most(self.active.config.requests.body));
+        request
+    }
+
+    /// The body, watched and counted, once; empty if there is none.
+    pub(crate) fn body_onward(&mut self) -> Body {
+        if !has_body(&self.head.headers) {
+            return Body::empty();
         }
-        Some(request)
+        let Some(body) = self.body.take() else { return Body::empty() };
+        let limit = self.active.upstream.settings().stall_timeout;
+        let counting = Counting(self.tally.clone());
+        let body = Watched::new(body, limit, counting).at_least(SLOWEST_BODY);
+        Body::stream(body.at_most(self.active.config.requests.body))
     }
 
     /// An answer of the upstream as the client gets it.

@@ -38,6 +38,7 @@ impl ClientRequest {
         let write = Write { state, active, targets, request, peer };
         match self.tally.waiting(write.run()).await {
             Ok(response) => {
+                self.invalidate_named(&response);
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
                 (self.as_passed(response), outcome)
             }

@@ -16,6 +16,7 @@ use crate::engine::flights::Flights;
 use crate::engine::memory::Memory;
 use crate::engine::metrics::Metrics;
 use crate::engine::preflights::Preflights;
+use crate::engine::responses::{Fetched, Responses};
 use crate::engine::store::{Entry, Store};
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::key::Key;
@@ -45,6 +46,11 @@ pub struct Cache {
     pub store: Store,
     /// Fetches under way.
     pub flights: Flights<FetchResult>,
+    /// Answers that say themselves how they may be cached (`cache.ttl = "origin"`), by the same bound: of the two stores one is
+    /// in use.
+    pub responses: Responses,
+    /// Fetches of such answers under way.
+    pub fetches: Flights<Fetched>,
     /// Lists that could not be shared lately, and why: nobody waits for another's fetch of one.
     pub unshareable: Moka<Key, &'static str>,
     /// What the upstream said to preflights.
@@ -67,6 +73,8 @@ impl Cache {
         Self {
             store: Store::new(config.store, config.lifetimes.longest(), metrics),
             flights: Flights::new(config.flights),
+            responses: Responses::new(config.store, metrics),
+            fetches: Flights::new(config.flights),
             unshareable: Moka::builder().max_capacity(UNSHAREABLE).time_to_live(UNSHAREABLE_FOR).build(),
             preflights: Preflights::default(),
             last_shown: Moka::new(VARIED),
@@ -75,6 +83,15 @@ impl Cache {
             encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
             heads: CommonHeads::default(),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),
+        }
+    }
+
+    /// Empties the store that is no longer in use: that of answers that say themselves how they may be cached, or the other.
+    pub(super) fn empty(&self, by_origin: bool) {
+        if by_origin {
+            self.responses.clear();
+        } else {
+            self.store.clear();
         }
     }
 

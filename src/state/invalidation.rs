@@ -104,7 +104,12 @@ impl Invalidation {
 
     /// Whether a purge has been since this was asked for: it may not be kept, nor stand in for anything.
     pub fn is_purged(&self, entry: &Entry) -> bool {
-        self.purges.lock().unwrap_or_else(PoisonError::into_inner).has_purged(entry.noted, &entry.places)
+        self.has_purged(entry.noted, &entry.places)
+    }
+
+    /// The same of whatever was asked for at this tick and is made from these places.
+    pub fn has_purged(&self, noted: Tick, places: &[Place]) -> bool {
+        self.purges.lock().unwrap_or_else(PoisonError::into_inner).has_purged(noted, places)
     }
 
     /// An event says that these lists have changed: they are out of date from here on.

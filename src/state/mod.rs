@@ -132,7 +132,12 @@ impl State {
         let before = self.active();
         let active = Active::new(config, upstream, before.instance, &before.rates);
         let reshaped = active.fingerprint != before.fingerprint;
+        let by_origin = active.config.origin.is_some();
+        let other_store = by_origin != before.config.origin.is_some();
         self.active.store(Arc::new(active));
+        if other_store {
+            self.cache.empty(!by_origin);
+        }
         if reshaped {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
             self.invalidation.ledger.invalidate_all();

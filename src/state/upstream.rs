@@ -95,11 +95,20 @@ impl Protection {
 
 impl Active {
     pub(super) fn new(config: Config, upstream: Upstream, instance: Instance, before: &Rates) -> Self {
-        let Config { upstream: UpstreamSettings { base, .. }, forward, credentials, query, payload, encoding, .. } =
-            &config;
+        let Config {
+            upstream: UpstreamSettings { base, .. },
+            forward,
+            credentials,
+            query,
+            payload,
+            encoding,
+            origin,
+            ..
+        } = &config;
         let has_codings = !encoding.offer.is_empty();
         let host = &forward.host;
-        let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings}");
+        let by_origin = origin.is_some();
+        let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings} {by_origin}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         let rates = Rates::after(before, config.requests.rates);
         Self { config, upstream, fingerprint, instance, rates }

@@ -37,6 +37,7 @@ mod loops;
 mod manners;
 mod memory;
 mod model;
+mod origin;
 mod outage;
 mod passing;
 mod pool;

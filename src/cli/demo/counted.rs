@@ -4,6 +4,7 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use crate::engine::metrics::Metrics;
+use crate::policy::http::exposition::Exposition;
 
 /// How long a counter may be behind the answer that it counts.
 const BEHIND: Duration = Duration::from_secs(2);
@@ -30,7 +31,7 @@ pub(super) struct Counted {
 impl Counted {
     /// As they stand.
     pub(super) fn now(metrics: &Metrics) -> Self {
-        Self::read(&String::from_utf8_lossy(&metrics.render()))
+        Self::read(&String::from_utf8_lossy(&metrics.render(Exposition::Prometheus)))
     }
 
     fn read(text: &str) -> Self {

@@ -10,7 +10,7 @@ pub fn has_one_of(headers: &HeaderMap, names: &[HeaderName]) -> bool {
 
 /// A head of these fields, for tests; of a name that comes twice it has both.
 #[cfg(test)]
-pub(super) fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+pub(crate) fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
     let mut map = HeaderMap::new();
     for (name, value) in fields {
         map.append(*name, http::HeaderValue::from_static(value));

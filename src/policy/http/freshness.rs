@@ -4,6 +4,25 @@ use std::time::Duration;
 
 use crate::policy::coherence::watermark::Events;
 
+/// `cache.ttl`: who says how long answers are fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ttl {
+    /// The operator, for all alike.
+    Fixed(Duration),
+    /// The answers themselves (RFC 9111).
+    Origin,
+}
+
+impl Ttl {
+    /// The operator's, if he says.
+    pub fn fixed(self) -> Option<Duration> {
+        match self {
+            Self::Fixed(ttl) => Some(ttl),
+            Self::Origin => None,
+        }
+    }
+}
+
 /// How long an answer may be used, counted from the moment its fetch began: so the age of anything served is bounded
 /// by construction, however long the fetch took.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,6 +36,8 @@ pub struct Rules<'a> {
     pub credentials: CredentialsRule,
     /// `webhook.path`, if webhooks are received.
     pub webhooks: Option<&'a str>,
+    /// `cache.ttl = "origin"`: the answers themselves say whose they are.
+    pub by_origin: bool,
 }
 
 /// What a request is.
@@ -43,6 +45,8 @@ pub struct Rules<'a> {
 pub enum Route {
     /// The conversation list in its canonical spelling: looked up and shared.
     List(Key),
+    /// The same path, where the answers themselves say whether they may be shared (`cache.ttl = "origin"`).
+    Cached(Key),
     /// A conversation list that may not be shared, and why. The key is the one it would have had.
     Bypass(Key, BypassReason),
     /// A request that may change lists; never empty.
@@ -170,18 +174,22 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     if rules.webhooks == Some(uri.path()) {
         return if *method == Method::POST { Route::Webhook } else { Route::Refuse(Refusal::NoWebhook) };
     }
-    let Rules { query, credentials, .. } = rules;
+    let Rules { query, credentials, by_origin, .. } = rules;
     let overridden = has_one_of(headers, &[METHOD_OVERRIDE]);
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
     if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
         let key = Key::new(&inbox, &contact, uri.query().filter(|_| query == QueryRule::Key));
+        if by_origin {
+            return Route::Cached(key);
+        }
         return match credential(headers, uri.query()) {
             Some(reason) if credentials == CredentialsRule::Bypass => Route::Bypass(key, reason),
             _ => Route::List(key),
         };
     }
-    if *method == Method::OPTIONS && safe && is_preflight(headers, uri.query()) && canonical_list(uri.path()).is_some() {
+    // RFC 9110 section 9.3.7: answers to OPTIONS are not cacheable.
+    if *method == Method::OPTIONS && safe && !by_origin && is_preflight(headers, uri.query()) && canonical_list(uri.path()).is_some() {
         return Route::Preflight;
     }
     let mut targets = Vec::new();
@@ -270,6 +278,11 @@ fn is_preflight(headers: &HeaderMap, query: Option<&str>) -> bool {
         && count(header::ACCESS_CONTROL_REQUEST_HEADERS) <= 1
         && credential(headers, query).is_none()
         && !has_body(headers)
+}
+
+/// Whether a request has what RFC 9111 section 3.5 says of `Authorization`: that, or a token of this API.
+pub fn has_authorization(headers: &HeaderMap, query: Option<&str>) -> bool {
+    has_one_of(headers, &[header::AUTHORIZATION, ACCESS_TOKEN, ACCESS_TOKEN_TWIN]) || has_parameter(query, "api_access_token")
 }
 
 fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> {

@@ -214,7 +214,7 @@ pub fn remove_digests(head: &mut HeaderMap) {
 
 /// A head that holds its own bytes and no more. The values of one that was read from a connection are parts of the
 /// connection's buffer, and keep all of it in memory as long as one of them is kept.
-fn compact(head: &HeaderMap) -> HeaderMap {
+pub fn compact(head: &HeaderMap) -> HeaderMap {
     let mut bytes = Vec::with_capacity(head.values().map(HeaderValue::len).sum());
     head.values().for_each(|value| bytes.extend_from_slice(value.as_bytes()));
     let mut bytes = Bytes::from(bytes);

@@ -1,6 +1,7 @@
 use super::*;
 
 const RULES: Rules<'_> = Rules {
+    by_origin: false,
     query: QueryRule::Key,
     credentials: CredentialsRule::Bypass,
     webhooks: Some("/_anteroom/webhooks"),

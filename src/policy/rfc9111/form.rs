@@ -1,0 +1,211 @@
+//! The form in which one client gets a stored answer: whole, a part, or not at all since it has it (RFC 9111 sections 3.3 and
+//! 4.3.2; RFC 9110 section 14).
+
+use std::time::Duration;
+
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, StatusCode};
+
+use super::dates::Told;
+use super::validate::has_already;
+use crate::policy::http::stored_head::OF_THE_CONTENT;
+
+/// A form.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// All of it.
+    Whole,
+    /// 304.
+    NotModified,
+    /// 206: from this byte to this one.
+    Part(u64, u64),
+    /// 416: no byte of it was asked for.
+    NoPart,
+}
+
+/// What is stored, as far as its form depends on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored<'a> {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields.
+    pub fields: &'a HeaderMap,
+    /// Bytes of its body.
+    pub length: u64,
+    /// When its head came, since 1970.
+    pub received: Duration,
+}
+
+impl Stored<'_> {
+    /// The form for a request. Conditions are judged before the part (RFC 9110 section 13.2.2).
+    pub fn form(&self, method: &Method, asked: &HeaderMap) -> Form {
+        let Self { status, fields, length, received } = *self;
+        if has_already(status, fields, received, asked) {
+            return Form::NotModified;
+        }
+        // Only of a GET is a part asked for (section 14.2), and only of a 200 is there one.
+        let may_be_part = *method == Method::GET && status == StatusCode::OK && asked.contains_key(header::RANGE);
+        if may_be_part && self.is_the_one_meant(asked) { part(asked, length) } else { Form::Whole }
+    }
+
+    /// Whether a part of this answer is asked for, and not of another that the client has the rest of (section 13.1.5): the
+    /// validator is strong, and the same.
+    fn is_the_one_meant(&self, asked: &HeaderMap) -> bool {
+        let Some(meant) = asked.get(header::IF_RANGE) else { return true };
+        if meant.as_bytes().starts_with(b"W/") || meant.as_bytes().starts_with(b"\"") {
+            return !meant.as_bytes().starts_with(b"W/") && self.fields.get(header::ETAG) == Some(meant);
+        }
+        let [meant, changed, made] = [(asked, header::IF_RANGE), (self.fields, header::LAST_MODIFIED), (self.fields, header::DATE)]
+            .map(|(fields, name)| Told::by(fields, &name).time());
+        // Strong is a date that lies so far back that nothing changed twice within its second (section 8.8.2.2).
+        let is_strong = made.zip(changed).is_some_and(|(made, changed)| made > changed);
+        meant.is_some() && meant == changed && is_strong
+    }
+
+    /// Status and fields of a form, without a length.
+    pub fn head(&self, form: Form) -> (StatusCode, HeaderMap) {
+        let mut fields = self.fields.clone();
+        let range = |text: String| HeaderValue::try_from(text).expect("digits are a header value");
+        match form {
+            Form::Whole => (self.status, fields),
+            Form::NotModified => {
+                for name in &OF_THE_CONTENT {
+                    fields.remove(name);
+                }
+                (StatusCode::NOT_MODIFIED, fields)
+            }
+            Form::Part(first, last) => {
+                fields.insert(header::CONTENT_RANGE, range(format!("bytes {first}-{last}/{}", self.length)));
+                (StatusCode::PARTIAL_CONTENT, fields)
+            }
+            Form::NoPart => {
+                for name in &OF_THE_CONTENT {
+                    fields.remove(name);
+                }
+                fields.insert(header::CONTENT_RANGE, range(format!("bytes */{}", self.length)));
+                (StatusCode::RANGE_NOT_SATISFIABLE, fields)
+            }
+        }
+    }
+}
+
+/// The part that a request asks for, of so many bytes (RFC 9110 section 14.1.2). What cannot be read, is in another unit, or is
+/// several parts, is answered with the whole, as every server may.
+fn part(asked: &HeaderMap, length: u64) -> Form {
+    let mut lines = asked.get_all(header::RANGE).iter();
+    let (Some(line), None) = (lines.next().and_then(|line| line.to_str().ok()), lines.next()) else { return Form::Whole };
+    let Some((unit, set)) = line.split_once('=') else { return Form::Whole };
+    if !unit.trim().eq_ignore_ascii_case("bytes") {
+        return Form::Whole;
+    }
+    let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty());
+    let (Some(spec), None) = (specs.next(), specs.next()) else { return Form::Whole };
+    let number = |text: &str| -> Option<u64> {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse().unwrap_or(u64::MAX))
+    };
+    let (first, last) = match spec.split_once('-') {
+        Some(("", suffix)) => match number(suffix) {
+            Some(suffix) => (if suffix == 0 { u64::MAX } else { length.saturating_sub(suffix) }, u64::MAX),
+            None => return Form::Whole,
+        },
+        Some((first, "")) => match number(first) {
+            Some(first) => (first, u64::MAX),
+            None => return Form::Whole,
+        },
+        Some((first, last)) => match (number(first), number(last)) {
+            (Some(first), Some(last)) if first <= last => (first, last),
+            _ => return Form::Whole,
+        },
+        None => return Form::Whole,
+    };
+    if first >= length { Form::NoPart } else { Form::Part(first, last.min(length - 1)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::http::fields::map;
+
+    const CHANGED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const LATER: &str = "Sun, 06 Nov 1994 09:49:37 GMT";
+
+    fn form(status: u16, stored: &[(&'static str, &'static str)], method: &Method, asked: &[(&'static str, &'static str)]) -> Form {
+        let (status, fields) = (StatusCode::from_u16(status).unwrap(), map(stored));
+        Stored { status, fields: &fields, length: 10, received: Duration::ZERO }.form(method, &map(asked))
+    }
+
+    /// RFC 9110 sections 14.1.2, 14.2 and 15.5.17.
+    #[test]
+    fn a_part_is_what_was_asked_for() {
+        for (range, expected) in [
+            ("bytes=0-4", Form::Part(0, 4)),
+            ("Bytes=0-4", Form::Part(0, 4)),
+            ("bytes= 0-4 ,", Form::Part(0, 4)),
+            ("bytes=5-", Form::Part(5, 9)),
+            ("bytes=5-100", Form::Part(5, 9)),
+            ("bytes=9-9", Form::Part(9, 9)),
+            ("bytes=-3", Form::Part(7, 9)),
+            ("bytes=-100", Form::Part(0, 9)),
+            ("bytes=0-99999999999999999999999", Form::Part(0, 9)),
+            ("bytes=10-", Form::NoPart),
+            ("bytes=10-20", Form::NoPart),
+            ("bytes=99999999999999999999999-", Form::NoPart),
+            ("bytes=-0", Form::NoPart),
+            ("bytes=4-0", Form::Whole),
+            ("bytes=0-1,4-5", Form::Whole),
+            ("bytes=-", Form::Whole),
+            ("bytes=", Form::Whole),
+            ("bytes=a-b", Form::Whole),
+            ("bytes=+1-2", Form::Whole),
+            ("bytes 0-4", Form::Whole),
+            ("lines=0-4", Form::Whole),
+        ] {
+            assert_eq!(form(200, &[], &Method::GET, &[("range", range)]), expected, "{range}");
+            assert_eq!(form(200, &[], &Method::HEAD, &[("range", range)]), Form::Whole, "14.2: for GET alone");
+            assert_eq!(form(404, &[], &Method::GET, &[("range", range)]), Form::Whole);
+        }
+        assert_eq!(form(200, &[], &Method::GET, &[("range", "bytes=0-1"), ("range", "bytes=0-1")]), Form::Whole);
+    }
+
+    /// RFC 9110 sections 13.1.5 and 13.2.2.
+    #[test]
+    fn a_part_of_another_answer_is_not_sent() {
+        let dated = [("last-modified", CHANGED), ("date", LATER), ("etag", "\"a\"")];
+        for (stored, meant, expected) in [
+            (&dated[..], "\"a\"", Form::Part(0, 1)),
+            (&dated, "W/\"a\"", Form::Whole),
+            (&dated, "\"b\"", Form::Whole),
+            (&dated, CHANGED, Form::Part(0, 1)),
+            (&dated, LATER, Form::Whole),
+            (&dated, "nonsense", Form::Whole),
+            (&[("last-modified", CHANGED), ("date", CHANGED)], CHANGED, Form::Whole),
+            (&[("etag", "W/\"a\"")], "W/\"a\"", Form::Whole),
+            (&[], "\"a\"", Form::Whole),
+            (&[], "nonsense", Form::Whole),
+        ] {
+            let asked = [("range", "bytes=0-1"), ("if-range", meant)];
+            assert_eq!(form(200, stored, &Method::GET, &asked), expected, "{stored:?} {meant}");
+        }
+        let asked = [("range", "bytes=0-1"), ("if-none-match", "\"a\"")];
+        assert_eq!(form(200, &dated, &Method::GET, &asked), Form::NotModified, "conditions come first");
+    }
+
+    /// RFC 9110 sections 15.3.7, 15.4.5 and 15.5.17.
+    #[test]
+    fn each_form_has_its_fields() {
+        let fields = map(&[("etag", "\"a\""), ("content-type", "text/plain"), ("content-encoding", "gzip"), ("x", "y")]);
+        let stored = Stored { status: StatusCode::OK, fields: &fields, length: 10, received: Duration::ZERO };
+        let bare = [("etag", "\"a\""), ("x", "y")];
+        for (form, status, expected) in [
+            (Form::Whole, 200, fields.clone()),
+            (Form::NotModified, 304, map(&bare)),
+            (Form::NoPart, 416, map(&[&bare[..], &[("content-range", "bytes */10")]].concat())),
+        ] {
+            assert_eq!(stored.head(form), (StatusCode::from_u16(status).unwrap(), expected));
+        }
+        let (status, part) = stored.head(Form::Part(2, 4));
+        assert_eq!((status.as_u16(), part.len()), (206, 5));
+        assert_eq!(part["content-range"], "bytes 2-4/10");
+    }
+}

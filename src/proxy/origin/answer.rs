@@ -1,0 +1,82 @@
+//! The list's path where the answers themselves say how they may be cached (RFC 9111 section 4): from memory on the terms of what
+//! is stored, else by asking the upstream.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+
+use super::asking::Asking;
+use crate::engine::metrics::Ending;
+use crate::engine::rates::Bucket;
+use crate::engine::responses::Stored;
+use crate::policy::http::key::Key;
+use crate::policy::rfc9111::cache_control::RequestDirectives;
+use crate::policy::rfc9111::reuse::{Reuse, Why, reuse};
+use crate::policy::rfc9111::validate::is_for_the_origin;
+use crate::proxy::outcome::Outcome;
+use crate::proxy::request::{Answered, ClientRequest};
+
+impl ClientRequest {
+    /// The answer, from memory if what is stored allows it. `now` is when the request came.
+    pub(crate) async fn cached(self, key: Key, now: Instant) -> Answered {
+        // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
+        let arrived = self.state.invalidation.ledger.now();
+        let key = self.key_of_host(key);
+        let wants = self.wants();
+        let (stored, is_known) = self.state.cache.responses.choose(&key, &self.head.headers, self.active.fingerprint);
+        let reason = match &stored {
+            None if is_known => "vary-miss",
+            None => "uri-miss",
+            Some(_) if is_for_the_origin(&self.head.headers) => "request",
+            Some(stored) => match self.reuse(stored, &wants, now) {
+                Reuse::No(Why::Request) => "request",
+                Reuse::No(Why::Stale) => "stale",
+                reuse => {
+                    if let Some(refused) = self.asks_too_often(Bucket::Hits) {
+                        return refused;
+                    }
+                    if reuse == Reuse::WhileRevalidating {
+                        self.refresh(&key, stored);
+                    }
+                    let ending = if reuse == Reuse::Fresh { Ending::Hit } else { Ending::Stale };
+                    return self.give_from_memory(ending, stored, now);
+                }
+            },
+        };
+        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, reason })).await
+    }
+
+    /// What the client wants of a cache, if that is obeyed.
+    pub(super) fn wants(&self) -> RequestDirectives {
+        let obeys = self.active.config.origin.is_some_and(|settings| settings.obeys_clients);
+        if obeys { RequestDirectives::of(&self.head.headers) } else { RequestDirectives::default() }
+    }
+
+    /// Whether a stored answer is sent as it is. One that is out of date is not, whatever it says of itself.
+    pub(super) fn reuse(&self, stored: &Arc<Stored>, wants: &RequestDirectives, now: Instant) -> Reuse {
+        if !self.is_in_force(stored, now) {
+            return Reuse::No(Why::Stale);
+        }
+        reuse(&stored.terms, stored.age(now), wants)
+    }
+
+    /// Whether nothing that it was made from has changed since it was asked for, as far as that is known.
+    pub(super) fn is_in_force(&self, stored: &Stored, now: Instant) -> bool {
+        let is_settled = stored.unsettled.is_none_or(|until| now < until);
+        is_settled && self.state.invalidation.ledger.is_current(stored.noted, &stored.places)
+    }
+
+    /// A stored answer, without asking anybody.
+    pub(super) fn give_from_memory(&self, ending: Ending, stored: &Stored, now: Instant) -> Answered {
+        let age = stored.age(now);
+        self.state.metrics.answer_age.observe(age.as_secs_f64());
+        (self.give(stored, now), Outcome::from_memory(ending, stored.terms.seconds_left(age)))
+    }
+
+    /// The client wants nothing that would have to be asked for (RFC 9111 section 5.2.1.7).
+    pub(super) fn only_if_cached(&self) -> Answered {
+        let problem = self.problem(StatusCode::GATEWAY_TIMEOUT, "nothing is stored that this request may be answered with");
+        (problem, Outcome::own(Ending::Refused).detail("only-if-cached"))
+    }
+}

@@ -1,0 +1,245 @@
+//! The upstream is asked: for several who want the same at once, or for one alone; and what each gets of its answer.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::{HeaderValue, Method, StatusCode};
+
+use super::asking::Asking;
+use super::fetch::{Fetch, Waits, begin};
+use crate::engine::clock;
+use crate::engine::flights::{Joined, Lost, Ticket};
+use crate::engine::metrics::{Ending, Limit, Raised};
+use crate::engine::rates::Bucket;
+use crate::engine::responses::{Fetched, Stored};
+use crate::engine::upstream::error::{Spared, UpstreamError, Why};
+use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::headers::PROXY_STATUS;
+use crate::policy::http::key::Key;
+use crate::policy::http::route::{has_authorization, has_body};
+use crate::policy::rfc9111::cache_control::RequestDirectives;
+use crate::policy::rfc9111::reuse::{Reuse, is_error, reuse, stands_in};
+use crate::policy::rfc9111::validate::{is_for_the_origin, wants_something_of_its_own};
+use crate::proxy::access_log::STANDS_IN;
+use crate::proxy::outcome::Outcome;
+use crate::proxy::request::{Answered, ClientRequest};
+
+impl ClientRequest {
+    /// Asks the upstream, with others or alone.
+    pub(super) async fn ask_upstream(mut self, asking: Asking) -> Answered {
+        if asking.wants.only_if_cached {
+            return self.only_if_cached();
+        }
+        if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
+            return refused;
+        }
+        let deadline = asking.now + self.active.config.flights.wait;
+        let shared = if self.may_share(&asking) { self.share(&asking, deadline).await } else { None };
+        match shared {
+            Some(answered) => answered,
+            None => self.ask_alone(&asking, deadline).await,
+        }
+    }
+
+    /// Whether what this request asks for may be what others ask for (RFC 9111 section 4: requests may be collapsed if each of
+    /// them may be answered with what comes).
+    fn may_share(&self, asking: &Asking) -> bool {
+        let headers = &self.head.headers;
+        let is_validation = asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
+        self.head.method == Method::GET
+            && !has_body(headers)
+            && !has_authorization(headers, self.head.uri.query())
+            && !is_for_the_origin(headers)
+            && (is_validation || !wants_something_of_its_own(headers))
+            && asking.wants == RequestDirectives::default()
+            && self.state.cache.unshareable.get(&asking.key).is_none()
+    }
+
+    /// Joins a fetch that is under way, or begins one. None if what it brought may not be given to this request.
+    async fn share(&self, asking: &Asking, deadline: Instant) -> Option<Answered> {
+        let key = self.key_of_choice(&asking.key);
+        let settled = || self.found(asking).map(Fetched::Found);
+        let begin = || begin(Fetch::of(self, asking, Waits::ForReaders));
+        let joined = self.state.cache.fetches.join(&key, |_, noted| self.is_current_path(&key, noted), settled, begin);
+        match joined {
+            Joined::Led(ticket) => {
+                let landed = self.landing(ticket, deadline).await;
+                Some(self.take_own(asking, landed))
+            }
+            Joined::Followed(ticket) => {
+                let noted = ticket.noted;
+                let landed = self.landing(ticket, deadline).await;
+                self.take_others(asking, noted, landed)
+            }
+            Joined::Settled(Fetched::Found(stored)) => Some(self.give_from_memory(Ending::Hit, &stored, clock::now())),
+            Joined::Settled(_) => None,
+            Joined::Crowded => Some(self.without_place_for(asking, Limit::MaxWaiters)),
+        }
+    }
+
+    async fn landing(&self, mut ticket: Ticket<Fetched>, deadline: Instant) -> Result<Fetched, Lost> {
+        let _is_waiting = Raised::new(&self.state.metrics.waiters);
+        let left = deadline.saturating_duration_since(clock::now());
+        self.tally.waiting(ticket.wait(left)).await
+    }
+
+    /// A key for each choice between answers, as far as it is known what they differ by: who is given another waits for another.
+    fn key_of_choice(&self, key: &Key) -> Key {
+        let text = self.state.cache.responses.text_of(key, &self.head.headers);
+        if text.is_empty() { key.clone() } else { key.for_origin(&text) }
+    }
+
+    /// What has come meanwhile and may be used.
+    fn found(&self, asking: &Asking) -> Option<Arc<Stored>> {
+        let (stored, _) = self.state.cache.responses.choose(&asking.key, &self.head.headers, self.active.fingerprint);
+        stored.filter(|stored| self.reuse(stored, &asking.wants, clock::now()) == Reuse::Fresh)
+    }
+
+    /// Fetches behind what was sent stale, unless that is under way.
+    pub(super) fn refresh(&self, key: &Key, stored: &Arc<Stored>) {
+        if self.active.upstream.health().is_left_alone() {
+            return;
+        }
+        let choice = self.key_of_choice(key);
+        let asking = Asking {
+            key: key.clone(),
+            arrived: self.state.invalidation.ledger.now(),
+            now: clock::now(),
+            wants: RequestDirectives::default(),
+            stored: Some(stored.clone()),
+            reason: "stale",
+        };
+        let is_joinable = |_, noted| self.is_current_path(key, noted);
+        let begin = || begin(Fetch::of(self, &asking, Waits::Behind));
+        drop(self.state.cache.fetches.join(&choice, is_joinable, || None, begin));
+    }
+
+    /// Asks for this request alone; no more at once than `upstream.max_in_flight`.
+    async fn ask_alone(&mut self, asking: &Asking, deadline: Instant) -> Answered {
+        let take = self.state.upstream.in_flight.take(self.client_network());
+        let Ok(Some(place)) = tokio::time::timeout_at(deadline.into(), take).await else {
+            return self.without_place_for(asking, Limit::MaxInFlight);
+        };
+        let mut fetch = Fetch::of(self, asking, Waits::ForReaders);
+        fetch.body = self.body_onward();
+        let tally = self.tally.clone();
+        let fetched = tally.waiting(fetch.run_with(place)).await;
+        self.take_own(asking, Ok(fetched))
+    }
+
+    /// The answer to whoever asked for it.
+    fn take_own(&self, asking: &Asking, landed: Result<Fetched, Lost>) -> Answered {
+        let Ok(Fetched::Answer { first, stored, status, kept }) = landed else {
+            return self.after_no_answer(asking, landed);
+        };
+        if is_error(status)
+            && let Some(instead) = self.stale_instead(asking)
+        {
+            return instead;
+        }
+        let mut outcome = asking.outcome(Ending::Miss).status(status).stored(kept);
+        // Why it is nobody else's.
+        outcome.detail = first.as_ref().filter(|_| stored.is_none()).map(|first| first.why);
+        // Its own conditions were not asked, or the upstream would have answered them: they are judged here.
+        let is_judged_here = wants_something_of_its_own(&self.head.headers)
+            && asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
+        match (first.and_then(|first| first.take()), stored) {
+            (Some(_), Some(stored)) if is_judged_here => (self.give(&stored, clock::now()), outcome),
+            (Some(first), _) => (self.as_passed(first), outcome),
+            (None, Some(stored)) => (self.give(&stored, clock::now()), outcome),
+            (None, None) => self.after_no_answer(asking, Err(Lost::Dropped)),
+        }
+    }
+
+    /// The answer to whoever waited for another's, if that may be used for his request, too.
+    fn take_others(&self, asking: &Asking, noted: Tick, landed: Result<Fetched, Lost>) -> Option<Answered> {
+        let now = clock::now();
+        match landed {
+            Ok(Fetched::Answer { status, .. }) if is_error(status) && asking.stored.is_some() => self.stale_instead(asking),
+            Ok(Fetched::Answer { stored: Some(stored), status, kept: true, .. }) => {
+                let terms_allow = reuse(&stored.terms, stored.age(now), &asking.wants) == Reuse::Fresh;
+                let is_in_force = asking.arrived <= noted || self.is_in_force(&stored, now);
+                let may_have = terms_allow && is_in_force && stored.chosen.matches(&self.head.headers);
+                let outcome = asking.outcome(Ending::Joined).status(status).collapsed(true);
+                may_have.then(|| (self.give(&stored, now), outcome))
+            }
+            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) => None,
+            landed => Some(self.after_no_answer(asking, landed)),
+        }
+    }
+
+    /// There is no answer of the upstream: what is stored, if it may stand in, else what went wrong.
+    fn after_no_answer(&self, asking: &Asking, landed: Result<Fetched, Lost>) -> Answered {
+        let error = match &landed {
+            Ok(Fetched::Failed(UpstreamError::Spared(Spared { why: Why::Queue, .. })) | Fetched::NotSent) => {
+                return self.without_place_for(asking, Limit::MaxQueued);
+            }
+            Ok(Fetched::Failed(error)) => Some(*error),
+            _ => None,
+        };
+        if let Some((mut response, mut outcome)) = self.stale_instead(asking) {
+            outcome.error = error.and_then(UpstreamError::proxy_error);
+            if let Some(class) = outcome.error
+                && let Ok(told) = HeaderValue::try_from(format!("anteroom; error={class}"))
+            {
+                response.headers_mut().insert(PROXY_STATUS, told);
+            }
+            return (response, outcome);
+        }
+        let failed = asking.outcome(Ending::Failed);
+        match landed {
+            Ok(Fetched::Failed(error)) => {
+                let mut response = self.upstream_problem(error);
+                // RFC 9111 section 5.2.2.2: what must be validated, and cannot be, is answered with this.
+                if asking.stored.as_ref().is_some_and(|stored| stored.terms.forbids_stale) {
+                    *response.status_mut() = StatusCode::GATEWAY_TIMEOUT;
+                }
+                (response, failed.failed(error))
+            }
+            Ok(Fetched::BreaksContract(first)) => {
+                let detail = format!("the upstream's list breaks the published contract: {first}");
+                (self.problem(StatusCode::BAD_GATEWAY, &detail), failed.detail("breaks-contract"))
+            }
+            Err(Lost::WaitedLongEnough) => {
+                let problem = self.problem(StatusCode::GATEWAY_TIMEOUT, "the answer could not be fetched in time; try again");
+                (problem, failed.detail("waited-too-long"))
+            }
+            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) | Err(Lost::Dropped) => {
+                let problem = self.problem(StatusCode::INTERNAL_SERVER_ERROR, "the fetch ended without an answer; try again");
+                (problem, failed.detail("fetch-ended"))
+            }
+        }
+    }
+
+    /// What is stored, if it may be sent because the upstream cannot be asked, or answers with an error.
+    fn stale_instead(&self, asking: &Asking) -> Option<Answered> {
+        let (stored, now) = (asking.stored.as_ref()?, clock::now());
+        // Clients wipe their storage on a 404: unless it says so itself, only a success stands in.
+        let settings = self.active.config.origin.filter(|_| stored.status.is_success());
+        let otherwise = settings.map(|settings| settings.stale_if_error).unwrap_or_default();
+        let may = self.is_in_force(stored, now)
+            && !self.state.invalidation.has_purged(stored.noted, &stored.places)
+            && stands_in(&stored.terms, stored.age(now), &asking.wants, otherwise);
+        may.then(|| {
+            self.state.metrics.stale_if_error.inc();
+            let (response, outcome) = self.give_from_memory(Ending::Stale, stored, now);
+            (response, outcome.detail(STANDS_IN))
+        })
+    }
+
+    /// There was no room for this reader: that is no error of the upstream.
+    fn without_place_for(&self, asking: &Asking, limit: Limit) -> Answered {
+        if self.active.upstream.health().is_left_alone()
+            && let Some(instead) = self.stale_instead(asking)
+        {
+            return instead;
+        }
+        let detail = match limit {
+            Limit::MaxWaiters => "too-many-waiters",
+            Limit::MaxQueued => "queue-full",
+            _ => "too-many-in-flight",
+        };
+        let outcome = Outcome::own(Ending::Failed).detail(detail).beyond(limit);
+        (self.busy("too many answers are being fetched; try again"), outcome)
+    }
+}

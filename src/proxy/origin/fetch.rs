@@ -1,0 +1,228 @@
+//! One request to the upstream, made of the client's end-to-end fields; a stored answer is asked about by its validator.
+
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use http::response::Parts;
+use http::{HeaderMap, Method, Request, StatusCode, header};
+
+use super::asking::Asking;
+use crate::engine::body::Body;
+use crate::engine::clock;
+use crate::engine::flights::{FlightEnd, Interest, NewFlight};
+use crate::engine::places::Place;
+use crate::engine::responses::{Fetched, Stored};
+use crate::engine::upstream::error::{UpstreamError, Why};
+use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::client::Client;
+use crate::policy::http::key::Key;
+use crate::policy::http::representation::is_made_from_body;
+use crate::policy::http::route::{has_authorization, has_body};
+use crate::policy::rfc9111::storable::Asked;
+use crate::policy::rfc9111::validate::{ask_for_all, ask_whether, is_about, is_for_the_origin};
+use crate::proxy::fetch::UnderWay;
+use crate::proxy::request::ClientRequest;
+use crate::state::State;
+use crate::state::upstream::Active;
+
+/// How a shared fetch begins.
+type Fetching = Box<dyn FnOnce(Interest<Fetched>) -> Pin<Box<dyn Future<Output = Fetched> + Send>>>;
+/// What follows from its end.
+type Landing = Box<dyn FnOnce(FlightEnd, Option<&Fetched>) + Send>;
+
+/// For what a fetch waits for its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// As long as a reader waits for it.
+    ForReaders,
+    /// As long as a reader would.
+    Behind,
+}
+
+/// One fetch, and what was known when it was decided on.
+pub(super) struct Fetch {
+    pub(super) state: Arc<State>,
+    /// The settings it is made under.
+    pub(super) active: Arc<Active>,
+    /// Whose answer it is.
+    pub(super) key: Key,
+    /// The tick noted before anything is sent.
+    pub(super) noted: Tick,
+    /// The request; none if it cannot be written.
+    head: Option<Request<()>>,
+    pub(super) body: Body,
+    /// The client's own fields, which chose the answer.
+    pub(super) chosen_by: HeaderMap,
+    /// What decides whether the answer may be stored; none if it is none to a plain `GET`.
+    pub(super) storing: Option<Asked>,
+    /// What is stored for this request.
+    pub(super) stored: Option<Arc<Stored>>,
+    /// It asks whether that still holds.
+    asks_whether: bool,
+    /// For whom.
+    pub(super) peer: Client,
+    client: IpAddr,
+    waits: Waits,
+}
+
+/// When a request was sent and when the head of its answer came, since 1970, and by the clock that does not jump.
+#[derive(Clone, Copy)]
+pub(super) struct Times {
+    pub(super) asked: Duration,
+    pub(super) received: Duration,
+    pub(super) received_at: Instant,
+    pub(super) began: Instant,
+}
+
+impl ClientRequest {
+    /// Whether a stored answer has a validator that the upstream may be asked about it by.
+    pub(super) fn may_be_asked_about(&self, stored: &Stored) -> bool {
+        !is_for_the_origin(&self.head.headers)
+            && self.head.method == Method::GET
+            && ask_whether(&stored.fields, &mut HeaderMap::new(), self.is_in_force(stored, clock::now()))
+            && self.may_be_trusted(stored)
+    }
+
+    /// Whether its validator would have changed with it: of what is known to be out of date, only one that is made from the
+    /// body says so.
+    fn may_be_trusted(&self, stored: &Stored) -> bool {
+        self.is_in_force(stored, clock::now()) || stored.fields.get(header::ETAG).is_some_and(is_made_from_body)
+    }
+}
+
+impl Fetch {
+    /// The fetch for a request.
+    pub(super) fn of(request: &ClientRequest, asking: &Asking, waits: Waits) -> Self {
+        // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
+        let noted = request.state.invalidation.ledger.own_tick();
+        let active = request.state.active();
+        let (headers, key) = (&request.head.headers, &asking.key);
+        let uri = request.active.upstream.base().join(&key.path_and_query());
+        let mut head = uri.ok().map(|uri| request.head_onward(uri));
+        let asks_whether = asking.stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
+        if let (Some(head), Some(stored), true) = (&mut head, &asking.stored, asks_whether) {
+            ask_whether(&stored.fields, head.headers_mut(), request.is_in_force(stored, clock::now()));
+        } else if let (Some(head), Waits::Behind) = (&mut head, waits) {
+            // Whoever has been answered already wants nothing more of his own.
+            ask_for_all(head.headers_mut());
+        }
+        let is_plain_get = request.head.method == Method::GET && !has_body(headers);
+        let storing = is_plain_get.then(|| Asked {
+            has_credentials: has_authorization(headers, request.head.uri.query()),
+            no_store: asking.wants.no_store,
+        });
+        Self {
+            state: request.state.clone(),
+            active,
+            key: key.clone(),
+            noted,
+            head,
+            body: Body::empty(),
+            chosen_by: headers.clone(),
+            storing,
+            stored: asking.stored.clone(),
+            asks_whether,
+            peer: request.client(),
+            client: request.client_network(),
+            waits,
+        }
+    }
+
+    /// The method of the request.
+    pub(super) fn method(&self) -> Option<&Method> {
+        self.head.as_ref().map(Request::method)
+    }
+
+    /// Waits for a place, and fetches.
+    async fn run(self, interest: Interest<Fetched>) -> Fetched {
+        let take = self.state.upstream.in_flight.take(self.client);
+        let place = match self.waits {
+            Waits::Behind => {
+                let place = tokio::time::timeout(self.active.config.flights.wait, take).await;
+                let Ok(Some(place)) = place else { return Fetched::NotSent };
+                place
+            }
+            Waits::ForReaders => tokio::select! {
+                biased;
+                () = interest.gone() => return Fetched::NotSent,
+                place = take => {
+                    let Some(place) = place else {
+                        return Fetched::Failed(self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)));
+                    };
+                    place
+                }
+            },
+        };
+        interest.sent();
+        self.run_with(place).await
+    }
+
+    /// Fetches, within the deadline of a fetch.
+    pub(super) async fn run_with(mut self, place: Place) -> Fetched {
+        let limit = self.active.config.fetch.timeout;
+        match tokio::time::timeout(limit, self.exchange(place)).await {
+            Ok(Ok(fetched)) => fetched,
+            Ok(Err(error)) => Fetched::Failed(error),
+            Err(_) => {
+                self.active.upstream.health().failed(UpstreamError::Timeout);
+                Fetched::Failed(UpstreamError::Timeout)
+            }
+        }
+    }
+
+    async fn exchange(&mut self, place: Place) -> Result<Fetched, UpstreamError> {
+        let (head, body, times) = self.send(place).await?;
+        if head.status.is_informational() {
+            return Err(UpstreamError::Malformed);
+        }
+        let stored = self.stored.clone().filter(|_| self.asks_whether && head.status == StatusCode::NOT_MODIFIED);
+        match stored {
+            None => self.received(head, body, times).await,
+            Some(stored) if is_about(&stored.fields, &head.headers) => Ok(self.still_holds(&stored, head, times).await),
+            Some(_) => {
+                // It is about another answer than the one that was asked about (section 4.3.4): once more, for the whole.
+                drop(body);
+                let take = self.state.upstream.in_flight.take(self.client).await;
+                let place = take.ok_or_else(|| self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)))?;
+                self.asks_whether = false;
+                if let Some(head) = &mut self.head {
+                    ask_for_all(head.headers_mut());
+                }
+                let (head, body, times) = self.send(place).await?;
+                self.received(head, body, times).await
+            }
+        }
+    }
+
+    async fn send(&mut self, place: Place) -> Result<(Parts, Body, Times), UpstreamError> {
+        let head = self.head.clone().ok_or(UpstreamError::Malformed)?;
+        let request = head.map(|()| std::mem::replace(&mut self.body, Body::empty()));
+        let (asked, began) = (since_1970(), clock::now());
+        let under_way = UnderWay { exchange: self.active.upstream.exchange(), place };
+        let response = self.active.upstream.send(request).await?;
+        let times = Times { asked, received: since_1970(), received_at: clock::now(), began };
+        let (head, body) = response.into_parts();
+        Ok((head, self.active.upstream.watch(body, under_way), times))
+    }
+}
+
+/// The wall clock.
+fn since_1970() -> Duration {
+    clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// A fetch that others may wait for.
+pub(super) fn begin(fetch: Fetch) -> NewFlight<Fetching, Landing> {
+    let (noted, state) = (fetch.noted, fetch.state.clone());
+    let on_end = move |end: FlightEnd, fetched: Option<&Fetched>| {
+        let label = match (end, fetched) {
+            (FlightEnd::Arrived { .. }, Some(fetched)) => fetched.label(),
+            _ => "dropped",
+        };
+        state.metrics.flight_ends.with_label_values(&[label]).inc();
+    };
+    let fetch: Fetching = Box::new(move |interest| Box::pin(fetch.run(interest)));
+    NewFlight { noted, fetch, on_end: Box::new(on_end) }
+}

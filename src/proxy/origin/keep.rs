@@ -1,0 +1,246 @@
+//! What becomes of an answer: stored with what it was made from, or passed on as it comes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::response::Parts;
+use http::{Method, StatusCode};
+
+use super::fetch::{Fetch, Times};
+use crate::engine::body::Body;
+use crate::engine::clock;
+use crate::engine::fetch_result::Private;
+use crate::engine::responses::{Fetched, Stored};
+use crate::engine::upstream::error::UpstreamError;
+use crate::policy::coherence::ledger::{Place, Scope};
+use crate::policy::http::framing::has_known_end;
+use crate::policy::http::freshness::unsettled_expiry;
+use crate::policy::http::headers::{append_via, expose, is_json};
+use crate::policy::http::stored_head::compact;
+use crate::policy::payload::Validate;
+use crate::policy::rfc9111::dates::made;
+use crate::policy::rfc9111::fields;
+use crate::policy::rfc9111::freshness::Control;
+use crate::policy::rfc9111::reuse::{Terms, is_error};
+use crate::policy::rfc9111::storable::{NotStorable, storable};
+use crate::policy::rfc9111::validate::{HeadSays, head_says};
+use crate::policy::rfc9111::vary::Chosen;
+use crate::proxy::admission::Admission;
+use crate::proxy::collect::{Collected, decoded, read};
+
+/// What an answer was made from.
+struct MadeFrom {
+    places: Vec<Place>,
+    /// It names no contact.
+    nameless: bool,
+    /// Everything of it is known, so it may be stored.
+    known: bool,
+}
+
+impl Fetch {
+    /// An answer that is no 304 to a question of ours.
+    pub(super) async fn received(&self, head: Parts, body: Body, times: Times) -> Result<Fetched, UpstreamError> {
+        self.learn_from_head(&head, times);
+        let control = Control::of(&head.headers);
+        let why = match self.may_be_stored(&head, &control, times) {
+            Ok(chosen) => return self.store(head, body, times, (control, chosen)).await,
+            Err(why) => why,
+        };
+        // What others are given is older than what this one has been shown.
+        if self.storing.is_some_and(|asked| !asked.has_credentials) && head.status.is_success() && head.status != StatusCode::PARTIAL_CONTENT {
+            self.forget();
+        }
+        Ok(self.for_one(head, body, why))
+    }
+
+    /// What chooses the answer, if it may be stored; else why not.
+    fn may_be_stored(&self, head: &Parts, control: &Control, times: Times) -> Result<Chosen, &'static str> {
+        let asked = self.storing.ok_or("method")?;
+        storable(asked, head.status, &head.headers, control, times.received).map_err(NotStorable::label)?;
+        let chosen = Chosen::of(&head.headers, &self.chosen_by).ok_or("vary")?;
+        // Whether it is whole could not be told (RFC 9111 section 3.3).
+        let is_whole = has_known_end(head.version, &head.headers) || head.status == StatusCode::NO_CONTENT;
+        // The one that is stored may stand in for it.
+        let is_worse = is_error(head.status) && self.stored.as_ref().is_some_and(|stored| !stored.terms.forbids_stale);
+        if !is_whole {
+            Err("no-end")
+        } else if is_worse {
+            Err("error")
+        } else {
+            Ok(chosen)
+        }
+    }
+
+    async fn store(&self, head: Parts, body: Body, times: Times, terms: (Control, Chosen)) -> Result<Fetched, UpstreamError> {
+        let (memory, max) = (&self.state.cache.memory, self.active.config.fetch.max_body);
+        let body = match read(body, memory, max).await? {
+            Collected::Whole(body) => body,
+            Collected::TooLarge(body) => {
+                self.forget();
+                return Ok(self.for_one(head, body, "too_large"));
+            }
+        };
+        self.state.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
+        let made_from = match self.made_from(&head, &body, times).await {
+            Ok(made_from) => made_from,
+            Err(breaks) => return Ok(Fetched::BreaksContract(breaks)),
+        };
+        let (control, chosen) = terms;
+        let mut stored = fields::stored(&head.headers, &control);
+        append_via(&mut stored, head.version);
+        expose(&mut stored);
+        stored.entry(header::DATE).or_insert_with(clock::http_date);
+        let terms = Terms::of(head.status, &head.headers, &control, times.asked, times.received);
+        let known = made_from.known;
+        let stored = self.entry(head.status, &stored, body.clone(), (chosen, terms), made_from, times);
+        let status = head.status;
+        let first = Private::new(head, Body::from(body), "stored");
+        let kept = known && self.keep(&stored);
+        Ok(Fetched::Answer { first: Some(first), stored: known.then_some(stored), status, kept })
+    }
+
+    /// The stored answer still holds: what came with the 304 is new, and so is its age (section 4.3.4).
+    pub(super) async fn still_holds(&self, before: &Arc<Stored>, head: Parts, times: Times) -> Fetched {
+        let admission = self.admission(times);
+        let mut places = before.places.to_vec();
+        places.extend(admission.path_places());
+        let known = !before.nameless || admission.own_up(&mut places).await;
+        let made_from = MadeFrom { places, nameless: before.nameless, known };
+        let (stored, may_be_stored) = self.updated(before, &head, made_from, times);
+        let kept = known && may_be_stored && self.keep(&stored);
+        if !kept {
+            self.forget();
+        }
+        Fetched::Answer { first: None, stored: Some(stored), status: StatusCode::NOT_MODIFIED, kept }
+    }
+
+    /// A stored answer with the fields of a later head; and whether it may still be stored.
+    fn updated(&self, before: &Stored, head: &Parts, made_from: MadeFrom, times: Times) -> (Arc<Stored>, bool) {
+        let mut update = head.headers.clone();
+        update.entry(header::DATE).or_insert_with(clock::http_date);
+        append_via(&mut update, head.version);
+        let fields = fields::updated(&before.fields, &update, &Control::of(&update));
+        let control = Control::of(&fields);
+        // How old it is, the update says; how long it is fresh, all of it.
+        let initial_age = Terms::of(before.status, &update, &control, times.asked, times.received).initial_age;
+        let terms = Terms { initial_age, ..Terms::of(before.status, &fields, &control, times.asked, times.received) };
+        let asked = self.storing.unwrap_or_default();
+        let is_storable = storable(asked, before.status, &fields, &control, times.received).is_ok();
+        let chosen = Chosen::of(&fields, &self.chosen_by);
+        let may_be_stored = is_storable && chosen.is_some();
+        let chosen = (chosen.unwrap_or_default(), terms);
+        (self.entry(before.status, &fields, before.body.clone(), chosen, made_from, times), may_be_stored)
+    }
+
+    /// An answer to `HEAD` updates what is stored of `GET`, or makes it stale (section 4.3.5).
+    fn learn_from_head(&self, head: &Parts, times: Times) {
+        let is_head = self.method() == Some(&Method::HEAD);
+        let Some(stored) = self.stored.as_ref().filter(|_| is_head) else { return };
+        match head_says(head.status, &head.headers, &stored.fields, stored.body.len() as u64) {
+            HeadSays::Nothing => {}
+            HeadSays::Another => self.forget(),
+            HeadSays::Same => {
+                let made_from = MadeFrom { places: stored.places.to_vec(), nameless: stored.nameless, known: true };
+                let (updated, may_be_stored) = self.updated(stored, head, made_from, times);
+                if !(may_be_stored && self.keep(&updated)) {
+                    self.forget();
+                }
+            }
+        }
+    }
+
+    fn entry(
+        &self,
+        status: StatusCode,
+        fields: &HeaderMap,
+        body: Bytes,
+        (chosen, terms): (Chosen, Terms),
+        made_from: MadeFrom,
+        times: Times,
+    ) -> Arc<Stored> {
+        let MadeFrom { mut places, nameless, .. } = made_from;
+        places.sort_unstable();
+        places.dedup();
+        let Times { received, received_at, began, .. } = times;
+        let invalidation = &self.state.invalidation;
+        let unsettled_until = invalidation.ledger.unsettled_until(&places);
+        let is_unsettled = invalidation.epoch.moment(began) < unsettled_until;
+        Arc::new(Stored {
+            status,
+            fields: compact(fields),
+            body,
+            chosen,
+            terms,
+            made: made(fields, received),
+            received: (received_at, received),
+            noted: self.noted,
+            places: places.into(),
+            nameless,
+            unsettled: is_unsettled.then(|| began + unsettled_expiry(clock::since(began))),
+            fingerprint: self.active.fingerprint,
+        })
+    }
+
+    /// Puts it into the store; whether it may stay there.
+    fn keep(&self, stored: &Arc<Stored>) -> bool {
+        let responses = &self.state.cache.responses;
+        self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(stored.body.len() as u64);
+        responses.put(self.key.clone(), stored);
+        // In this order: a purge looks through the store after it has been noted.
+        let is_purged = self.state.invalidation.has_purged(stored.noted, &stored.places);
+        if is_purged {
+            responses.forget(&self.key, stored);
+        }
+        !is_purged
+    }
+
+    fn forget(&self) {
+        if let Some(stored) = &self.stored {
+            self.state.cache.responses.forget(&self.key, stored);
+        }
+    }
+
+    /// An answer that is passed on as it comes; nobody waits for another's of this key for a while.
+    fn for_one(&self, head: Parts, body: Body, why: &'static str) -> Fetched {
+        if self.storing.is_some_and(|asked| !asked.has_credentials) && !is_error(head.status) {
+            self.state.cache.unshareable.insert(self.key.clone(), why);
+        }
+        let status = head.status;
+        Fetched::Answer { first: Some(Private::new(head, body, why)), stored: None, status, kept: false }
+    }
+
+    /// What an answer was made from: a list by what it names, anything else by its path, and by whatever may change it. The
+    /// error is how a list breaks the contract, if that is enforced.
+    async fn made_from(&self, head: &Parts, body: &Bytes, times: Times) -> Result<MadeFrom, Arc<str>> {
+        let admission = self.admission(times);
+        let validate = self.active.config.payload.validate;
+        let list = if head.status == StatusCode::OK && is_json(&head.headers) {
+            let (memory, max) = (&self.state.cache.memory, self.active.config.fetch.max_body);
+            match decoded(&head.headers, body, memory, max).await {
+                Some(plain) => admission.scopes_of(plain).await?,
+                None => None,
+            }
+        } else {
+            None
+        };
+        if let Some((places, nameless, known)) = list {
+            return Ok(MadeFrom { places, nameless, known });
+        }
+        let ledger = &self.state.invalidation.ledger;
+        let mut places = admission.path_places();
+        let (inbox, source) = (self.key.inbox(), self.key.contact());
+        let scopes = [Scope::Missing(inbox), Scope::IdentityOfSource(source), Scope::Nameless];
+        places.extend(scopes.map(|scope| ledger.place(&scope)));
+        let contact = self.state.believed(&self.active, inbox, source, clock::now());
+        places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));
+        // Where lists are checked, what comes in the place of one and is none is nobody else's.
+        let known = head.status != StatusCode::OK || validate == Validate::Off;
+        Ok(MadeFrom { places, nameless: false, known })
+    }
+
+    fn admission(&self, times: Times) -> Admission<'_> {
+        let Self { state, active, key, noted, peer, .. } = self;
+        Admission { state, active, key, noted: *noted, peer, began: times.began }
+    }
+}

@@ -1,0 +1,148 @@
+//! The ledger stands above what answers say: writes, purges and webhooks; and RFC 9111 section 4.4.
+
+use std::time::Duration;
+
+use http::StatusCode;
+
+use super::{Both, Fields, plain, with_fields};
+use crate::support::script::{answer, json};
+use crate::support::{jump, request, send};
+
+const HOUR: Fields = &[("cache-control", "max-age=3600")];
+
+/// A write through the proxy puts out of date what is stored, whatever its fields say.
+#[tokio::test]
+async fn a_successful_write_puts_its_target_out_of_date() {
+    for (method, status, is_fresh) in [
+        ("POST", 200, false),
+        ("PUT", 204, false),
+        ("DELETE", 200, false),
+        ("PATCH", 303, false),
+        ("M-SEARCH", 200, false),
+        ("POST", 404, true),
+        ("OPTIONS", 200, true),
+    ] {
+        let both = Both::saying("", move |number, request| {
+            if request.method() == "GET" { plain(200, HOUR, &number.to_string()) } else { plain(status, &[], "") }
+        })
+        .await;
+        both.get(&[]).await;
+        let written = both.ask(method, "a", &[]).await;
+        assert_eq!(written.status.as_u16(), status, "{method}");
+        let read = both.get(&[]).await;
+        assert_eq!((read.is_hit(), read.text() == "1"), (is_fresh, is_fresh), "{method} {status}");
+    }
+}
+
+/// Section 4.4: "MAY invalidate" what the answer names, "MUST NOT" if its origin differs.
+#[tokio::test]
+async fn what_the_answer_to_a_write_names_is_out_of_date() {
+    for (name, host, is_fresh) in
+        [("location", "", false), ("content-location", "", false), ("location", "http://elsewhere.test", true)]
+    {
+        let both = Both::saying("", move |number, request| {
+            if request.method() == "GET" {
+                return plain(200, HOUR, &number.to_string());
+            }
+            let named = format!("{host}{}", anteroom_stand_in::StandIn::list_path("b"));
+            let mut answer = plain(201, &[], "");
+            answer.headers_mut().insert(name, named.parse().unwrap());
+            answer
+        })
+        .await;
+        both.ask("GET", "b", &[]).await;
+        both.ask("POST", "a", &[]).await;
+        assert_eq!(both.ask("GET", "b", &[]).await.is_hit(), is_fresh, "{name} {host}");
+    }
+}
+
+/// Of what is out of date only a validator that is made from the body says whether it still holds.
+#[tokio::test]
+async fn what_is_out_of_date_is_asked_for_by_a_validator_that_would_have_changed() {
+    for (fields, asks) in [
+        (
+            &[("cache-control", "max-age=3600"), ("etag", "\"a\""), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]
+                [..],
+            Some("\"a\""),
+        ),
+        (&[("cache-control", "max-age=3600"), ("etag", "W/\"a\"")], None),
+        (&[("cache-control", "max-age=3600"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")], None),
+    ] {
+        let both = Both::always(fields).await;
+        both.get(&[]).await;
+        both.ask("POST", "a", &[]).await;
+        let answer = both.get(&[]).await;
+        assert!(answer.cache_status().starts_with("anteroom; fwd=stale; fwd-status=200"), "{}", answer.cache_status());
+        let seen = both.last();
+        assert_eq!((seen.header("if-none-match"), seen.header("if-modified-since")), (asks, None), "{fields:?}");
+    }
+}
+
+/// Nothing that is out of date stands in for an error.
+#[tokio::test]
+async fn what_is_out_of_date_does_not_stand_in() {
+    let both = Both::saying("", |number, request| match (request.method().as_str(), number) {
+        ("GET", 1) => plain(200, HOUR, "1"),
+        ("GET", _) => plain(503, &[], "3"),
+        _ => plain(200, &[], ""),
+    })
+    .await;
+    both.get(&[]).await;
+    both.ask("POST", "a", &[]).await;
+    let answer = both.get(&[]).await;
+    assert_eq!((answer.status, answer.text().as_str()), (StatusCode::SERVICE_UNAVAILABLE, "3"));
+}
+
+/// A write to a contact reaches the lists that name it, though they are asked for by another of its identifiers.
+#[tokio::test]
+async fn a_list_is_out_of_date_with_whom_it_names() {
+    const LIST: &str = r#"[{"id":7,"contact":{"id":42},"messages":[]}]"#;
+    for (more, kept) in [("payload.validate = \"off\"\n", true), ("", true)] {
+        let settings = format!("cache.ttl = \"origin\"\ncache.settle = \"0s\"\n{more}webhook.unsigned_token = \"t\"\n");
+        let script = crate::support::script::Script::start(|_| with_fields(json(LIST), HOUR)).await;
+        let proxy = crate::support::Proxy::in_front_of(&script.url, &settings).await;
+        let list = || async { crate::support::get(&proxy.list_url("a")).await };
+        list().await;
+        assert_eq!(list().await.is_hit(), kept);
+        let told = r#"{"event":"contact_updated","id":42,"account":{"id":1}}"#;
+        let hook = format!("{}/_anteroom/webhooks?token=t", proxy.url);
+        assert_eq!(send(request("POST", &hook, &[], told)).await.status, 204);
+        assert_eq!(list().await.cache_status(), "anteroom; fwd=stale; fwd-status=200; stored");
+    }
+}
+
+/// With `payload.validate` anything that is no list passes, and is not kept in the place of one; with `enforce` it does not pass.
+#[tokio::test]
+async fn the_contract_holds_where_it_is_asked_for() {
+    for (validate, status, kept) in [("off", 200, true), ("report", 200, false), ("enforce", 502, false)] {
+        let settings = format!("cache.ttl = \"origin\"\npayload.validate = \"{validate}\"\n");
+        let script =
+            crate::support::script::Script::start(|_| with_fields(answer(200, "application/json", "{}"), HOUR)).await;
+        let proxy = crate::support::Proxy::in_front_of(&script.url, &settings).await;
+        for again in [false, true] {
+            let answer = crate::support::get(&proxy.list_url("a")).await;
+            assert_eq!((answer.status.as_u16(), answer.is_hit()), (status, again && kept), "{validate}");
+        }
+    }
+}
+
+/// A purge lets go of it; and it is not used as if nothing had been.
+#[tokio::test]
+async fn what_is_purged_is_gone() {
+    let both = Both::saying("admin.token = \"t\"\n", |number, _| {
+        plain(200, &[("cache-control", "max-age=10")], &number.to_string())
+    })
+    .await;
+    both.get(&[]).await;
+    assert_eq!(both.proxy.state.cache.responses.size().0, 1);
+    let purge = |body: &'static str| {
+        send(request("POST", &format!("{}/purge", both.proxy.admin), &[("authorization", "Bearer t")], body))
+    };
+    let purged = purge(r#"{"contact":"a"}"#).await;
+    assert!(purged.status == 200 && purged.text().contains("\"lists\":1"), "{}", purged.text());
+    assert_eq!(both.proxy.state.cache.responses.size().0, 0);
+    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
+    jump(Duration::from_secs(1)).await;
+    purge(r#"{"all":true}"#).await;
+    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
+}
