@@ -17,6 +17,7 @@ mod shown;
 mod sources;
 mod table;
 mod values;
+mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -13,9 +13,13 @@ use tracing_subscriber::filter::LevelFilter;
 use super::base_url::{base_urls_text, read_base_urls};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
+use super::words::{
+    AUTO_WORDS, COMPRESS_WORDS, CREDENTIALS_WORDS, LOG_CLIENT_WORDS, LOG_FORMAT_WORDS, LOG_ONLY_WORDS, OBEDIENCE_WORDS,
+    PROTOCOL_WORDS, QUERY_WORDS, VALIDATE_WORDS,
+};
 use crate::engine::memory::FIRST;
 use crate::engine::upstream::settings::BaseUrl;
-use crate::policy::http::client::{HostRule, Protocol, ProtocolRule, is_host};
+use crate::policy::http::client::{HostRule, ProtocolRule, is_host};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Ttl;
 use crate::policy::http::kept_body::Compress;
@@ -137,27 +141,8 @@ pub(super) const SECRETS: Form<Vec<Secret>> = Form {
 /// A path on the public listener.
 pub(super) const URL_PATH: Form<String> = Form::open(read_url_path, |value| quoted(value));
 
-static AUTO_WORDS: [(&str, bool); 2] = [("auto", true), ("off", false)];
 /// Whoever made an answer says how long it is fresh.
 const ORIGIN: &str = "origin";
-static OBEDIENCE_WORDS: [(&str, bool); 2] = [("ignore", false), ("obey", true)];
-static QUERY_WORDS: [(&str, QueryRule); 2] = [("key", QueryRule::Key), ("ignore", QueryRule::Ignore)];
-static COMPRESS_WORDS: [(&str, Compress); 2] = [("off", Compress::Off), ("zstd", Compress::Zstd)];
-static CREDENTIALS_WORDS: [(&str, CredentialsRule); 2] =
-    [("bypass", CredentialsRule::Bypass), ("ignore", CredentialsRule::Ignore)];
-static VALIDATE_WORDS: [(&str, Validate); 3] =
-    [("off", Validate::Off), ("report", Validate::Report), ("enforce", Validate::Enforce)];
-static PROTOCOL_WORDS: [(&str, ProtocolRule); 3] = [
-    ("client", ProtocolRule::Client),
-    ("http", ProtocolRule::Fixed(Protocol::Http)),
-    ("https", ProtocolRule::Fixed(Protocol::Https)),
-];
-static LOG_FORMAT_WORDS: [(&str, LogFormat); 3] =
-    [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
-
-static LOG_ONLY_WORDS: [(&str, LogOnly); 2] = [("all", LogOnly::All), ("trouble", LogOnly::Trouble)];
-static LOG_CLIENT_WORDS: [(&str, LogClient); 3] =
-    [("hash", LogClient::Hash), ("whole", LogClient::Whole), ("off", LogClient::Off)];
 
 /// A value without its place in the text. `None`: a number in it is too large.
 pub(super) fn plain(value: &DeValue<'_>) -> Option<Value> {

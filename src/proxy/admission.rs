@@ -343,14 +343,13 @@ impl Admission<'_> {
         places.dedup();
         let unsettled_until = self.state.invalidation.ledger.unsettled_until(&places);
         let answer = answer.sharing(|head| self.state.cache.heads.share(head));
-        let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint);
-        entry.initial_age = initial_age;
+        let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint).aged(initial_age);
         if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {
             entry.variants = Some(self.variants());
         }
         entry.nameless = nameless;
         if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
-            entry.unsettled_expiry = Some(unsettled_expiry(clock::since(self.began)));
+            entry = entry.expiring(unsettled_expiry(clock::since(self.began)));
         }
         Arc::new(entry)
     }

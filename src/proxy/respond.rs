@@ -33,7 +33,7 @@ impl ClientRequest {
         now: Instant,
     ) -> Answered {
         let aging = entry.aging(now);
-        self.state.metrics.answer_age.observe((entry.initial_age + aging.age).as_secs_f64());
+        self.state.metrics.answer_age.observe((entry.initial_age() + aging.age).as_secs_f64());
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         let left = seconds(ttl(&aging, lifetimes)).saturating_sub(seconds(aging.age));
         (self.respond(key, entry, now).await, Outcome::from_memory(ending, left))
@@ -56,7 +56,7 @@ impl ClientRequest {
             },
         };
         let mut response = entry.answer.respond(&self.head.method, &self.head.headers, form);
-        let age = entry.initial_age + now.saturating_duration_since(entry.began);
+        let age = entry.initial_age() + now.saturating_duration_since(entry.began);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
         response.map(Body::from)
     }

@@ -120,11 +120,11 @@ impl Refetch {
     fn served(&self, captured: &Entry, new: &Entry) -> Served {
         let (now, wall) = (clock::now(), millis(clock::wall()));
         let lifetimes = self.state.lifetimes(&self.active, now);
-        let usable = served_until(captured.unsettled_expiry, &lifetimes);
+        let usable = served_until(captured.unsettled_expiry(), &lifetimes);
         let stood_in = captured.failure().map_or(Duration::ZERO, |_| lifetimes.stale_if_error);
         let age = now.saturating_duration_since(captured.began);
-        let served = Served::between(wall, age, captured.initial_age, usable.max(stood_in));
-        let fetching = now.saturating_duration_since(new.began).saturating_add(new.initial_age);
+        let served = Served::between(wall, age, captured.initial_age(), usable.max(stood_in));
+        let fetching = now.saturating_duration_since(new.began).saturating_add(new.initial_age());
         served.by_their_clock(wall, fetching, new.answer.made_at(), captured.answer.made_at())
     }
 

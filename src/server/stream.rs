@@ -167,12 +167,14 @@ impl Guard for Reading {
 pub(super) struct Paced {
     inner: Body,
     progress: Arc<Progress>,
+    /// Why it ended early, until what came before is on its way.
+    broken: Option<BodyError>,
 }
 
 impl Paced {
     pub(super) fn new(inner: Body, progress: Arc<Progress>) -> Self {
         progress.answering.store(true, Ordering::Relaxed);
-        Self { inner, progress }
+        Self { inner, progress, broken: None }
     }
 }
 
@@ -188,11 +190,21 @@ impl http_body::Body for Paced {
             // The same task writes, and asks again when that goes on.
             return Poll::Pending;
         }
-        Pin::new(&mut self.inner).poll_frame(context)
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if let Some(Err(error)) = frame {
+            // hyper forgets what it has not written when it hears of this, be it the head: it writes first.
+            self.broken = Some(error);
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.inner.is_end_stream()
+        self.broken.is_none() && self.inner.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -21,12 +21,16 @@ pub enum KeptBody {
     /// Without coding.
     Plain(Bytes),
     /// In zstd: sent so to whoever takes it, and unpacked for everybody else.
-    Packed {
-        /// The body in zstd.
-        coded: Bytes,
-        /// How long it is without coding.
-        length: usize,
-    },
+    Packed(Box<Packed>),
+}
+
+/// A body in zstd. In a box: most are plain, and an answer is as large as its largest form.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Packed {
+    /// The body in zstd.
+    coded: Bytes,
+    /// How long it is without coding.
+    length: usize,
 }
 
 impl From<Bytes> for KeptBody {
@@ -38,21 +42,22 @@ impl From<Bytes> for KeptBody {
 impl KeptBody {
     /// A body that is as long as this without coding, in zstd; none if that saves less than an eighth.
     pub fn packed(coded: Bytes, length: usize) -> Option<Self> {
-        (coded.len() + length / 8 <= length).then_some(Self::Packed { coded, length })
+        (coded.len() + length / 8 <= length).then(|| Self::Packed(Box::new(Packed { coded, length })))
     }
 
     /// How many bytes it has without coding.
     pub fn length(&self) -> usize {
         match self {
             Self::Plain(body) => body.len(),
-            Self::Packed { length, .. } => *length,
+            Self::Packed(packed) => packed.length,
         }
     }
 
     /// The bytes that are kept.
     pub fn kept(&self) -> &Bytes {
         match self {
-            Self::Plain(bytes) | Self::Packed { coded: bytes, .. } => bytes,
+            Self::Plain(body) => body,
+            Self::Packed(packed) => &packed.coded,
         }
     }
 
@@ -60,7 +65,7 @@ impl KeptBody {
     pub fn coding(&self) -> Option<Coding> {
         match self {
             Self::Plain(_) => None,
-            Self::Packed { .. } => Some(Coding::Zstd),
+            Self::Packed(_) => Some(Coding::Zstd),
         }
     }
 
@@ -71,7 +76,7 @@ impl KeptBody {
     pub fn unpack(&self, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
         match self {
             Self::Plain(body) => Ok(take(body)),
-            Self::Packed { coded, .. } => decode(coded, Coding::Zstd, take),
+            Self::Packed(packed) => decode(&packed.coded, Coding::Zstd, take),
         }
     }
 
