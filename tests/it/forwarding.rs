@@ -1,8 +1,6 @@
 //! Whom the upstream takes a request to be from: trusted proxies are believed, nobody else, and no answer is shared
 //! beyond the host it was made for.
 
-use std::net::SocketAddr;
-use std::process::Stdio;
 use std::sync::Mutex;
 
 use anteroom_stand_in::StandIn;
@@ -10,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
-use tokio::process::{Child, Command};
 
+use crate::support::nginx::Nginx;
 use crate::support::raw::exchange;
 use crate::support::script::{Script, Scripted, answer, json};
 use crate::support::tls::Certificate;
@@ -60,56 +58,32 @@ async fn a_stranger_is_not_believed_and_his_redirect_is_nobody_elses() {
     }
 }
 
-/// nginx (Debian's) in front, as its manual would have it.
-struct Nginx {
-    address: SocketAddr,
+/// nginx in front, which ends TLS, as its manual would have it.
+struct EndsTls {
+    nginx: Nginx,
     certificate: Certificate,
-    _child: Child,
-    _folder: tempfile::TempDir,
 }
 
-impl Nginx {
+impl EndsTls {
     async fn in_front_of(proxy: &Proxy) -> Self {
         let certificate = Certificate::for_names(&["127.0.0.1"]);
-        let folder = tempfile::tempdir().unwrap();
-        // It cannot take a port that the system chooses; this one was free a moment ago.
-        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let here = folder.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {here}/pid; error_log stderr; events {{}}
-             http {{ access_log off; client_body_temp_path {here}/b; proxy_temp_path {here}/p; fastcgi_temp_path {here}/f;
-               uwsgi_temp_path {here}/u; scgi_temp_path {here}/s;
-               server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {};
-                 location / {{ proxy_pass {}; proxy_http_version 1.1; proxy_set_header Host $host;
-                   proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
-                   proxy_set_header X-Forwarded-Proto $scheme; }} }} }}",
-            certificate.certificate().display(),
-            certificate.key().display(),
-            proxy.url,
-        );
-        let file = folder.path().join("nginx.conf");
-        std::fs::write(&file, config).unwrap();
-        let child = Command::new("nginx")
-            .arg("-c")
-            .arg(&file)
-            .arg("-e")
-            .arg("stderr")
-            .kill_on_drop(true)
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("Debian's package nginx-light is installed");
-        let listens = async {
-            while tokio::net::TcpStream::connect(address).await.is_err() {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), listens).await.expect("nginx listens");
-        Self { address, certificate, _child: child, _folder: folder }
+        let nginx = Nginx::with(|address| {
+            format!(
+                "server {{ listen {address} ssl; ssl_certificate {}; ssl_certificate_key {};
+                   location / {{ proxy_pass {}; proxy_http_version 1.1; proxy_set_header Host $host;
+                     proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
+                     proxy_set_header X-Forwarded-Proto $scheme; }} }}",
+                certificate.certificate().display(),
+                certificate.key().display(),
+                proxy.url,
+            )
+        })
+        .await;
+        Self { nginx, certificate }
     }
 
     async fn list(&self, source: &str) -> (StatusCode, String) {
-        let url = format!("https://{}{}", self.address, StandIn::list_path(source));
+        let url = format!("https://{}{}", self.nginx.address, StandIn::list_path(source));
         let request = Request::get(url).body(Full::<Bytes>::default()).unwrap();
         let response = self.certificate.client().request(request).await.expect("an answer");
         let how = response.headers()["cache-status"].to_str().unwrap().to_owned();
@@ -123,12 +97,12 @@ impl Nginx {
 async fn behind_nginx_that_ends_tls_an_api_that_forces_tls_serves_lists() {
     let api = Script::start(forces_tls).await;
     let trusting = Proxy::in_front_of(&api.url, TRUST).await;
-    let nginx = Nginx::in_front_of(&trusting).await;
+    let nginx = EndsTls::in_front_of(&trusting).await;
     assert_eq!(nginx.list("a").await.0, StatusCode::OK);
     let (status, how) = nginx.list("a").await;
     assert!(status == StatusCode::OK && how.starts_with("anteroom; hit"), "{how}");
     let wary = Proxy::in_front_of(&api.url, "").await;
-    let nginx = Nginx::in_front_of(&wary).await;
+    let nginx = EndsTls::in_front_of(&wary).await;
     assert_eq!(nginx.list("a").await.0, StatusCode::MOVED_PERMANENTLY);
 }
 

@@ -45,6 +45,7 @@ mod preflight;
 mod privacy;
 mod prometheus;
 mod purging;
+mod recipes;
 mod secrets;
 mod service_manager;
 mod sharing;

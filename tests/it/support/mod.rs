@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod child;
 pub mod http2;
+pub mod nginx;
 pub mod raw;
 pub mod relay;
 pub mod script;
