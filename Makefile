@@ -2,7 +2,7 @@
 
 CARGO ?= cargo
 
-.PHONY: run test test-rust test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
+.PHONY: run test test-rust test-rfc test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
 	service-check instructions bench bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
@@ -12,6 +12,9 @@ test: test-rust test-clients test-rules ## everything that must hold
 
 test-rust: tools
 	$(CARGO) test --locked --workspace
+
+test-rfc: ## RFC 9111 against a second opinion, on a million random heads; every disagreement has a paragraph
+	RFC9111_SAMPLES=1000000 $(CARGO) test --locked --test rfc9111 -- --nocapture
 
 # The SDK's version is the one whose behaviour the documents describe.
 test-clients: tools

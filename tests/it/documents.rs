@@ -39,8 +39,8 @@ fn parts(text: &str) -> (String, Vec<String>) {
             Some(_) if is_fence => blocks.extend(block.take()),
             None if is_fence => block = Some(String::new()),
             Some(block) if line.trim_start().starts_with('#') => block.push('\n'),
-            Some(block) => *block += &format!("{line}\n"),
-            None => prose += &format!("{line}\n"),
+            Some(block) => block.extend([line, "\n"]),
+            None => prose.extend([line, "\n"]),
         }
     }
     assert!(block.is_none(), "a block of code does not end");
