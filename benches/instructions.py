@@ -16,7 +16,7 @@ import re
 import subprocess
 import sys
 
-CASES = {"hit": 400, "not_modified": 400, "key": 4000, "ledger": 20000, "payload": 60}
+CASES = {"hit": 400, "as_it_says": 400, "not_modified": 400, "key": 4000, "ledger": 20000, "payload": 60}
 WRITTEN = os.path.join(os.path.dirname(__file__), "instructions.txt")
 ALLOWED = 1.05
 

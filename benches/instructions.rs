@@ -4,16 +4,21 @@
 
 use std::hint::black_box;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anteroom::config::{self, Flags, SettingsFile};
 use anteroom::engine::body::Body;
 use anteroom::engine::clock;
 use anteroom::engine::metrics::Metrics;
+use anteroom::engine::responses::{Failure, Stored};
 use anteroom::engine::store::Entry;
 use anteroom::policy::coherence::ledger::Scope;
 use anteroom::policy::http::key::Key;
 use anteroom::policy::http::representation::{Prepared, Received};
 use anteroom::policy::payload::{PayloadSettings, apply};
+use anteroom::policy::rfc9111::freshness::{Arrival, Control};
+use anteroom::policy::rfc9111::reuse::Terms;
+use anteroom::policy::rfc9111::vary::Chosen;
 use anteroom::proxy::handle::handle;
 use anteroom::state::State;
 use bytes::Bytes;
@@ -23,13 +28,50 @@ const LIST: &[u8] = include_bytes!("../tests/fixtures/payload/list-typical.json"
 const INBOX: &str = "hmUxdYZ7nFu4KqJ8sT2vWbXc";
 const CONTACT: &str = "9b9d46b9-8542-43f5-8077-3ad4a2b1c0d9";
 
+/// A proxy with these settings.
+fn proxy(text: &str) -> Arc<State> {
+    let flags = Flags { upstream: Some("http://127.0.0.1:9".into()), ..Flags::default() };
+    let none = std::iter::empty::<(String, String)>();
+    let file = SettingsFile::Text("bench.toml".into(), text.to_owned());
+    let config = config::load(file, &flags, none).expect("settings").config;
+    State::new(config, Arc::new(Metrics::new())).expect("a proxy")
+}
+
+/// A proxy that holds one answer, which is as fresh as it says.
+fn with_an_answer() -> Arc<State> {
+    let state = proxy("cache.ttl = \"origin\"");
+    let mut fields = HeaderMap::new();
+    fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
+    fields.insert(header::ETAG, HeaderValue::from_static("W/\"5c4f5a3b1f2e9d7c8b6a5f4e3d2c1b0a\""));
+    fields.insert(header::CACHE_CONTROL, HeaderValue::from_static("max-age=3600"));
+    fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    fields.insert(header::DATE, clock::http_date());
+    fields.insert(header::VIA, HeaderValue::from_static("1.1 anteroom"));
+    let (key, since_1970) = (Key::new(INBOX, CONTACT, None), Duration::from_secs(1_800_000_000));
+    let arrival = Arrival { version: Version::HTTP_11, asked: since_1970, received: since_1970 };
+    let stored = Stored {
+        status: StatusCode::OK,
+        chosen: Chosen::of(&fields, &HeaderMap::new()).expect("fields that can be told"),
+        terms: Terms::of(StatusCode::OK, &fields, &Control::of(&fields), arrival),
+        fields,
+        body: Bytes::from_static(LIST),
+        part: None,
+        made: since_1970,
+        received: (clock::now(), since_1970),
+        noted: state.invalidation.ledger.now(),
+        places: state.invalidation.path_places(&key).into(),
+        nameless: false,
+        unsettled: None,
+        fingerprint: state.active().fingerprint,
+        failure: Failure::default(),
+    };
+    state.cache.responses.put(key, &Arc::new(stored));
+    state
+}
+
 /// A proxy that holds one list, which is fresh.
 fn with_a_list() -> Arc<State> {
-    let flags = Flags { upstream: Some("http://127.0.0.1:9".into()), ..Flags::default() };
-    let text = "cache.ttl = \"1h\"\ncache.stale_if_error = \"2h\"".to_owned();
-    let none = std::iter::empty::<(String, String)>();
-    let config = config::load(SettingsFile::Text("bench.toml".into(), text), &flags, none).expect("settings").config;
-    let state = State::new(config, Arc::new(Metrics::new())).expect("a proxy");
+    let state = proxy("cache.ttl = \"1h\"\ncache.stale_if_error = \"2h\"");
     let mut head = HeaderMap::new();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     head.insert(header::ETAG, HeaderValue::from_static("W/\"5c4f5a3b1f2e9d7c8b6a5f4e3d2c1b0a\""));
@@ -68,13 +110,14 @@ async fn read(state: &Arc<State>, field: Option<(&'static str, &'static str)>, e
 }
 
 async fn run(case: &str, times: u32) -> bool {
-    let state = with_a_list();
-    let key = Key::new(INBOX, CONTACT, None);
+    let (state, key) = (with_a_list(), Key::new(INBOX, CONTACT, None));
+    let as_it_says = with_an_answer();
     let entry = state.cache.store.get(&key).expect("the list is stored");
     let (body, settings) = (Bytes::from_static(LIST), PayloadSettings::default());
     for _ in 0..times {
         match case {
             "hit" => read(&state, None, StatusCode::OK).await,
+            "as_it_says" => read(&as_it_says, None, StatusCode::OK).await,
             "not_modified" => read(&state, Some(("if-none-match", "*")), StatusCode::NOT_MODIFIED).await,
             "key" => drop(black_box(Key::new(black_box(INBOX), black_box(CONTACT), None))),
             "ledger" => drop(black_box(state.invalidation.is_current(black_box(&entry)))),

@@ -65,6 +65,7 @@ pub mod policy {
         pub mod vary;
         pub mod reuse;
         pub mod validate;
+        pub mod part;
         pub mod form;
         pub mod invalidate;
     }

@@ -4,9 +4,12 @@ Usage: python tests/lint_http.py PROGRAM REPORT. What was noted, all levels, is 
 """
 
 import http.client
+import http.server
+import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 from configparser import ConfigParser
 from urllib.parse import urlsplit
@@ -26,10 +29,11 @@ INBOX = "hmUxdYZ7nFu4KqJ8sT2vWbXc"
 class Program:
     """The proxy, on ports that the system chose; it ends with this."""
 
-    def __init__(self, *arguments):
+    def __init__(self, *arguments, **settings):
         addresses = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"]
         self.process = subprocess.Popen(
-            [*arguments, *addresses], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [*arguments, *addresses], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, **settings},
         )
         prefix = "listening on "
         self.url = next(line[len(prefix):].strip() for line in self.process.stdout if line.startswith(prefix))
@@ -43,6 +47,36 @@ class Program:
 
     def list(self, contact):
         return f"{self.url}/public/api/v1/inboxes/{INBOX}/contacts/{contact}/conversations"
+
+
+class Origin(http.server.BaseHTTPRequestHandler):
+    """An upstream whose answers say for how long they are fresh."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        if self.headers.get("if-none-match") == '"a"':
+            self.send_response(304)
+            self.send_header("cache-control", "max-age=600")
+            self.send_header("etag", '"a"')
+            self.end_headers()
+            return
+        body = b"A text that is long enough for a part of it.\n"
+        self.send_response(200)
+        for name, value in [
+            ("cache-control", "max-age=600"),
+            ("content-type", "text/plain; charset=utf-8"),
+            ("etag", '"a"'),
+            ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"),
+            ("accept-ranges", "bytes"),
+            ("content-length", str(len(body))),
+        ]:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
 
 
 def config():
@@ -115,6 +149,19 @@ def cases(program):
         nobody = f"http://127.0.0.1:{gone.getsockname()[1]}"
     with Program(program, "serve", "--upstream", nobody) as alone:
         yield "error of our own", redbot(alone.list("visitor-a"), [origin]), 502, "detail=connect"
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Origin)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    upstream = f"http://127.0.0.1:{server.server_port}"
+    says = {"ANTEROOM_CACHE__TTL": "origin", "ANTEROOM_PAYLOAD__VALIDATE": "off"}
+    with Program(program, "serve", "--upstream", upstream, **says) as cache:
+        kept = cache.list("visitor-a")
+        yield "miss as it says", redbot(kept, active=False), 200, "fwd=uri-miss; fwd-status=200; stored"
+        yield "hit as it says", redbot(kept), 200, "hit"
+        yield "304 as it says", redbot(kept, [("if-none-match", '"a"')], active=False), 304, "hit"
+        yield "part as it says", redbot(kept, [("range", "bytes=2-9")], active=False), 206, "hit"
+        yield "no part as it says", redbot(kept, [("range", "bytes=999-")], active=False), 416, "hit"
+        yield "HEAD as it says", httplint(kept, "HEAD"), 200, "hit"
+    server.shutdown()
 
 
 def main():

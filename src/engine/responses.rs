@@ -1,11 +1,12 @@
 //! Answers that say themselves how they may be cached, in memory, bounded by bytes: several of one key, chosen between by what
 //! requests say (RFC 9111 section 4.1).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::header::ETAG;
+use http::{HeaderMap, Method, StatusCode};
 use moka::Expiry;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
@@ -16,7 +17,10 @@ use super::metrics::Metrics;
 use super::store::{StoreSettings, cause_label};
 use super::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Tick};
+use crate::policy::http::attempts::Failed;
 use crate::policy::http::key::Key;
+use crate::policy::rfc9111::form;
+use crate::policy::rfc9111::part::Extent;
 use crate::policy::rfc9111::reuse::Terms;
 use crate::policy::rfc9111::vary::Chosen;
 
@@ -36,6 +40,8 @@ pub struct Stored {
     pub fields: HeaderMap,
     /// Its whole body, in the coding in which it came.
     pub body: Bytes,
+    /// Which part of the whole the body is, if it is one.
+    pub part: Option<Extent>,
     /// What of a request chose it.
     pub chosen: Chosen,
     /// On what terms it is used again.
@@ -54,6 +60,25 @@ pub struct Stored {
     pub unsettled: Option<Instant>,
     /// The settings that shaped it.
     pub fingerprint: u64,
+    /// The last fetch that was to bring a newer one and failed.
+    pub failure: Failure,
+}
+
+/// How the last fetch failed that was to bring something newer, if one did.
+#[derive(Debug, Default)]
+pub struct Failure(Mutex<Option<Failed>>);
+
+impl Failure {
+    /// One has failed: `judge` is told how the one before did, and says what follows.
+    pub fn note(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(judge(*last));
+    }
+
+    /// How it failed, if it did.
+    pub fn last(&self) -> Option<Failed> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Stored {
@@ -70,10 +95,37 @@ impl Stored {
         taken(self.body.len()) + fields + self.chosen.weight() + self.places.len() * size_of::<Place>() + BOOKKEEPING
     }
 
-    /// Whether another takes its place: it is chosen by the same, or what chooses has changed since.
+    /// Whether another takes its place: it is chosen by the same, or what chooses has changed since. A part takes the place of
+    /// the whole only if it is of another.
     fn gives_way_to(&self, newer: &Self) -> bool {
-        self.fingerprint != newer.fingerprint || self.chosen == newer.chosen || !self.chosen.differs_by_the_same(&newer.chosen)
+        let is_of_another = self.fields.get(ETAG) != newer.fields.get(ETAG);
+        let is_replaced = newer.part.is_none() || self.part == newer.part || is_of_another;
+        self.fingerprint != newer.fingerprint
+            || !self.chosen.differs_by_the_same(&newer.chosen)
+            || self.chosen == newer.chosen && is_replaced
     }
+
+    /// Whether a request asks for no more than what there is of it.
+    pub fn is_enough_for(&self, method: &Method, asked: &HeaderMap) -> bool {
+        self.part.is_none_or(|part| *method == Method::GET && part.has_what_is_asked(asked) && self.shape().is_the_one_meant(asked))
+    }
+
+    /// It, as far as its forms depend on it.
+    pub fn shape(&self) -> form::Stored<'_> {
+        let length = self.part.map_or(self.body.len() as u64, |part| part.of);
+        form::Stored { status: self.status, fields: &self.fields, length, received: self.received.1 }
+    }
+}
+
+/// Why nothing was chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// Nothing is stored for the target.
+    Target,
+    /// What is stored is for other requests.
+    Choice,
+    /// Only a part of it is stored.
+    Rest,
 }
 
 /// What a fetch brings.
@@ -89,6 +141,8 @@ pub enum Fetched {
         status: StatusCode,
         /// It was put into the store.
         kept: bool,
+        /// The request had conditions of its own, or wanted a part, and the upstream was asked about what is stored instead.
+        asked_otherwise: bool,
     },
     /// It had come meanwhile.
     Found(Arc<Stored>),
@@ -140,12 +194,19 @@ impl Responses {
         Self { cache }
     }
 
-    /// The answer for a request with these fields: of several that would do the one that was made last. And whether there is
-    /// any for the key.
-    pub fn choose(&self, key: &Key, asked: &HeaderMap, fingerprint: u64) -> (Option<Arc<Stored>>, bool) {
-        let Some(all) = self.cache.get(key) else { return (None, false) };
+    /// The answer for a request with this method and these fields: of several that would do the one that was made last; else
+    /// what is missing.
+    pub fn choose(&self, key: &Key, method: &Method, asked: &HeaderMap, fingerprint: u64) -> Result<Arc<Stored>, Missing> {
+        let Some(all) = self.cache.get(key) else { return Err(Missing::Target) };
+        let mut missing = Missing::Choice;
         let fitting = all.iter().rev().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
-        (fitting.max_by_key(|one| one.made).cloned(), true)
+        let enough = fitting.filter(|one| {
+            let is_enough = one.is_enough_for(method, asked);
+            missing = if is_enough { missing } else { Missing::Rest };
+            is_enough
+        });
+        let chosen = enough.max_by_key(|one| (one.part.is_none(), one.made)).cloned();
+        chosen.ok_or(missing)
     }
 
     /// What requests of a key differ by, as the last answer had it: a text that is the same for those that are given the same.
@@ -158,7 +219,7 @@ impl Responses {
     pub fn put(&self, key: Key, stored: &Arc<Stored>) {
         self.cache.entry(key).and_compute_with(|all| {
             let all = all.map(moka::Entry::into_value).unwrap_or_default();
-            if all.iter().any(|other| other.chosen == stored.chosen && other.noted > stored.noted) {
+            if all.iter().any(|other| other.chosen == stored.chosen && other.part == stored.part && other.noted > stored.noted) {
                 return Op::Nop;
             }
             let mut kept = vec![stored.clone()];

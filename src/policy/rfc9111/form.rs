@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::dates::Told;
+use super::part::Wanted;
 use super::validate::has_already;
 use crate::policy::http::stored_head::OF_THE_CONTENT;
 
@@ -30,7 +31,7 @@ pub struct Stored<'a> {
     pub status: StatusCode,
     /// Its fields.
     pub fields: &'a HeaderMap,
-    /// Bytes of its body.
+    /// Bytes of the whole body, of which a part may be stored.
     pub length: u64,
     /// When its head came, since 1970.
     pub received: Duration,
@@ -44,13 +45,18 @@ impl Stored<'_> {
             return Form::NotModified;
         }
         // Only of a GET is a part asked for (section 14.2), and only of a 200 is there one.
-        let may_be_part = *method == Method::GET && status == StatusCode::OK && asked.contains_key(header::RANGE);
-        if may_be_part && self.is_the_one_meant(asked) { part(asked, length) } else { Form::Whole }
+        let is_of_success = matches!(status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let may_be_part = *method == Method::GET && is_of_success && asked.contains_key(header::RANGE);
+        match if may_be_part && self.is_the_one_meant(asked) { Wanted::of(asked, length) } else { Wanted::Whole } {
+            Wanted::Whole => Form::Whole,
+            Wanted::Part(first, last) => Form::Part(first, last),
+            Wanted::NoPart => Form::NoPart,
+        }
     }
 
     /// Whether a part of this answer is asked for, and not of another that the client has the rest of (section 13.1.5): the
     /// validator is strong, and the same.
-    fn is_the_one_meant(&self, asked: &HeaderMap) -> bool {
+    pub fn is_the_one_meant(&self, asked: &HeaderMap) -> bool {
         let Some(meant) = asked.get(header::IF_RANGE) else { return true };
         if meant.as_bytes().starts_with(b"W/") || meant.as_bytes().starts_with(b"\"") {
             return !meant.as_bytes().starts_with(b"W/") && self.fields.get(header::ETAG) == Some(meant);
@@ -89,39 +95,6 @@ impl Stored<'_> {
     }
 }
 
-/// The part that a request asks for, of so many bytes (RFC 9110 section 14.1.2). What cannot be read, is in another unit, or is
-/// several parts, is answered with the whole, as every server may.
-fn part(asked: &HeaderMap, length: u64) -> Form {
-    let mut lines = asked.get_all(header::RANGE).iter();
-    let (Some(line), None) = (lines.next().and_then(|line| line.to_str().ok()), lines.next()) else { return Form::Whole };
-    let Some((unit, set)) = line.split_once('=') else { return Form::Whole };
-    if !unit.trim().eq_ignore_ascii_case("bytes") {
-        return Form::Whole;
-    }
-    let mut specs = set.split(',').map(str::trim).filter(|spec| !spec.is_empty());
-    let (Some(spec), None) = (specs.next(), specs.next()) else { return Form::Whole };
-    let number = |text: &str| -> Option<u64> {
-        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        is_number.then(|| text.parse().unwrap_or(u64::MAX))
-    };
-    let (first, last) = match spec.split_once('-') {
-        Some(("", suffix)) => match number(suffix) {
-            Some(suffix) => (if suffix == 0 { u64::MAX } else { length.saturating_sub(suffix) }, u64::MAX),
-            None => return Form::Whole,
-        },
-        Some((first, "")) => match number(first) {
-            Some(first) => (first, u64::MAX),
-            None => return Form::Whole,
-        },
-        Some((first, last)) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => (first, last),
-            _ => return Form::Whole,
-        },
-        None => return Form::Whole,
-    };
-    if first >= length { Form::NoPart } else { Form::Part(first, last.min(length - 1)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,32 +113,13 @@ mod tests {
     fn a_part_is_what_was_asked_for() {
         for (range, expected) in [
             ("bytes=0-4", Form::Part(0, 4)),
-            ("Bytes=0-4", Form::Part(0, 4)),
-            ("bytes= 0-4 ,", Form::Part(0, 4)),
-            ("bytes=5-", Form::Part(5, 9)),
-            ("bytes=5-100", Form::Part(5, 9)),
-            ("bytes=9-9", Form::Part(9, 9)),
-            ("bytes=-3", Form::Part(7, 9)),
-            ("bytes=-100", Form::Part(0, 9)),
-            ("bytes=0-99999999999999999999999", Form::Part(0, 9)),
             ("bytes=10-", Form::NoPart),
-            ("bytes=10-20", Form::NoPart),
-            ("bytes=99999999999999999999999-", Form::NoPart),
-            ("bytes=-0", Form::NoPart),
-            ("bytes=4-0", Form::Whole),
             ("bytes=0-1,4-5", Form::Whole),
-            ("bytes=-", Form::Whole),
-            ("bytes=", Form::Whole),
-            ("bytes=a-b", Form::Whole),
-            ("bytes=+1-2", Form::Whole),
-            ("bytes 0-4", Form::Whole),
-            ("lines=0-4", Form::Whole),
         ] {
             assert_eq!(form(200, &[], &Method::GET, &[("range", range)]), expected, "{range}");
             assert_eq!(form(200, &[], &Method::HEAD, &[("range", range)]), Form::Whole, "14.2: for GET alone");
             assert_eq!(form(404, &[], &Method::GET, &[("range", range)]), Form::Whole);
         }
-        assert_eq!(form(200, &[], &Method::GET, &[("range", "bytes=0-1"), ("range", "bytes=0-1")]), Form::Whole);
     }
 
     /// RFC 9110 sections 13.1.5 and 13.2.2.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use http::header;
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, Version};
 
 use super::cache_control::ResponseDirectives;
 use super::dates::{Told, made};
@@ -18,6 +18,17 @@ const HEURISTIC_LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The statuses of answers that may be kept though nobody says so (RFC 9110 section 15.1).
 const HEURISTIC: [u16; 11] = [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501];
+
+/// How an answer came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// In this version of HTTP.
+    pub version: Version,
+    /// When it was asked for, since 1970.
+    pub asked: Duration,
+    /// When its head had come, since 1970.
+    pub received: Duration,
+}
 
 /// What an answer says of caching, to a cache of this kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,13 +84,24 @@ pub fn is_heuristically_cacheable(status: StatusCode) -> bool {
     HEURISTIC.contains(&status.as_u16())
 }
 
-/// How old an answer was when it came (section 4.2.3): by its `Age`, and by its `Date` and our clock, whichever is more; the
-/// time that it took counts, since the age may be from before it was sent. All times since 1970.
-pub fn initial_age(head: &HeaderMap, asked: Duration, received: Duration) -> Duration {
+/// How old an answer was when it came (section 4.2.3): as its `Age` tells; the time that it took counts, since the age may be
+/// from before it was sent. Where somebody on the way is so old that he may have told none, it is at least as old as its `Date`
+/// and our clock say.
+pub fn initial_age(head: &HeaderMap, arrival: Arrival) -> Duration {
+    let Arrival { version, asked, received } = arrival;
+    let corrected = headers::initial_age(head).saturating_add(received.saturating_sub(asked));
+    if version >= Version::HTTP_11 && !came_by_old_hops(head) {
+        return corrected;
+    }
     // In whole seconds, as the field is: else everything would be up to a second old when it comes.
     let apparent = Duration::from_secs(received.as_secs()).saturating_sub(made(head, received));
-    let corrected = headers::initial_age(head).saturating_add(received.saturating_sub(asked));
     apparent.max(corrected)
+}
+
+/// Whether it has passed somebody who speaks HTTP/1.0.
+fn came_by_old_hops(head: &HeaderMap) -> bool {
+    let hops = head.get_all(header::VIA).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    hops.map(<[u8]>::trim_ascii).any(|hop| hop.starts_with(b"1.0 ") || hop.starts_with(b"HTTP/1.0 "))
 }
 
 #[cfg(test)]
@@ -161,16 +183,21 @@ mod tests {
 
     /// Section 4.2.3, and 5.1 for `Age`.
     #[test]
-    fn the_age_is_what_is_told_or_what_the_clocks_say() {
+    fn the_age_is_what_is_told_and_the_time_it_took() {
         for (fields, delay, expected) in [
             (&[][..], 0, 0),
             (&[], 3000, 3000),
             (&[("date", NOW)], 0, 0),
-            (&[("date", HOUR_AGO)], 3000, 3_600_000),
+            (&[("date", HOUR_AGO)], 3000, 3000),
+            (&[("date", HOUR_AGO), ("via", "1.1 a, 1.0 b")], 3000, 3_600_000),
+            (&[("date", HOUR_AGO), ("via", "1.1 a"), ("via", "HTTP/1.0 b")], 0, 3_600_000),
+            (&[("date", NOW), ("via", "1.0 b")], 0, 0),
+            (&[("via", "1.0 b")], 0, 0),
+            (&[("date", IN_AN_HOUR), ("via", "1.0 b")], 0, 0),
             (&[("date", IN_AN_HOUR)], 0, 0),
             (&[("age", "10")], 500, 10_500),
-            (&[("age", "10"), ("date", HOUR_AGO)], 500, 3_600_000),
-            (&[("age", "7200"), ("date", HOUR_AGO)], 0, 7_200_000),
+            (&[("age", "10"), ("date", HOUR_AGO)], 500, 10_500),
+            (&[("age", "7200"), ("date", HOUR_AGO), ("via", "1.0 b")], 0, 7_200_000),
             (&[("age", "10, 20")], 0, 10_000),
             (&[("age", "10"), ("age", "20")], 0, 10_000),
             (&[("age", "0010")], 0, 10_000),
@@ -180,8 +207,11 @@ mod tests {
             (&[("age", "10;x=y")], 0, 0),
             (&[("age", "99999999999999999999")], 0, (1 << 31) * 1000),
         ] {
-            let age = initial_age(&map(fields), RECEIVED.saturating_sub(Duration::from_millis(delay)), RECEIVED);
+            let asked = RECEIVED.saturating_sub(Duration::from_millis(delay));
+            let age = initial_age(&map(fields), Arrival { version: Version::HTTP_11, asked, received: RECEIVED });
             assert_eq!(age, Duration::from_millis(expected), "{fields:?}");
         }
+        let old = initial_age(&map(&[("date", HOUR_AGO)]), Arrival { version: Version::HTTP_10, asked: RECEIVED, received: RECEIVED });
+        assert_eq!(old, Duration::from_secs(3600));
     }
 }

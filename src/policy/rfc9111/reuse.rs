@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderMap, StatusCode};
 
 use super::cache_control::{RequestDirectives, Restriction};
-use super::freshness::{Control, initial_age};
+use super::freshness::{Arrival, Control, initial_age};
 
 /// On what terms an answer may be used again: read once from its head, when it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,12 +25,12 @@ pub struct Terms {
 }
 
 impl Terms {
-    /// Those of an answer that was asked for, and whose head came, at these times since 1970.
-    pub fn of(status: StatusCode, head: &HeaderMap, control: &Control, asked: Duration, received: Duration) -> Self {
+    /// Those of an answer that came like this.
+    pub fn of(status: StatusCode, head: &HeaderMap, control: &Control, arrival: Arrival) -> Self {
         let said = &control.directives;
         Self {
-            lifetime: control.lifetime(status, head, received),
-            initial_age: initial_age(head, asked, received),
+            lifetime: control.lifetime(status, head, arrival.received),
+            initial_age: initial_age(head, arrival),
             needs_validation: said.no_cache == Restriction::Whole,
             forbids_stale: said.forbids_stale(),
             while_revalidating: said.stale_while_revalidate.unwrap_or_default(),

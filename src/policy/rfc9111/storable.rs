@@ -28,7 +28,7 @@ pub enum NotStorable {
     /// What its status asks of a cache is not known here, and the answer wants that it is.
     NotUnderstood,
     /// It is a part, or says nothing of its own.
-    Partial,
+    NotWhole,
     /// Nothing says that it may be.
     NotCacheable,
 }
@@ -41,7 +41,7 @@ impl NotStorable {
             Self::Private => "private",
             Self::Credentials => "credentials",
             Self::NotUnderstood => "not-understood",
-            Self::Partial => "partial",
+            Self::NotWhole => "not-whole",
             Self::NotCacheable => "not-cacheable",
         }
     }
@@ -65,7 +65,7 @@ pub fn storable(
     let no_store = said.no_store && !said.must_understand;
     let is_explicit = said.public || control.explicit_lifetime(head, received).is_some();
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
-        Err(NotStorable::Partial)
+        Err(NotStorable::NotWhole)
     } else if said.must_understand && !is_understood {
         Err(NotStorable::NotUnderstood)
     } else if no_store || asked.no_store {
@@ -105,7 +105,7 @@ mod tests {
             assert_eq!(judge(FREE, status, ""), expected, "{status}");
         }
         for status in [103, 206, 304] {
-            assert_eq!(judge(FREE, status, "max-age=10"), Err(NotStorable::Partial), "{status}");
+            assert_eq!(judge(FREE, status, "max-age=10"), Err(NotStorable::NotWhole), "{status}");
         }
         let expires = map(&[("expires", "0")]);
         assert_eq!(storable(FREE, StatusCode::FOUND, &expires, &Control::of(&expires), Duration::ZERO), Ok(()));

@@ -92,7 +92,9 @@ pub fn has_already(status: StatusCode, stored: &HeaderMap, received: Duration, a
         let since = Told::by(asked, &header::IF_MODIFIED_SINCE).time();
         return since.is_some_and(|since| made(stored, received) <= since);
     }
-    is_not_modified(|name| stored.get(name).map(HeaderValue::as_bytes), asked)
+    // One without quotes is no entity tag, but what came with it is no other.
+    let is_same = || stored.get(header::ETAG).is_some_and(|etag| asked.get_all(header::IF_NONE_MATCH).iter().any(|tag| tag == etag));
+    is_not_modified(|name| stored.get(name).map(HeaderValue::as_bytes), asked) || is_same()
 }
 
 fn is_weak(etag: &HeaderValue) -> bool {
@@ -195,6 +197,8 @@ mod tests {
             (200, tagged, &[("if-modified-since", BEFORE)], false),
             (200, tagged, &[("if-modified-since", "x")], false),
             (200, tagged, &[], false),
+            (200, &[("etag", "bare")], &[("if-none-match", "bare")], true),
+            (200, &[("etag", "\"a\"")], &[("if-none-match", "a")], false),
             (203, tagged, &[("if-none-match", "\"a\"")], true),
             (404, tagged, &[("if-none-match", "\"a\"")], false),
             (301, tagged, &[("if-modified-since", AFTER)], false),

@@ -24,6 +24,24 @@ const NO_LISTS: [HeaderName; 9] = [
     header::USER_AGENT,
 ];
 
+/// Fields of a request that this proxy makes, or changes, on its way: the upstream has seen others than the client sent, so
+/// nothing that differs by them is for anybody else.
+const OURS: [&str; 13] = [
+    "connection",
+    "expect",
+    "forwarded",
+    "host",
+    "te",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+    "x-request-id",
+];
+
 /// What of a request chose an answer: the fields that `Vary` names, as they were.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chosen(Box<[(HeaderName, Value)]>);
@@ -39,7 +57,8 @@ impl Chosen {
         for line in answer.get_all(header::VARY) {
             for name in members(line.as_bytes()) {
                 // `*` is a token, and so would be a name.
-                let name = HeaderName::from_bytes(name).ok().filter(|name| name != "*")?;
+                let is_told = |name: &HeaderName| name != "*" && !OURS.contains(&name.as_str());
+                let name = HeaderName::from_bytes(name).ok().filter(is_told)?;
                 if !names.contains(&name) {
                     names.push(name);
                 }
@@ -142,10 +161,10 @@ mod tests {
         assert!(lines.matches(&map(&[("foo", "1"), ("bar", "a,b")])) && !lines.matches(&map(&[("foo", "1")])));
     }
 
-    /// Section 4.1: `*` always fails to match, among others too.
+    /// Section 4.1: `*` always fails to match, among others too; and who the client is, the upstream knows from us.
     #[test]
     fn what_differs_by_everything_is_for_nobody_else() {
-        for vary in ["*", "foo, *", "*, foo", " * "] {
+        for vary in ["*", "foo, *", "*, foo", " * ", "X-Forwarded-For", "foo, forwarded", "host"] {
             assert_eq!(chosen(vary, &[]), None, "{vary}");
         }
         for vary in ["a b", "foo, \"", "(x)"] {

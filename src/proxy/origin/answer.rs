@@ -9,7 +9,7 @@ use http::StatusCode;
 use super::asking::Asking;
 use crate::engine::metrics::Ending;
 use crate::engine::rates::Bucket;
-use crate::engine::responses::Stored;
+use crate::engine::responses::{Missing, Stored};
 use crate::policy::http::key::Key;
 use crate::policy::rfc9111::cache_control::RequestDirectives;
 use crate::policy::rfc9111::reuse::{Reuse, Why, reuse};
@@ -24,12 +24,13 @@ impl ClientRequest {
         let arrived = self.state.invalidation.ledger.now();
         let key = self.key_of_host(key);
         let wants = self.wants();
-        let (stored, is_known) = self.state.cache.responses.choose(&key, &self.head.headers, self.active.fingerprint);
+        let stored = self.choose(&key);
         let reason = match &stored {
-            None if is_known => "vary-miss",
-            None => "uri-miss",
-            Some(_) if is_for_the_origin(&self.head.headers) => "request",
-            Some(stored) => match self.reuse(stored, &wants, now) {
+            Err(Missing::Target) => "uri-miss",
+            Err(Missing::Choice) => "vary-miss",
+            Err(Missing::Rest) => "partial",
+            Ok(_) if is_for_the_origin(&self.head.headers) => "request",
+            Ok(stored) => match self.reuse(stored, &wants, now) {
                 Reuse::No(Why::Request) => "request",
                 Reuse::No(Why::Stale) => "stale",
                 reuse => {
@@ -44,7 +45,13 @@ impl ClientRequest {
                 }
             },
         };
-        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, reason })).await
+        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored: stored.ok(), reason })).await
+    }
+
+    /// What is stored for this request.
+    pub(super) fn choose(&self, key: &Key) -> Result<Arc<Stored>, Missing> {
+        let asked = &self.head;
+        self.state.cache.responses.choose(key, &asked.method, &asked.headers, self.active.fingerprint)
     }
 
     /// What the client wants of a cache, if that is obeyed.

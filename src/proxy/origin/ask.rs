@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::asking::Asking;
@@ -14,6 +15,7 @@ use crate::engine::rates::Bucket;
 use crate::engine::responses::{Fetched, Stored};
 use crate::engine::upstream::error::{Spared, UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::attempts::Attempt;
 use crate::policy::http::headers::PROXY_STATUS;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::{has_authorization, has_body};
@@ -30,6 +32,11 @@ impl ClientRequest {
         if asking.wants.only_if_cached {
             return self.only_if_cached();
         }
+        if !self.may_ask(&asking)
+            && let Some(instead) = self.stale_instead(&asking)
+        {
+            return self.asks_too_often(Bucket::Hits).unwrap_or(instead);
+        }
         if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
             return refused;
         }
@@ -38,6 +45,17 @@ impl ClientRequest {
         match shared {
             Some(answered) => answered,
             None => self.ask_alone(&asking, deadline).await,
+        }
+    }
+
+    /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has come from
+    /// it since: at most once in a while, and for all together within the budget.
+    fn may_ask(&self, asking: &Asking) -> bool {
+        let Some(failed) = asking.stored.as_ref().and_then(|stored| stored.failure.last()) else { return true };
+        match self.state.upstream.attempt(Some(failed), self.state.invalidation.epoch.moment(asking.now)) {
+            Attempt::AsUsual => true,
+            Attempt::Probe => self.state.upstream.may_probe(),
+            Attempt::NotYet => false,
         }
     }
 
@@ -91,8 +109,7 @@ impl ClientRequest {
 
     /// What has come meanwhile and may be used.
     fn found(&self, asking: &Asking) -> Option<Arc<Stored>> {
-        let (stored, _) = self.state.cache.responses.choose(&asking.key, &self.head.headers, self.active.fingerprint);
-        stored.filter(|stored| self.reuse(stored, &asking.wants, clock::now()) == Reuse::Fresh)
+        self.choose(&asking.key).ok().filter(|stored| self.reuse(stored, &asking.wants, clock::now()) == Reuse::Fresh)
     }
 
     /// Fetches behind what was sent stale, unless that is under way.
@@ -129,7 +146,7 @@ impl ClientRequest {
 
     /// The answer to whoever asked for it.
     fn take_own(&self, asking: &Asking, landed: Result<Fetched, Lost>) -> Answered {
-        let Ok(Fetched::Answer { first, stored, status, kept }) = landed else {
+        let Ok(Fetched::Answer { first, stored, status, kept, asked_otherwise }) = landed else {
             return self.after_no_answer(asking, landed);
         };
         if is_error(status)
@@ -140,11 +157,9 @@ impl ClientRequest {
         let mut outcome = asking.outcome(Ending::Miss).status(status).stored(kept);
         // Why it is nobody else's.
         outcome.detail = first.as_ref().filter(|_| stored.is_none()).map(|first| first.why);
-        // Its own conditions were not asked, or the upstream would have answered them: they are judged here.
-        let is_judged_here = wants_something_of_its_own(&self.head.headers)
-            && asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
         match (first.and_then(|first| first.take()), stored) {
-            (Some(_), Some(stored)) if is_judged_here => (self.give(&stored, clock::now()), outcome),
+            // Its own conditions are judged here, since the upstream was not told of them.
+            (Some(_), Some(stored)) if asked_otherwise => (self.give(&stored, clock::now()), outcome),
             (Some(first), _) => (self.as_passed(first), outcome),
             (None, Some(stored)) => (self.give(&stored, clock::now()), outcome),
             (None, None) => self.after_no_answer(asking, Err(Lost::Dropped)),
@@ -159,7 +174,9 @@ impl ClientRequest {
             Ok(Fetched::Answer { stored: Some(stored), status, kept: true, .. }) => {
                 let terms_allow = reuse(&stored.terms, stored.age(now), &asking.wants) == Reuse::Fresh;
                 let is_in_force = asking.arrived <= noted || self.is_in_force(&stored, now);
-                let may_have = terms_allow && is_in_force && stored.chosen.matches(&self.head.headers);
+                let Parts { method, headers, .. } = &self.head;
+                let is_his = stored.chosen.matches(headers) && stored.is_enough_for(method, headers);
+                let may_have = terms_allow && is_in_force && is_his;
                 let outcome = asking.outcome(Ending::Joined).status(status).collapsed(true);
                 may_have.then(|| (self.give(&stored, now), outcome))
             }

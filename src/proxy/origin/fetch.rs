@@ -16,12 +16,15 @@ use crate::engine::places::Place;
 use crate::engine::responses::{Fetched, Stored};
 use crate::engine::upstream::error::{UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::attempts::PAUSE;
 use crate::policy::http::client::Client;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::policy::http::route::{has_authorization, has_body};
+use crate::policy::rfc9111::freshness::Arrival;
+use crate::policy::rfc9111::reuse::is_error;
 use crate::policy::rfc9111::storable::Asked;
-use crate::policy::rfc9111::validate::{ask_for_all, ask_whether, is_about, is_for_the_origin};
+use crate::policy::rfc9111::validate::{ask_for_all, ask_whether, is_about, is_for_the_origin, wants_something_of_its_own};
 use crate::proxy::fetch::UnderWay;
 use crate::proxy::request::ClientRequest;
 use crate::state::State;
@@ -60,18 +63,21 @@ pub(super) struct Fetch {
     /// What is stored for this request.
     pub(super) stored: Option<Arc<Stored>>,
     /// It asks whether that still holds.
-    asks_whether: bool,
+    pub(super) asks_whether: bool,
+    /// The client's own conditions, or the part that it wants, were left out for that.
+    pub(super) asks_otherwise: bool,
+    /// Others may wait for it.
+    pub(super) is_shared: bool,
     /// For whom.
     pub(super) peer: Client,
     client: IpAddr,
     waits: Waits,
 }
 
-/// When a request was sent and when the head of its answer came, since 1970, and by the clock that does not jump.
+/// When a request was sent and when the head of its answer came, by the wall clock, and by the one that does not jump.
 #[derive(Clone, Copy)]
 pub(super) struct Times {
-    pub(super) asked: Duration,
-    pub(super) received: Duration,
+    pub(super) arrival: Arrival,
     pub(super) received_at: Instant,
     pub(super) began: Instant,
 }
@@ -101,8 +107,9 @@ impl Fetch {
         let (headers, key) = (&request.head.headers, &asking.key);
         let uri = request.active.upstream.base().join(&key.path_and_query());
         let mut head = uri.ok().map(|uri| request.head_onward(uri));
-        let asks_whether = asking.stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
-        if let (Some(head), Some(stored), true) = (&mut head, &asking.stored, asks_whether) {
+        let stored = asking.stored.clone().filter(|stored| stored.fingerprint == active.fingerprint);
+        let asks_whether = stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
+        if let (Some(head), Some(stored), true) = (&mut head, &stored, asks_whether) {
             ask_whether(&stored.fields, head.headers_mut(), request.is_in_force(stored, clock::now()));
         } else if let (Some(head), Waits::Behind) = (&mut head, waits) {
             // Whoever has been answered already wants nothing more of his own.
@@ -122,8 +129,10 @@ impl Fetch {
             body: Body::empty(),
             chosen_by: headers.clone(),
             storing,
-            stored: asking.stored.clone(),
+            stored,
             asks_whether,
+            asks_otherwise: asks_whether && wants_something_of_its_own(headers),
+            is_shared: false,
             peer: request.client(),
             client: request.client_network(),
             waits,
@@ -162,13 +171,30 @@ impl Fetch {
     /// Fetches, within the deadline of a fetch.
     pub(super) async fn run_with(mut self, place: Place) -> Fetched {
         let limit = self.active.config.fetch.timeout;
-        match tokio::time::timeout(limit, self.exchange(place)).await {
+        let fetched = match tokio::time::timeout(limit, self.exchange(place)).await {
             Ok(Ok(fetched)) => fetched,
             Ok(Err(error)) => Fetched::Failed(error),
             Err(_) => {
                 self.active.upstream.health().failed(UpstreamError::Timeout);
                 Fetched::Failed(UpstreamError::Timeout)
             }
+        };
+        self.learn_from_end(&fetched);
+        fetched
+    }
+
+    /// What stands in for an upstream that fails is not asked for again at once.
+    fn learn_from_end(&self, fetched: &Fetched) {
+        let has_failed = match fetched {
+            Fetched::Answer { status, .. } => is_error(*status),
+            Fetched::Failed(error) if !matches!(error, UpstreamError::Spared(_)) && !error.is_of_client() => true,
+            _ => return,
+        };
+        let (upstream, epoch, now) = (&self.state.upstream, &self.state.invalidation.epoch, clock::now());
+        if !has_failed {
+            upstream.succeeded();
+        } else if let Some(stored) = &self.stored {
+            stored.failure.note(|before| upstream.failed(before, epoch.moment(now), epoch.moment_after(now, PAUSE)));
         }
     }
 
@@ -187,6 +213,7 @@ impl Fetch {
                 let take = self.state.upstream.in_flight.take(self.client).await;
                 let place = take.ok_or_else(|| self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)))?;
                 self.asks_whether = false;
+                self.asks_otherwise = wants_something_of_its_own(&self.chosen_by);
                 if let Some(head) = &mut self.head {
                     ask_for_all(head.headers_mut());
                 }
@@ -202,7 +229,8 @@ impl Fetch {
         let (asked, began) = (since_1970(), clock::now());
         let under_way = UnderWay { exchange: self.active.upstream.exchange(), place };
         let response = self.active.upstream.send(request).await?;
-        let times = Times { asked, received: since_1970(), received_at: clock::now(), began };
+        let arrival = Arrival { version: response.version(), asked, received: since_1970() };
+        let times = Times { arrival, received_at: clock::now(), began };
         let (head, body) = response.into_parts();
         Ok((head, self.active.upstream.watch(body, under_way), times))
     }
@@ -214,7 +242,8 @@ fn since_1970() -> Duration {
 }
 
 /// A fetch that others may wait for.
-pub(super) fn begin(fetch: Fetch) -> NewFlight<Fetching, Landing> {
+pub(super) fn begin(mut fetch: Fetch) -> NewFlight<Fetching, Landing> {
+    fetch.is_shared = true;
     let (noted, state) = (fetch.noted, fetch.state.clone());
     let on_end = move |end: FlightEnd, fetched: Option<&Fetched>| {
         let label = match (end, fetched) {

@@ -11,7 +11,7 @@ use super::fetch::{Fetch, Times};
 use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::fetch_result::Private;
-use crate::engine::responses::{Fetched, Stored};
+use crate::engine::responses::{Failure, Fetched, Stored};
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope};
 use crate::policy::http::framing::has_known_end;
@@ -21,13 +21,33 @@ use crate::policy::http::stored_head::compact;
 use crate::policy::payload::Validate;
 use crate::policy::rfc9111::dates::made;
 use crate::policy::rfc9111::fields;
-use crate::policy::rfc9111::freshness::Control;
+use crate::policy::rfc9111::freshness::{Arrival, Control, initial_age};
+use crate::policy::rfc9111::part::Extent;
 use crate::policy::rfc9111::reuse::{Terms, is_error};
 use crate::policy::rfc9111::storable::{NotStorable, storable};
 use crate::policy::rfc9111::validate::{HeadSays, head_says};
 use crate::policy::rfc9111::vary::Chosen;
 use crate::proxy::admission::Admission;
 use crate::proxy::collect::{Collected, decoded, read};
+
+/// What is stored of an answer besides its fields.
+struct Content {
+    status: StatusCode,
+    part: Option<Extent>,
+    body: Bytes,
+}
+
+impl Content {
+    /// The status by which it is judged: a part is what the whole would be.
+    fn judged_as(&self) -> StatusCode {
+        if self.part.is_some() { StatusCode::OK } else { self.status }
+    }
+}
+
+/// Which part of a whole an answer is, if it is one that says so.
+fn part_of(head: &Parts) -> Option<Extent> {
+    Extent::of(&head.headers).filter(|_| head.status == StatusCode::PARTIAL_CONTENT)
+}
 
 /// What an answer was made from.
 struct MadeFrom {
@@ -57,7 +77,9 @@ impl Fetch {
     /// What chooses the answer, if it may be stored; else why not.
     fn may_be_stored(&self, head: &Parts, control: &Control, times: Times) -> Result<Chosen, &'static str> {
         let asked = self.storing.ok_or("method")?;
-        storable(asked, head.status, &head.headers, control, times.received).map_err(NotStorable::label)?;
+        // A part is stored as the whole would be, if it says which one it is.
+        let status = if part_of(head).is_some() { StatusCode::OK } else { head.status };
+        storable(asked, status, &head.headers, control, times.arrival.received).map_err(NotStorable::label)?;
         let chosen = Chosen::of(&head.headers, &self.chosen_by).ok_or("vary")?;
         // Whether it is whole could not be told (RFC 9111 section 3.3).
         let is_whole = has_known_end(head.version, &head.headers) || head.status == StatusCode::NO_CONTENT;
@@ -81,6 +103,10 @@ impl Fetch {
                 return Ok(self.for_one(head, body, "too_large"));
             }
         };
+        let part = part_of(&head);
+        if part.is_some_and(|part| part.length() != body.len() as u64) {
+            return Ok(self.for_one(head, Body::from(body), "not-whole"));
+        }
         self.state.metrics.payload_bytes.with_label_values(&["received"]).inc_by(body.len() as u64);
         let made_from = match self.made_from(&head, &body, times).await {
             Ok(made_from) => made_from,
@@ -91,13 +117,14 @@ impl Fetch {
         append_via(&mut stored, head.version);
         expose(&mut stored);
         stored.entry(header::DATE).or_insert_with(clock::http_date);
-        let terms = Terms::of(head.status, &head.headers, &control, times.asked, times.received);
-        let known = made_from.known;
-        let stored = self.entry(head.status, &stored, body.clone(), (chosen, terms), made_from, times);
-        let status = head.status;
+        let (status, known) = (head.status, made_from.known);
+        let content = Content { status, part, body: body.clone() };
+        let terms = Terms::of(content.judged_as(), &head.headers, &control, times.arrival);
+        let stored = self.entry(content, &stored, (chosen, terms), made_from, times);
         let first = Private::new(head, Body::from(body), "stored");
         let kept = known && self.keep(&stored);
-        Ok(Fetched::Answer { first: Some(first), stored: known.then_some(stored), status, kept })
+        let stored = known.then_some(stored);
+        Ok(Fetched::Answer { first: Some(first), stored, status, kept, asked_otherwise: self.asks_otherwise })
     }
 
     /// The stored answer still holds: what came with the 304 is new, and so is its age (section 4.3.4).
@@ -112,7 +139,8 @@ impl Fetch {
         if !kept {
             self.forget();
         }
-        Fetched::Answer { first: None, stored: Some(stored), status: StatusCode::NOT_MODIFIED, kept }
+        let (stored, status) = (Some(stored), StatusCode::NOT_MODIFIED);
+        Fetched::Answer { first: None, stored, status, kept, asked_otherwise: self.asks_otherwise }
     }
 
     /// A stored answer with the fields of a later head; and whether it may still be stored.
@@ -123,14 +151,16 @@ impl Fetch {
         let fields = fields::updated(&before.fields, &update, &Control::of(&update));
         let control = Control::of(&fields);
         // How old it is, the update says; how long it is fresh, all of it.
-        let initial_age = Terms::of(before.status, &update, &control, times.asked, times.received).initial_age;
-        let terms = Terms { initial_age, ..Terms::of(before.status, &fields, &control, times.asked, times.received) };
+        let initial_age = initial_age(&update, times.arrival);
+        let content = Content { status: before.status, part: before.part, body: before.body.clone() };
+        let status = content.judged_as();
+        let terms = Terms { initial_age, ..Terms::of(status, &fields, &control, times.arrival) };
         let asked = self.storing.unwrap_or_default();
-        let is_storable = storable(asked, before.status, &fields, &control, times.received).is_ok();
+        let is_storable = storable(asked, status, &fields, &control, times.arrival.received).is_ok();
         let chosen = Chosen::of(&fields, &self.chosen_by);
         let may_be_stored = is_storable && chosen.is_some();
         let chosen = (chosen.unwrap_or_default(), terms);
-        (self.entry(before.status, &fields, before.body.clone(), chosen, made_from, times), may_be_stored)
+        (self.entry(content, &fields, chosen, made_from, times), may_be_stored)
     }
 
     /// An answer to `HEAD` updates what is stored of `GET`, or makes it stale (section 4.3.5).
@@ -152,17 +182,17 @@ impl Fetch {
 
     fn entry(
         &self,
-        status: StatusCode,
+        content: Content,
         fields: &HeaderMap,
-        body: Bytes,
         (chosen, terms): (Chosen, Terms),
         made_from: MadeFrom,
         times: Times,
     ) -> Arc<Stored> {
+        let Content { status, part, body } = content;
         let MadeFrom { mut places, nameless, .. } = made_from;
         places.sort_unstable();
         places.dedup();
-        let Times { received, received_at, began, .. } = times;
+        let Times { arrival: Arrival { received, .. }, received_at, began } = times;
         let invalidation = &self.state.invalidation;
         let unsettled_until = invalidation.ledger.unsettled_until(&places);
         let is_unsettled = invalidation.epoch.moment(began) < unsettled_until;
@@ -170,6 +200,7 @@ impl Fetch {
             status,
             fields: compact(fields),
             body,
+            part,
             chosen,
             terms,
             made: made(fields, received),
@@ -179,6 +210,7 @@ impl Fetch {
             nameless,
             unsettled: is_unsettled.then(|| began + unsettled_expiry(clock::since(began))),
             fingerprint: self.active.fingerprint,
+            failure: Failure::default(),
         })
     }
 
@@ -203,11 +235,12 @@ impl Fetch {
 
     /// An answer that is passed on as it comes; nobody waits for another's of this key for a while.
     fn for_one(&self, head: Parts, body: Body, why: &'static str) -> Fetched {
-        if self.storing.is_some_and(|asked| !asked.has_credentials) && !is_error(head.status) {
+        if self.is_shared && !is_error(head.status) {
             self.state.cache.unshareable.insert(self.key.clone(), why);
         }
         let status = head.status;
-        Fetched::Answer { first: Some(Private::new(head, body, why)), stored: None, status, kept: false }
+        let first = Some(Private::new(head, body, why));
+        Fetched::Answer { first, stored: None, status, kept: false, asked_otherwise: self.asks_otherwise }
     }
 
     /// What an answer was made from: a list by what it names, anything else by its path, and by whatever may change it. The
@@ -235,7 +268,8 @@ impl Fetch {
         let contact = self.state.believed(&self.active, inbox, source, clock::now());
         places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));
         // Where lists are checked, what comes in the place of one and is none is nobody else's.
-        let known = head.status != StatusCode::OK || validate == Validate::Off;
+        let in_place_of_list = matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+        let known = !in_place_of_list || validate == Validate::Off;
         Ok(MadeFrom { places, nameless: false, known })
     }
 

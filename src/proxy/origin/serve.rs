@@ -7,20 +7,20 @@ use http::{HeaderValue, Method, Response, StatusCode, header};
 
 use crate::engine::body::Body;
 use crate::engine::responses::Stored;
-use crate::policy::rfc9111::form::{self, Form};
+use crate::policy::rfc9111::form::Form;
 use crate::proxy::request::ClientRequest;
 
 impl ClientRequest {
     /// A stored answer in the form that this request asks for, with its age (RFC 9111 section 4).
     pub(super) fn give(&self, stored: &Stored, now: Instant) -> Response<Body> {
-        let Stored { status, fields, body, .. } = stored;
-        let shape = form::Stored { status: *status, fields, length: body.len() as u64, received: stored.received.1 };
+        let (shape, body) = (stored.shape(), &stored.body);
+        let begins = stored.part.map_or(0, |part| part.first);
         let form = shape.form(&self.head.method, &self.head.headers);
         let (status, mut head) = shape.head(form);
         head.insert(header::AGE, HeaderValue::from(stored.age(now).as_secs()));
         let body = match form {
             Form::Whole => body.clone(),
-            Form::Part(first, last) => body.slice(index(first)..=index(last)),
+            Form::Part(first, last) => body.slice(index(first - begins)..=index(last - begins)),
             Form::NotModified | Form::NoPart => Bytes::new(),
         };
         let is_head = self.head.method == Method::HEAD;

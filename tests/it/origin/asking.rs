@@ -43,7 +43,7 @@ async fn a_question_of_the_clients_own_goes_on_if_there_is_none_of_ours() {
     .await;
     let own = both.get(&[("if-none-match", "\"mine\"")]).await;
     assert_eq!((own.status.as_u16(), both.last().header("if-none-match")), (304, Some("\"mine\"")));
-    assert_eq!(own.cache_status(), "anteroom; fwd=uri-miss; fwd-status=304; detail=partial");
+    assert_eq!(own.cache_status(), "anteroom; fwd=uri-miss; fwd-status=304; detail=not-whole");
     both.get(&[]).await;
     jump(Duration::from_secs(15)).await;
     let part = both.get(&[("range", "bytes=1-2"), ("if-none-match", "\"mine\"")]).await;

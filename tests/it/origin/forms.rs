@@ -71,17 +71,31 @@ async fn a_part_is_served_from_the_whole() {
     assert_eq!(both.asked(), 1);
 }
 
-/// A part that is asked for of the upstream passes, and is nobody's whole.
+/// Section 3.3: a part is stored as a part, and serves who asks for no more.
 #[tokio::test]
-async fn a_part_of_the_upstream_is_not_stored_as_the_whole() {
+async fn a_part_of_the_upstream_is_stored_as_a_part() {
     let both = Both::saying("", |_, request| match request.headers().get("range") {
         Some(_) => plain(206, &[("cache-control", "max-age=3600"), ("content-range", "bytes 0-1/4")], "01"),
+        None if request.method() == "HEAD" => plain(200, &[], ""),
         None => plain(200, &[("cache-control", "max-age=3600")], "0123"),
     })
     .await;
     let part = both.get(&[("range", "bytes=0-1")]).await;
     assert_eq!((part.status.as_u16(), part.text().as_str()), (206, "01"));
-    assert_eq!(part.cache_status(), "anteroom; fwd=uri-miss; fwd-status=206; detail=partial");
-    assert_eq!(both.get(&[]).await.text(), "0123");
-    assert!(both.get(&[("range", "bytes=2-3")]).await.is_hit());
+    assert_eq!(part.cache_status(), "anteroom; fwd=uri-miss; fwd-status=206; stored");
+    for (range, text, told) in [("bytes=0-1", "01", "bytes 0-1/4"), ("bytes=1-1", "1", "bytes 1-1/4")] {
+        let again = both.get(&[("range", range)]).await;
+        assert_eq!((again.status.as_u16(), again.text().as_str(), again.is_hit()), (206, text, true), "{range}");
+        assert_eq!(again.header("content-range"), Some(told));
+    }
+    assert_eq!(both.ask("HEAD", "a", &[]).await.cache_status(), "anteroom; fwd=partial; fwd-status=200; detail=method");
+    let whole = both.get(&[]).await;
+    assert_eq!(
+        (whole.text().as_str(), whole.cache_status()),
+        ("0123", "anteroom; fwd=partial; fwd-status=200; stored")
+    );
+    for range in ["bytes=2-3", "bytes=0-1", "bytes=-1"] {
+        assert!(both.get(&[("range", range)]).await.is_hit(), "{range}");
+    }
+    assert_eq!(both.proxy.state.cache.responses.all().count(), 1, "the whole is in the place of the part");
 }

@@ -61,6 +61,22 @@ async fn a_stale_answer_stands_in_for_an_error() {
     }
 }
 
+/// While the upstream fails, what stands in does so at once, and is asked for again after a while.
+#[tokio::test]
+async fn an_upstream_that_fails_is_not_asked_each_time() {
+    let both = Both::with(&[("cache-control", "max-age=10")], |number| match number {
+        2 | 3 => plain(503, &[], ""),
+        _ => plain(200, &[("cache-control", "max-age=10")], "4"),
+    })
+    .await;
+    both.get(&[]).await;
+    jump(Duration::from_secs(15)).await;
+    for (later, text, asked) in [(0, "1", 2), (0, "1", 2), (2, "1", 3), (0, "1", 3), (2, "4", 4), (0, "4", 4)] {
+        jump(Duration::from_secs(later)).await;
+        assert_eq!((both.get(&[]).await.text().as_str(), both.asked()), (text, asked));
+    }
+}
+
 /// Sections 4.2.4 and 5.2.2.2: "MUST NOT reuse", "SHOULD be 504"; RFC 9209 for why.
 #[tokio::test]
 async fn a_stale_answer_stands_in_for_an_upstream_that_is_gone() {

@@ -1,13 +1,16 @@
 use super::*;
 use crate::policy::http::fields::map;
 
-const ASKED: Duration = Duration::from_secs(784_111_776);
-const RECEIVED: Duration = Duration::from_secs(784_111_777);
+const ARRIVAL: Arrival = Arrival {
+    version: http::Version::HTTP_11,
+    asked: Duration::from_secs(784_111_776),
+    received: Duration::from_secs(784_111_777),
+};
 const RFC: Duration = Duration::ZERO;
 
 fn terms(cache_control: &'static str) -> Terms {
     let head = map(&[("cache-control", cache_control), ("age", "2")]);
-    Terms::of(StatusCode::OK, &head, &Control::of(&head), ASKED, RECEIVED)
+    Terms::of(StatusCode::OK, &head, &Control::of(&head), ARRIVAL)
 }
 
 fn asked(cache_control: &'static str) -> RequestDirectives {
