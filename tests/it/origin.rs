@@ -5,6 +5,7 @@ mod coherence;
 mod fields;
 mod forms;
 mod reuse;
+mod sentences;
 mod stale;
 mod vary;
 
