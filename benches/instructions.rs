@@ -13,6 +13,7 @@ use anteroom::engine::metrics::Metrics;
 use anteroom::engine::responses::{Failure, Stored};
 use anteroom::engine::store::Entry;
 use anteroom::policy::coherence::ledger::Scope;
+use anteroom::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
 use anteroom::policy::http::key::Key;
 use anteroom::policy::http::representation::{Prepared, Received};
 use anteroom::policy::payload::{PayloadSettings, apply};
@@ -47,6 +48,9 @@ fn with_an_answer() -> Arc<State> {
     fields.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
     fields.insert(header::DATE, clock::http_date());
     fields.insert(header::VIA, HeaderValue::from_static("1.1 anteroom"));
+    for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+        fields.insert(name, HeaderValue::from_static(""));
+    }
     let (key, since_1970) = (Key::new(INBOX, CONTACT, None), Duration::from_secs(1_800_000_000));
     let arrival = Arrival { version: Version::HTTP_11, asked: since_1970, received: since_1970 };
     let stored = Stored {

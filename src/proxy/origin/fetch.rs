@@ -83,18 +83,12 @@ pub(super) struct Times {
 }
 
 impl ClientRequest {
-    /// Whether a stored answer has a validator that the upstream may be asked about it by.
+    /// Whether a stored answer has a validator that the upstream may be asked about it by, and would have changed with it: of
+    /// what is known to be out of date, only one that is made from the body says so.
     pub(super) fn may_be_asked_about(&self, stored: &Stored) -> bool {
-        !is_for_the_origin(&self.head.headers)
-            && self.head.method == Method::GET
-            && ask_whether(&stored.fields, &mut HeaderMap::new(), self.is_in_force(stored, clock::now()))
-            && self.may_be_trusted(stored)
-    }
-
-    /// Whether its validator would have changed with it: of what is known to be out of date, only one that is made from the
-    /// body says so.
-    fn may_be_trusted(&self, stored: &Stored) -> bool {
-        self.is_in_force(stored, clock::now()) || stored.fields.get(header::ETAG).is_some_and(is_made_from_body)
+        let by_date = self.is_in_force(stored, clock::now());
+        ask_whether(&stored.fields, &mut HeaderMap::new(), by_date)
+            && (by_date || stored.fields.get(header::ETAG).is_some_and(is_made_from_body))
     }
 }
 
@@ -105,17 +99,23 @@ impl Fetch {
         let noted = request.state.invalidation.ledger.own_tick();
         let active = request.state.active();
         let (headers, key) = (&request.head.headers, &asking.key);
-        let uri = request.active.upstream.base().join(&key.path_and_query());
-        let mut head = uri.ok().map(|uri| request.head_onward(uri));
+        let target = active.upstream.base().join(&key.path_and_query());
+        let mut head = target.ok().map(|target| request.head_onward(target));
+        let is_get = waits == Waits::Behind || request.head.method == Method::GET;
         let stored = asking.stored.clone().filter(|stored| stored.fingerprint == active.fingerprint);
-        let asks_whether = stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
+        let asks_whether = is_get
+            && !is_for_the_origin(headers)
+            && stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
         if let (Some(head), Some(stored), true) = (&mut head, &stored, asks_whether) {
             ask_whether(&stored.fields, head.headers_mut(), request.is_in_force(stored, clock::now()));
         } else if let (Some(head), Waits::Behind) = (&mut head, waits) {
             // Whoever has been answered already wants nothing more of his own.
             ask_for_all(head.headers_mut());
         }
-        let is_plain_get = request.head.method == Method::GET && !has_body(headers);
+        if let (Some(head), Waits::Behind) = (&mut head, waits) {
+            *head.method_mut() = Method::GET;
+        }
+        let is_plain_get = is_get && !has_body(headers);
         let storing = is_plain_get.then(|| Asked {
             has_credentials: has_authorization(headers, request.head.uri.query()),
             no_store: asking.wants.no_store,

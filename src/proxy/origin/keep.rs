@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::{Method, StatusCode};
 
@@ -16,7 +16,7 @@ use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope};
 use crate::policy::http::framing::has_known_end;
 use crate::policy::http::freshness::unsettled_expiry;
-use crate::policy::http::headers::{append_via, expose, is_json};
+use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, is_json};
 use crate::policy::http::stored_head::compact;
 use crate::policy::payload::Validate;
 use crate::policy::rfc9111::dates::made;
@@ -196,14 +196,20 @@ impl Fetch {
         let invalidation = &self.state.invalidation;
         let unsettled_until = invalidation.ledger.unsettled_until(&places);
         let is_unsettled = invalidation.epoch.moment(began) < unsettled_until;
+        let mut fields = compact(fields);
+        // Places for what is made for each reader: a head that has room for it need not grow then.
+        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+            fields.insert(name, HeaderValue::from_static(""));
+        }
+        let made = made(&fields, received);
         Arc::new(Stored {
             status,
-            fields: compact(fields),
+            fields,
             body,
             part,
             chosen,
             terms,
-            made: made(fields, received),
+            made,
             received: (received_at, received),
             noted: self.noted,
             places: places.into(),

@@ -24,6 +24,22 @@ async fn an_answer_that_says_so_is_sent_while_it_is_asked_for_behind() {
     assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=stale; fwd-status=200; stored");
 }
 
+/// RFC 5861 section 3: what is asked for behind is the whole, whatever the one who was answered wanted of it.
+#[tokio::test]
+async fn what_is_asked_for_behind_is_the_whole() {
+    for (method, asks) in
+        [("HEAD", &[][..]), ("GET", &[("range", "bytes=0-0")]), ("GET", &[("if-none-match", "\"x\"")])]
+    {
+        let both = Both::always(&[("cache-control", "max-age=10, stale-while-revalidate=20")]).await;
+        both.get(&[]).await;
+        jump(Duration::from_secs(15)).await;
+        assert!(both.ask(method, "a", asks).await.is_hit());
+        both.proxy.wait_for_metric("anteroom_flight_ends_total{end=\"answered\"}", 2.0).await;
+        let fresh = both.get(&[]).await;
+        assert_eq!((fresh.text().as_str(), fresh.is_hit()), ("2", true), "{method} {asks:?}");
+    }
+}
+
 /// RFC 5861 section 4; sections 4.3.3 and 5.2.2.2: an error is passed on where nothing may stand in for it.
 #[tokio::test]
 async fn a_stale_answer_stands_in_for_an_error() {
