@@ -17,6 +17,7 @@ pub mod policy {
         //! Which answers are out of date, and what tells of changes.
         pub mod ledger;
         pub mod purges;
+        pub mod causes;
         pub mod answer_ids;
         pub mod webhook;
         pub mod event;
@@ -37,6 +38,7 @@ pub mod policy {
         pub mod key;
         pub mod route;
         pub mod route_name;
+        pub mod route_words;
         pub mod target;
         pub mod framing;
         pub mod http2;
@@ -142,6 +144,7 @@ pub mod proxy {
     pub mod tunnel;
 
     pub mod audit;
+    pub mod explain;
     pub mod wait;
     pub mod flight;
     pub mod respond;
@@ -167,8 +170,10 @@ pub mod admin {
     pub mod status;
     pub mod page;
     pub mod health;
+    pub mod explain;
     pub mod purge;
     pub mod purging;
+    mod token;
     mod reply;
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode, header};
 
+use super::explain::explain;
 use super::health::{live, metrics, ready};
 use super::page;
 use super::purge::purge;
@@ -15,7 +16,7 @@ use crate::engine::problem::problem;
 use crate::state::State;
 
 /// What is there, for whoever asks for something else.
-const THERE: &str = "GET /, /status, /metrics, /live, /ready, /docs/operating.md; POST /purge";
+const THERE: &str = "GET /, /status, /metrics, /live, /ready, /docs/operating.md; POST /purge, /explain";
 
 /// Answers a request on the private listener.
 pub async fn handle(
@@ -32,8 +33,9 @@ pub async fn handle(
         "/live" if reads => live(),
         "/ready" if reads => ready(state),
         "/purge" if head.method == Method::POST => purge(state, peer, head, body).await,
+        "/explain" if head.method == Method::POST => explain(state, peer, head, body).await,
         "/status" | "/metrics" | "/live" | "/ready" => not_allowed("GET, HEAD"),
-        "/purge" => not_allowed("POST"),
+        "/purge" | "/explain" => not_allowed("POST"),
         _ => match page::file(path) {
             Some(file) if reads => page::answer(file, head),
             Some(_) => not_allowed("GET, HEAD"),

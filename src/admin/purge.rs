@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request::Parts;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 
 use super::purging::{self, Purge, Purged};
+use super::{reply, token};
 use crate::engine::body::Body;
 use crate::engine::problem::problem;
 use crate::policy::http::key::is_identifier;
@@ -54,7 +54,7 @@ pub(super) async fn purge(
     head: &Parts,
     body: Body,
 ) -> Response<Body> {
-    if let Some(refused) = refuse(state, head) {
+    if let Some(refused) = token::refuse(state, head, "purge") {
         return refused;
     }
     let reading = tokio::time::timeout(PURGE_LIMIT, Limited::new(body, PURGE_BODY).collect());
@@ -79,22 +79,6 @@ pub(super) async fn purge(
     tell(word, peer, &purged)
 }
 
-/// Who may not purge.
-fn refuse(state: &State, head: &Parts) -> Option<Response<Body>> {
-    let active = state.active();
-    let Some(token) = &active.config.admin.token else {
-        return Some(problem(StatusCode::FORBIDDEN, "purge is off: set admin.token", false));
-    };
-    let given = head.headers.get(header::AUTHORIZATION).map_or(&b""[..], HeaderValue::as_bytes);
-    let is_bearer = given.get(..7).is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"bearer "));
-    if is_bearer && token.verify(given[7..].trim_ascii()) {
-        return None;
-    }
-    let mut response = problem(StatusCode::UNAUTHORIZED, "purge needs the bearer token of admin.token", false);
-    response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    Some(response)
-}
-
 /// What was found is logged and answered: by hashes, never by name.
 fn tell(what: &'static str, peer: SocketAddr, purged: &Purged) -> Response<Body> {
     let Purged { lists, bytes, fetches, contacts } = purged;
@@ -108,7 +92,5 @@ fn tell(what: &'static str, peer: SocketAddr, purged: &Purged) -> Response<Body>
     let told = serde_json::json!({
         "purged": what, "lists": lists, "bytes": bytes, "fetches": fetches, "contacts": count, "contact": hashes,
     });
-    let mut response = Response::new(Body::from(Bytes::from(told.to_string())));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    reply::text("application/json", told.to_string())
 }

@@ -1,6 +1,7 @@
 //! Asking the private listener of a running proxy.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -11,10 +12,11 @@ use http::{Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
 
 use super::config::File;
 use super::terminal::runtime;
-use crate::config::{self, AdminAccess};
+use crate::config::{self, AdminAccess, SettingsFile};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -29,6 +31,23 @@ pub(super) struct AdminClient {
     file: File,
 }
 
+// Who asks. (A doc comment would become part of the help.)
+#[derive(Args)]
+pub(super) struct TokenFile {
+    /// A file that holds the token of the setting admin.token; without it that setting itself.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+}
+
+impl TokenFile {
+    /// The token: that of the file, else that of the settings, if there is one.
+    pub(super) fn of(&self, proxy: &Asked) -> Result<Option<String>, String> {
+        let Some(file) = &self.token_file else { return Ok(proxy.token.clone()) };
+        let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+        Ok(Some(token.trim().to_owned()))
+    }
+}
+
 /// A proxy that can be asked.
 pub(super) struct Asked {
     /// Its private listener.
@@ -38,9 +57,14 @@ pub(super) struct Asked {
 }
 
 impl AdminClient {
+    /// The file of settings that it was told of.
+    pub(super) fn settings_file(&self) -> SettingsFile {
+        self.file.config.clone().map_or(SettingsFile::Usual, SettingsFile::Given)
+    }
+
     /// Where it is, by the flag or by its settings.
-    pub(super) fn find(self) -> Result<Asked, String> {
-        let AdminAccess { address, token } = config::admin_access(self.file.source(), std::env::vars_os());
+    pub(super) fn find(&self) -> Result<Asked, String> {
+        let AdminAccess { address, token } = config::admin_access(self.settings_file(), std::env::vars_os());
         let token = token.and_then(|token| String::from_utf8(token.key().to_owned()).ok());
         let address = if let Some(text) = &self.admin {
             named(text)?
@@ -89,6 +113,12 @@ fn reachable(listener: SocketAddr) -> SocketAddr {
 
 fn authority_of(address: SocketAddr) -> Authority {
     Authority::try_from(address.to_string()).expect("an address with a port is an authority")
+}
+
+/// Why not: what a problem document says, or whatever else came.
+pub(super) fn reason(said: &str) -> String {
+    let document: Value = serde_json::from_str(said).unwrap_or_default();
+    document["detail"].as_str().unwrap_or(said.trim()).to_owned()
 }
 
 /// One request to the private listener of a running proxy.

@@ -7,6 +7,7 @@ mod completions;
 mod config;
 #[cfg(feature = "demo")]
 mod demo;
+mod explain;
 mod log;
 mod purge;
 mod ready;
@@ -25,6 +26,7 @@ use admin_client::AdminClient;
 use check::Check;
 use completions::KnownShell;
 use config::File;
+use explain::Explain;
 use purge::Purge;
 use serve::Serve;
 use terminal::{Done, complain};
@@ -76,6 +78,13 @@ Identifiers are credentials: they come from standard input, not from the command
 
   printf %s \"$CONTACT\" | anteroom purge --token-file admin-token --contact -")]
     Purge(Purge),
+    /// Say why a request is answered from memory, or is not.
+    #[command(after_help = "\
+Identifiers are credentials: they come from standard input, not from the command line that others can see.
+
+  printf '%s\\n' \"$INBOX\" \"$CONTACT\" | anteroom explain --token-file admin-token \\
+      GET '/public/api/v1/inboxes/{inbox}/contacts/{contact}/conversations'")]
+    Explain(Explain),
     /// Print what a shell needs to complete this command line.
     #[command(after_help = "\
 Where each shell looks for it:
@@ -103,8 +112,9 @@ impl Cli {
             Command::Serve(serve) => serve.run(),
             Command::Check(check) => check.run(),
             Command::Config(file) => file.show(),
-            Command::Ready(client) => ready::ready(client),
+            Command::Ready(client) => ready::ready(&client),
             Command::Purge(purge) => purge.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Completions { shell } => completions::complete(shell, &mut Self::command()),
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),

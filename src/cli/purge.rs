@@ -2,22 +2,20 @@
 
 use std::fmt::Write;
 use std::io::Read;
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{AdminClient, ask};
+use super::admin_client::{AdminClient, TokenFile, ask, reason};
 use super::terminal::{Done, complain, say};
 
 #[derive(Args)]
 pub(super) struct Purge {
     #[command(flatten)]
     client: AdminClient,
-    /// A file that holds the token of the setting admin.token; without it that setting itself.
-    #[arg(long, value_name = "FILE")]
-    token_file: Option<PathBuf>,
+    #[command(flatten)]
+    token: TokenFile,
     #[command(flatten)]
     what: What,
 }
@@ -39,20 +37,16 @@ struct What {
 impl Purge {
     pub(super) fn run(self) -> Done {
         let proxy = self.client.find()?;
-        let token = match &self.token_file {
-            Some(file) => std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?,
-            None => proxy.token.ok_or_else(|| {
-                "purge needs --token-file, the variable ANTEROOM_ADMIN__TOKEN, or admin.token in the settings"
-                    .to_owned()
-            })?,
-        };
+        let token = self.token.of(&proxy)?.ok_or_else(|| {
+            "purge needs --token-file, the variable ANTEROOM_ADMIN__TOKEN, or admin.token in the settings".to_owned()
+        })?;
         let name = if self.what.all { String::new() } else { read_name()? };
         let body = match (&self.what.contact, &self.what.inbox) {
             (Some(_), _) => serde_json::json!({ "contact": name }),
             (_, Some(_)) => serde_json::json!({ "inbox": name }),
             (None, None) => serde_json::json!({ "all": true }),
         };
-        let answer = ask(&proxy.address, http::Method::POST, "/purge", Some(token.trim()), body.to_string());
+        let answer = ask(&proxy.address, http::Method::POST, "/purge", Some(&token), body.to_string());
         match answer {
             Ok((status, told)) if status.is_success() => say(&summary(&told), ExitCode::SUCCESS),
             Ok((status, said)) => {
@@ -82,12 +76,6 @@ fn summary(told: &str) -> String {
         let _ = write!(text, "; {} under way, not to be kept", counted(number("fetches"), "fetch", "fetches"));
     }
     text + "\n"
-}
-
-/// Why not: what a problem document says, or whatever else came.
-fn reason(said: &str) -> String {
-    let document: Value = serde_json::from_str(said).unwrap_or_default();
-    document["detail"].as_str().unwrap_or(said.trim()).to_owned()
 }
 
 fn read_name() -> Result<String, String> {

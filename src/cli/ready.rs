@@ -6,7 +6,7 @@ use super::admin_client::{AdminClient, ask};
 use super::terminal::{Done, complain};
 
 /// Exit code 0 if the proxy takes requests, 1 if it does not or cannot be asked.
-pub(super) fn ready(client: AdminClient) -> Done {
+pub(super) fn ready(client: &AdminClient) -> Done {
     let admin = client.find()?.address;
     Ok(match ask(&admin, http::Method::GET, "/ready", None, String::new()) {
         Ok((http::StatusCode::OK, _)) => ExitCode::SUCCESS,

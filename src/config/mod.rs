@@ -189,6 +189,40 @@ pub fn admin_access<K: Into<OsString>, V: Into<OsString>>(
     AdminAccess { address: address.ok_or_else(|| ConfigError::new(file, reading.mistakes)), token: reading.draft.token }
 }
 
+/// The settings that say what a request is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RequestRules {
+    /// `cache.query`.
+    pub query: QueryRule,
+    /// `cache.credentials`.
+    pub credentials: CredentialsRule,
+    /// `webhook.path`, if webhooks are received.
+    pub webhooks: Option<String>,
+}
+
+/// What requests are by the file and the environment, for who explains one without a running proxy. Mistakes elsewhere are
+/// left to the proxy itself.
+///
+/// # Errors
+/// The mistakes, if one of these settings cannot be told.
+pub fn request_rules<K: Into<OsString>, V: Into<OsString>>(
+    file: SettingsFile,
+    environment: impl IntoIterator<Item = (K, V)>,
+) -> Result<RequestRules, ConfigError> {
+    let (reading, file) = read(file, environment);
+    let names = ["cache.query", "cache.credentials", "webhook.path"];
+    let Draft { query, credentials, webhook_path, webhook_secrets, unsigned_token, .. } = &reading.draft;
+    match (query, credentials, webhook_path) {
+        (Some(query), Some(credentials), Some(path)) if names.iter().all(|name| reading.is_certain(name)) => {
+            let received =
+                unsigned_token.is_some() || webhook_secrets.as_ref().is_some_and(|secrets| !secrets.is_empty());
+            let webhooks = received.then(|| path.clone());
+            Ok(RequestRules { query: *query, credentials: *credentials, webhooks })
+        }
+        _ => Err(ConfigError::new(file, reading.mistakes)),
+    }
+}
+
 /// Reads the file and the environment; gives the file's name, too, if there is one.
 fn read<K: Into<OsString>, V: Into<OsString>>(
     presets: &[(&str, &str)],

@@ -118,6 +118,13 @@ impl Entry {
         &self.more.get_or_init(Box::default).codings[coding as usize]
     }
 
+    /// The codings its body was made in, with their bytes.
+    pub fn forms(&self) -> Vec<(Coding, usize)> {
+        let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
+        let made = |(coding, cell): (Coding, &OnceCell<Option<Bytes>>)| Some((coding, cell.get()?.as_ref()?.len()));
+        Coding::ALL.into_iter().zip(codings).filter_map(made).collect()
+    }
+
     /// Its refetch has failed: `judge` is told how it failed before, and says what follows.
     pub fn failed(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
         let mut failure = self.more.get_or_init(Box::default).failure.lock().unwrap_or_else(PoisonError::into_inner);

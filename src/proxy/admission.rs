@@ -15,6 +15,7 @@ use crate::engine::clock;
 use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
 use crate::engine::store::Entry;
 use crate::engine::upstream::error::UpstreamError;
+use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
 use crate::policy::http::client::Client;
 use crate::policy::http::attempts::{is_about_the_asker, retry_after};
@@ -362,9 +363,9 @@ impl Admission<'_> {
             // A tick of its own: whoever sees it came after every fetch that is under way.
             match self.state.cache.variant(self.key, &entry, ledger.own_tick()) {
                 Variant::Same => {}
-                Variant::Other => ledger.supersede(variants, entry.noted),
+                Variant::Other => self.state.invalidation.supersede(variants, entry.noted),
                 Variant::OtherMeanwhile => {
-                    ledger.invalidate(variants);
+                    self.state.invalidation.outdate(variants, Cause::Variant);
                 }
             }
         }
@@ -384,7 +385,7 @@ impl Admission<'_> {
     fn private(&self, head: Parts, body: Body, why: &'static str) -> FetchResult {
         self.state.cache.store.forget(self.key, self.noted);
         // Nor does anybody know whether it is newer than what readers of other origins have.
-        self.state.invalidation.ledger.invalidate(self.variants());
+        self.state.invalidation.outdate(self.variants(), Cause::Variant);
         self.for_one(head, body, why)
     }
 

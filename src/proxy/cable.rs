@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use crate::engine::metrics::{CableResult, InvalidationSource};
+use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::event::{Overheard, of_cable};
 use crate::policy::coherence::frames::{Frames, Passed};
 use crate::policy::coherence::ledger::Scope;
@@ -36,7 +37,7 @@ fn overheard(state: &State, text: &str) -> CableResult {
         // Its keys are not where they are known to be.
         return CableResult::NotUnderstood;
     }
-    state.invalidation.moved(&heard);
+    state.invalidation.moved(&heard, InvalidationSource::Cable);
     state.invalidation.changed(touched, InvalidationSource::Cable);
     if let Some(token) = subscriber {
         match touched.contacts[..] {
@@ -44,7 +45,8 @@ fn overheard(state: &State, text: &str) -> CableResult {
             // The list of whoever hears this may be that of another source, and not have the conversation yet.
             _ => {
                 if let Some(contact) = state.invalidation.identities.contact_of_token(&token) {
-                    state.invalidation.ledger.invalidate(state.invalidation.ledger.place(&Scope::Contact(contact)));
+                    let place = state.invalidation.ledger.place(&Scope::Contact(contact));
+                    state.invalidation.outdate(place, Cause::Cable);
                 }
             }
         }

@@ -41,20 +41,25 @@ impl ClientRequest {
     /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has
     /// come from it since: at most once in a while for this key, and for all keys together within the budget.
     pub(crate) fn may_ask_again(&self, key: &Key, entry: &Entry, now: Instant) -> bool {
+        match self.attempt_again(key, entry, now) {
+            Attempt::AsUsual => true,
+            Attempt::Probe => !self.state.cache.flights.is_under_way(key) && self.state.upstream.may_probe(),
+            Attempt::NotYet => false,
+        }
+    }
+
+    /// The same, without taking anything of the budget.
+    pub(super) fn attempt_again(&self, key: &Key, entry: &Entry, now: Instant) -> Attempt {
         if self.active.upstream.health().is_left_alone() {
-            return false;
+            return Attempt::NotYet;
         }
         let upstream = &self.state.upstream;
         let now = self.state.invalidation.epoch.moment(now);
         let mut refusals = upstream.refusals.met(key, || self.forwarded_for());
         if refusals.any(|refusal| self.holds(&refusal, now)) {
-            return false;
+            return Attempt::NotYet;
         }
-        match upstream.attempt(entry.failure(), now) {
-            Attempt::AsUsual => true,
-            Attempt::Probe => !self.state.cache.flights.is_under_way(key) && upstream.may_probe(),
-            Attempt::NotYet => false,
-        }
+        upstream.attempt(entry.failure(), now)
     }
 
     /// The refusal that this reader gets instead of a fetch, and how long it still holds: the upstream said for how long

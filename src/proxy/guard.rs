@@ -9,6 +9,7 @@ use crate::engine::clock;
 use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
 use crate::policy::coherence::answer_ids::{AnswerIds, Named};
+use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
 use crate::policy::http::client::Client;
 use crate::policy::http::route::{Effect, Source, Target};
@@ -84,7 +85,7 @@ impl InvalidationGuard {
             merges_unknown: unknown,
         };
         for place in &guard.identities {
-            ledger.invalidate(*place);
+            state.invalidation.outdate(*place, Cause::Write);
         }
         guard.began = ledger.now();
         for target in targets {
@@ -189,7 +190,7 @@ impl InvalidationGuard {
             // Merged by others while it was under way: it may have merged them, too.
             self.contacts.extend(identities.moved_meanwhile(self.write));
         }
-        state.invalidation.reach_who_moves();
+        state.invalidation.reach_who_moves(Cause::Write);
         self.contacts.sort_unstable();
         self.contacts.dedup();
         self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));
@@ -215,11 +216,11 @@ impl InvalidationGuard {
                     // Unsettled first: a fetch that sees the new tick sees this too.
                     ledger.unsettle(*place, until);
                 }
-                ledger.invalidate(*place);
+                state.invalidation.outdate(*place, Cause::Write);
             }
         }
         if self.everything {
-            ledger.invalidate_all();
+            state.invalidation.outdate_all(Cause::Write);
         }
         if let Some((source, contact)) = undisturbed {
             let belief = Belief { contact, noted: ledger.now(), began: clock::now() };

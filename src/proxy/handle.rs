@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 
 use super::access_log::{Contact, Record};
 use super::outcome::Outcome;
@@ -15,6 +15,7 @@ use crate::policy::http::headers::{self, usable_request_id};
 use crate::policy::http::framing;
 use crate::policy::http::route::{Refusal, Route, Rules, Target, classify};
 use crate::policy::http::route_name;
+use crate::policy::http::route_words::{Refused, refused};
 use crate::policy::http::target;
 use crate::state::State;
 use crate::state::observation::Pseudonyms;
@@ -117,23 +118,10 @@ impl ClientRequest {
     }
 
     fn refuse(&self, refusal: Refusal) -> Answered {
-        let (status, detail, word) = match refusal {
-            Refusal::Method => (StatusCode::METHOD_NOT_ALLOWED, "CONNECT and TRACE are not served", "method"),
-            Refusal::Host => (StatusCode::BAD_REQUEST, "a request has exactly one Host field, which is a host", "host"),
-            Refusal::Target => (StatusCode::BAD_REQUEST, "the target does not have the form of its method", "target"),
-            Refusal::Coding => (StatusCode::NOT_IMPLEMENTED, "the only transfer coding is chunked", "coding"),
-            Refusal::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "no body is that long", "length"),
-            Refusal::NoWebhook => (StatusCode::METHOD_NOT_ALLOWED, "webhooks are sent here with POST", "method"),
-            Refusal::Loop => (StatusCode::LOOP_DETECTED, "upstream.url leads back to this proxy", "loop"),
-        };
+        let Refused { status, detail, word, allow } = refused(refusal);
         let mut response = self.problem(status, detail);
-        let allowed = match refusal {
-            Refusal::Method => Some("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),
-            Refusal::NoWebhook => Some("POST"),
-            Refusal::Host | Refusal::Target | Refusal::Coding | Refusal::TooLong | Refusal::Loop => None,
-        };
-        if let Some(allowed) = allowed {
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allowed));
+        if let Some(methods) = allow {
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(methods));
         }
         (response, Outcome::own(Ending::Refused).detail(word))
     }

@@ -13,12 +13,12 @@ use crate::policy::http::key::Key;
 use crate::policy::http::route::BypassReason;
 
 /// What is stored for a reader.
-struct LookUp {
+pub(super) struct LookUp {
     /// Its key: his own if the upstream tells origins apart.
-    key: Key,
-    stored: Option<Arc<Entry>>,
+    pub(super) key: Key,
+    pub(super) stored: Option<Arc<Entry>>,
     /// Why it is forwarded, if it is (RFC 9211 section 2.2).
-    reason: &'static str,
+    pub(super) reason: &'static str,
 }
 
 impl ClientRequest {
@@ -80,7 +80,7 @@ impl ClientRequest {
     }
 
     /// What is stored for this reader; the key alone if the upstream tells origins apart and his cannot be compared.
-    fn look_up(&self, key: Key) -> Result<LookUp, Key> {
+    pub(super) fn look_up(&self, key: Key) -> Result<LookUp, Key> {
         let found = |key: Key, stored: Option<Arc<Entry>>, missing| {
             let reason = if stored.is_some() { "stale" } else { missing };
             LookUp { key, stored, reason }

@@ -32,10 +32,9 @@ impl ClientRequest {
         lifetimes: &Lifetimes,
         now: Instant,
     ) -> Answered {
-        let aging = entry.aging(now);
-        self.state.metrics.answer_age.observe((entry.initial_age() + aging.age).as_secs_f64());
-        let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-        let left = seconds(ttl(&aging, lifetimes)).saturating_sub(seconds(aging.age));
+        let age = entry.initial_age() + entry.aging(now).age;
+        self.state.metrics.answer_age.observe(age.as_secs_f64());
+        let left = ttl_left(entry, lifetimes, now);
         (self.respond(key, entry, now).await, Outcome::from_memory(ending, left))
     }
 
@@ -143,6 +142,13 @@ impl ClientRequest {
         }
         tokio::task::spawn_blocking(work).await.expect("unpacking does not panic")
     }
+}
+
+/// For how many seconds an answer stays fresh; negative if it is stale.
+pub(super) fn ttl_left(entry: &Entry, lifetimes: &Lifetimes, now: Instant) -> i64 {
+    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    let aging = entry.aging(now);
+    seconds(ttl(&aging, lifetimes)).saturating_sub(seconds(aging.age))
 }
 
 /// The body as a reader gets it.

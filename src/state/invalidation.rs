@@ -11,6 +11,7 @@ use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::store::Entry;
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
+use crate::policy::coherence::causes::{Cause, Causes};
 use crate::policy::coherence::event::{self, Event, Heard, Touched};
 use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
 use crate::policy::coherence::purges::Purges;
@@ -37,6 +38,8 @@ pub struct Shown<'a> {
 pub struct Invalidation {
     /// What has changed, and when.
     pub ledger: Ledger,
+    /// Who told of the last changes.
+    pub causes: Causes,
     /// What the ledger's times count from.
     pub epoch: Epoch,
     /// Which contact is behind a source.
@@ -56,6 +59,7 @@ impl Invalidation {
     pub(super) fn new(epoch: Epoch, hasher: &RandomState, metrics: Arc<Metrics>) -> Self {
         Self {
             ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
+            causes: Causes::default(),
             epoch,
             identities: Identities::new(hasher.clone()),
             watermark: Watermark::default(),
@@ -82,16 +86,37 @@ impl Invalidation {
             .map(|scope| self.ledger.place(&scope))
     }
 
+    /// What is made from this place is out of date from here on; why is remembered for a while.
+    pub fn outdate(&self, place: Place, cause: Cause) -> Tick {
+        self.noted(self.ledger.invalidate(place), cause)
+    }
+
+    /// Everything is out of date from here on.
+    pub fn outdate_all(&self, cause: Cause) -> Tick {
+        self.noted(self.ledger.invalidate_all(), cause)
+    }
+
+    /// What is made from this place and was noted before this tick is out of date: a newer answer was seen.
+    pub fn supersede(&self, place: Place, tick: Tick) {
+        self.ledger.supersede(place, tick);
+        self.noted(tick, Cause::Variant);
+    }
+
+    fn noted(&self, tick: Tick, cause: Cause) -> Tick {
+        self.causes.note(tick, cause, self.epoch.moment(clock::now()));
+        tick
+    }
+
     /// This one list is out of date from here on.
     pub fn invalidate_list(&self, key: &Key, source: InvalidationSource) {
-        self.ledger.invalidate(self.ledger.place(&Scope::List(key.text_of_list())));
+        self.outdate(self.ledger.place(&Scope::List(key.text_of_list())), cause_of(source));
         self.metrics.invalidated(source);
     }
 
     /// What is made from these places is gone, and none of it that was asked for before will be kept.
     pub fn purge(&self, places: &[Place]) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = places.iter().map(|place| self.ledger.invalidate(*place)).max() {
+        if let Some(last) = places.iter().map(|place| self.outdate(*place, Cause::Purge)).max() {
             purges.purge(places, last);
         }
     }
@@ -99,7 +124,7 @@ impl Invalidation {
     /// Everything is gone, and nothing that was asked for before will be kept.
     pub fn purge_all(&self) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        purges.purge_all(self.ledger.invalidate_all());
+        purges.purge_all(self.outdate_all(Cause::Purge));
     }
 
     /// Whether a purge has been since this was asked for: it may not be kept, nor stand in for anything.
@@ -115,25 +140,25 @@ impl Invalidation {
     /// An event says that these lists have changed: they are out of date from here on.
     pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
         for scope in touched.scopes() {
-            self.ledger.invalidate(self.ledger.place(&scope));
+            self.outdate(self.ledger.place(&scope), cause_of(source));
         }
-        self.reach_who_moves();
+        self.reach_who_moves(cause_of(source));
         self.metrics.invalidated(source);
     }
 
     /// Whoever is just being merged or created may be the one already whom a change was about: what is kept of them is
     /// out of date, too.
-    pub fn reach_who_moves(&self) {
+    pub fn reach_who_moves(&self, cause: Cause) {
         let contacts = self.identities.moving().into_iter().map(|contact| self.ledger.place(&Scope::Contact(contact)));
         for place in contacts.chain(self.identities.moving_places()) {
-            self.ledger.invalidate(place);
+            self.outdate(place, cause);
         }
     }
 
     /// An event may tell of a merge: who is behind which source is not believed any more.
-    pub fn moved(&self, heard: &Heard) {
+    pub fn moved(&self, heard: &Heard, source: InvalidationSource) {
         for scope in heard.identities() {
-            self.ledger.invalidate(self.ledger.place(&scope));
+            self.outdate(self.ledger.place(&scope), cause_of(source));
         }
     }
 
@@ -150,7 +175,7 @@ impl Invalidation {
         if heard.touched.is_empty() {
             return (heard.event, WebhookResult::Unattributed);
         }
-        self.moved(&heard);
+        self.moved(&heard, InvalidationSource::Webhook);
         self.changed(&heard.touched, InvalidationSource::Webhook);
         if let Some(happened) = heard.happened {
             let delay = now.saturating_sub(Duration::from_millis(happened));
@@ -216,7 +241,7 @@ impl Invalidation {
             } else if self.ledger.is_current(known.noted, &self.identity_places(whose.source, known.contact)) {
                 let older = if known.began <= began { known.contact } else { contact };
                 for scope in [Scope::Contact(older), Scope::Identity(older)] {
-                    self.ledger.invalidate(self.ledger.place(&scope));
+                    self.outdate(self.ledger.place(&scope), Cause::Merge);
                 }
                 if known.began > began {
                     return;
@@ -236,5 +261,16 @@ impl Invalidation {
         {
             self.identities.learn_token(token, contact);
         }
+    }
+}
+
+fn cause_of(source: InvalidationSource) -> Cause {
+    match source {
+        InvalidationSource::Write => Cause::Write,
+        InvalidationSource::Webhook => Cause::Webhook,
+        InvalidationSource::Cable => Cause::Cable,
+        InvalidationSource::Purge => Cause::Purge,
+        InvalidationSource::Flight => Cause::Flight,
+        InvalidationSource::Bypass => Cause::Bypass,
     }
 }

@@ -22,6 +22,7 @@ use crate::engine::requests::Requests;
 use crate::engine::store::Entry;
 use crate::engine::tls::{Renewal, Tls, TlsSettings};
 use crate::engine::upstream::client::Upstream;
+use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::watermark::Events;
 use crate::policy::http::freshness::{Freshness, Lifetimes, judge, served_until};
 use crate::policy::http::key::Key;
@@ -140,7 +141,7 @@ impl State {
         }
         if reshaped {
             // A flight under the old settings noted its tick before it took them: nobody joins it after this.
-            self.invalidation.ledger.invalidate_all();
+            self.invalidation.outdate_all(Cause::Settings);
         }
     }
 

@@ -55,6 +55,11 @@ impl Pseudonyms {
         self.0.hash_one((inbox, contact))
     }
 
+    /// Of an inbox.
+    pub fn inbox(&self, inbox: &str) -> u64 {
+        self.0.hash_one(("inbox", inbox))
+    }
+
     /// Of a client's address.
     pub fn address(&self, address: IpAddr) -> u64 {
         self.0.hash_one(address)

@@ -18,6 +18,7 @@ mod contract;
 mod crowd;
 mod demo;
 mod documents;
+mod explain;
 mod flights;
 mod floors;
 mod forms;

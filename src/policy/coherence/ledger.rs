@@ -59,6 +59,13 @@ pub enum Scope<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(u64);
 
+impl Tick {
+    /// Its place in the order.
+    pub(super) fn number(self) -> u64 {
+        self.0
+    }
+}
+
 /// Where a scope's last change is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(u32);
@@ -142,6 +149,16 @@ impl Ledger {
         let everything = self.changed.last().expect("the place of everything is always there");
         let holds = |place: &AtomicU64| place.load(Ordering::Acquire) <= noted.0;
         holds(everything) && places.iter().all(|place| holds(&self.changed[place.0 as usize]))
+    }
+
+    /// The tick of the last change in a place, for whoever asks why something is out of date.
+    pub fn last_change(&self, place: Place) -> Tick {
+        Tick(self.changed[place.0 as usize].load(Ordering::Acquire))
+    }
+
+    /// The tick of the last change to everything.
+    pub fn last_change_of_all(&self) -> Tick {
+        Tick(self.changed.last().expect("the place of everything is always there").load(Ordering::Acquire))
     }
 
     /// What is in this place may go on changing until then, though nobody says so: bots answer, automations run.

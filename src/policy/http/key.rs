@@ -77,6 +77,11 @@ impl Key {
         self.part(2).strip_prefix('?')
     }
 
+    /// The host that was asked, if it is part of the key.
+    pub fn host(&self) -> Option<&str> {
+        Some(self.part(3)).filter(|host| !host.is_empty())
+    }
+
     /// The only origin whose readers it is for.
     pub fn origin(&self) -> Option<&str> {
         Some(self.part(4)).filter(|origin| !origin.is_empty())
@@ -117,6 +122,11 @@ impl Key {
         }
         rest.bytes().position(|byte| byte == 0).map_or(rest, |end| &rest[..end])
     }
+}
+
+/// An identifier as one step of a path.
+pub fn encode_segment(identifier: &str) -> String {
+    utf8_percent_encode(identifier, SEGMENT).to_string()
 }
 
 /// Path of a contact, from decoded identifiers.

@@ -1,0 +1,290 @@
+//! What would become of a request, and why: what the request path would decide, by the same rules, without doing it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+
+use super::access_log::STANDS_IN;
+use super::list::LookUp;
+use super::outcome::Outcome;
+use super::request::ClientRequest;
+use super::respond::ttl_left;
+use crate::engine::clock;
+use crate::engine::metrics::Ending;
+use crate::engine::store::Entry;
+use crate::policy::coherence::causes::Cause;
+use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::http::attempts::Attempt;
+use crate::policy::http::client::Side;
+use crate::policy::http::encoding::Coding;
+use crate::policy::http::freshness::{Freshness, Lifetimes, Use, judge, served_until, ttl, use_of};
+use crate::policy::http::key::Key;
+use crate::policy::http::route::{BypassReason, Refusal, Route, Rules, classify};
+use crate::policy::http::route_words::{Told, refused, told};
+use crate::policy::http::{framing, target};
+use crate::state::State;
+
+/// Everything that can be said of a request.
+pub struct Explained {
+    /// What it is.
+    pub told: Told,
+    /// The key, if it is a list.
+    pub key: Option<Key>,
+    /// What is kept for it, if anything is.
+    pub kept: Option<Kept>,
+    /// The last changes of what the path of a list names, if nothing is kept: why that may be so.
+    pub changes: Vec<Change>,
+    /// Whether a shared fetch for it is under way.
+    pub is_under_way: bool,
+    /// Whether the upstream is left alone since it fails.
+    pub is_left_alone: bool,
+    /// What would become of it now: as its `Cache-Status` would say it, but for what only the upstream's answer tells.
+    pub outcome: Outcome,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// An answer that is kept.
+pub struct Kept {
+    /// Its status.
+    pub status: StatusCode,
+    /// Bytes of its body, without coding.
+    pub bytes: usize,
+    /// In which coding it is kept, if it is in one, and the bytes of that.
+    pub packed: Option<(Coding, usize)>,
+    /// Since its fetch began.
+    pub age: Duration,
+    /// How old it was then, if the upstream said so.
+    pub initial_age: Duration,
+    /// The age up to which it is fresh.
+    pub ttl: Duration,
+    /// Seconds until then; negative if that is over.
+    pub ttl_left: i64,
+    /// The age up to which it is served while it stays current and the upstream works.
+    pub served_until: Duration,
+    /// The age up to which it may stand in for a failed fetch.
+    pub stands_in_until: Duration,
+    /// What its age makes of it.
+    pub freshness: Freshness,
+    /// Its TTL is shorter than others', since it was fetched soon after a write.
+    pub is_unsettled: bool,
+    /// The last fetch that was to replace it failed.
+    pub refetch_failed: bool,
+    /// The codings in which its body has been made for readers, with their bytes.
+    pub forms: Vec<(Coding, usize)>,
+    /// What has changed since it was fetched; it is current if nothing has. The first change comes first.
+    pub changes: Vec<Change>,
+}
+
+/// Something that has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What.
+    pub what: &'static str,
+    /// Who told, and how long ago; none if that is no longer remembered.
+    pub by: Option<(Cause, Duration)>,
+    /// The tick.
+    tick: Tick,
+}
+
+/// Explains a request, as if it had come from there. Nothing is fetched, counted or changed.
+pub fn explain(state: &Arc<State>, side: impl Into<Side>, mut head: Parts) -> Explained {
+    let (active, now) = (state.active(), clock::now());
+    let config = &active.config;
+    let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
+    let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
+    if !head.headers.contains_key(header::HOST) {
+        // Nobody types it, and every client sends it.
+        head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
+    }
+    let refusal = target::refuse(&head).or_else(|| framing::refuse(&head.headers));
+    let route = match refusal.or_else(|| active.instance.has_passed(&head.headers).then_some(Refusal::Loop)) {
+        Some(refusal) => Route::Refuse(refusal),
+        None => classify(&head.method, &head.uri, &head.headers, rules),
+    };
+    let (request_id, tally) = (HeaderValue::from_static(""), Arc::default());
+    let (state, active, side) = (state.clone(), active.clone(), side.into());
+    let request = ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally };
+    request.explain(&route, &rules, now)
+}
+
+impl ClientRequest {
+    fn explain(&self, route: &Route, rules: &Rules<'_>, now: Instant) -> Explained {
+        let is_left_alone = self.active.upstream.health().is_left_alone();
+        let said = |outcome, why| Explained {
+            told: told(route, rules),
+            key: None,
+            kept: None,
+            changes: Vec::new(),
+            is_under_way: false,
+            is_left_alone,
+            outcome,
+            why,
+        };
+        match route {
+            Route::List(key) => {
+                let key = self.key_of_host(key.clone());
+                match self.look_up(key) {
+                    Ok(found) => self.explain_list(found, rules, now),
+                    Err(key) => {
+                        let route = Route::Bypass(key.clone(), BypassReason::Origin);
+                        let (outcome, why) = bypassed(BypassReason::Origin);
+                        Explained { told: told(&route, rules), key: Some(key), ..said(outcome, why) }
+                    }
+                }
+            }
+            Route::Bypass(key, reason) => {
+                let key = self.key_of_host(key.clone());
+                let (outcome, why) = bypassed(*reason);
+                let kept = self.stored(&key).map(|entry| self.kept(&key, &entry, now));
+                Explained { key: Some(key), kept, ..said(outcome, why) }
+            }
+            Route::Write(_) => said(Outcome::forwarded(Ending::Write, "method"), "a write is passed on"),
+            Route::Tunnel | Route::Pass(_) => said(Outcome::forwarded(Ending::Pass, "bypass"), "it is passed on untouched"),
+            Route::Preflight => said(Outcome::own(Ending::Hit), "answered from what the upstream said to one before, if it is kept"),
+            Route::Webhook => said(Outcome::own(Ending::Webhook), "answered 204, and heeded if it is genuine"),
+            Route::Refuse(refusal) => {
+                said(Outcome::own(Ending::Refused).detail(refused(*refusal).word), "it is not passed on")
+            }
+        }
+    }
+
+    fn explain_list(&self, found: LookUp, rules: &Rules<'_>, now: Instant) -> Explained {
+        let LookUp { key, stored, reason } = found;
+        let is_under_way = self.state.cache.flights.is_under_way(&key);
+        let (outcome, why) = self.foresee(&key, stored.as_deref(), reason, is_under_way, now);
+        let changes = if stored.is_none() { self.changes_after(None, &key, &[]) } else { Vec::new() };
+        Explained {
+            told: told(&Route::List(key.clone()), rules),
+            kept: stored.map(|entry| self.kept(&key, &entry, now)),
+            changes,
+            is_under_way,
+            is_left_alone: self.active.upstream.health().is_left_alone(),
+            key: Some(key),
+            outcome,
+            why,
+        }
+    }
+
+    /// What would become of a list: the order of the questions is that of `list`.
+    fn foresee(
+        &self,
+        key: &Key,
+        stored: Option<&Entry>,
+        reason: &'static str,
+        is_under_way: bool,
+        now: Instant,
+    ) -> (Outcome, &'static str) {
+        let lifetimes = self.state.lifetimes(&self.active, now);
+        let mut why = "nothing is kept for it";
+        if let Some(entry) = stored {
+            let (freshness, left) = (judge(entry.aging(now), &lifetimes), ttl_left(entry, &lifetimes, now));
+            let is_current = self.state.invalidation.is_current(entry);
+            match use_of(freshness, is_current, self.active.config.serve_outdated_on_error) {
+                Use::Hit => return (Outcome::from_memory(Ending::Hit, left), "it is kept, fresh and current"),
+                Use::WhileRevalidating => {
+                    let why = "it is kept and current; its TTL is over, so it is served and refreshed behind";
+                    return (Outcome::from_memory(Ending::Stale, left), why);
+                }
+                Use::IfError => match self.attempt_again(key, entry, now) {
+                    Attempt::AsUsual => why = "what is kept is only good to stand in for an error",
+                    Attempt::Probe => why = "the upstream failed: it is asked again within a budget, else what is kept stands in",
+                    Attempt::NotYet => {
+                        let outcome = Outcome::from_memory(Ending::Stale, left).detail(STANDS_IN);
+                        return (outcome, "the upstream has just failed: what is kept stands in");
+                    }
+                },
+                Use::Not if !is_current => why = "what is kept is out of date",
+                Use::Not => why = "what is kept is too old",
+            }
+        }
+        if self.refused_already(key, now).is_some() {
+            let why = "the upstream has said for how long it cannot give it, and nothing stands in";
+            return (Outcome::own(Ending::Failed).detail("retry-after"), why);
+        }
+        if let Some(detail) = self.state.cache.unshareable.get(key) {
+            let why = "its answers could not be shared a moment ago: each reader asks alone for ten seconds";
+            return (Outcome::forwarded(Ending::Miss, "uri-miss").detail(detail), why);
+        }
+        let ending = if is_under_way { Ending::Joined } else { Ending::Miss };
+        (Outcome::forwarded(ending, reason).collapsed(is_under_way), why)
+    }
+
+    fn kept(&self, key: &Key, entry: &Entry, now: Instant) -> Kept {
+        let (lifetimes, aging) = (self.state.lifetimes(&self.active, now), entry.aging(now));
+        let Lifetimes { stale_if_error, .. } = lifetimes;
+        Kept {
+            status: entry.answer.status,
+            bytes: entry.answer.body.length(),
+            packed: entry.answer.body.coding().map(|coding| (coding, entry.answer.body.kept().len())),
+            age: aging.age,
+            initial_age: entry.initial_age(),
+            ttl: ttl(&aging, &lifetimes),
+            ttl_left: ttl_left(entry, &lifetimes, now),
+            served_until: served_until(entry.unsettled_expiry(), &lifetimes),
+            stands_in_until: stale_if_error,
+            freshness: judge(aging, &lifetimes),
+            is_unsettled: entry.unsettled_expiry().is_some(),
+            refetch_failed: entry.failure().is_some(),
+            forms: entry.forms(),
+            changes: self.changes_after(Some(entry.noted), key, &[&entry.places, entry.variants.as_slice()].concat()),
+        }
+    }
+
+    /// What has changed after a tick of what is written in these places, and in those of the key's path; without a tick,
+    /// what has changed at all.
+    fn changes_after(&self, noted: Option<Tick>, key: &Key, places: &[Place]) -> Vec<Change> {
+        let invalidation = &self.state.invalidation;
+        let known = self.known_places(key);
+        let now = clock::now();
+        let change = |what, tick| {
+            let told = invalidation.causes.of(tick);
+            let by = told.map(|(cause, at)| (cause, invalidation.epoch.time_since(at, now)));
+            Change { what, by, tick }
+        };
+        let mut all = places.to_vec();
+        all.extend(invalidation.path_places(key));
+        all.sort_unstable();
+        all.dedup();
+        let words = |place: &Place| {
+            known.iter().find(|(known, _)| known == place).map_or("a contact or a conversation in it", |(_, words)| *words)
+        };
+        let mut changes: Vec<Change> =
+            all.iter().map(|place| change(words(place), invalidation.ledger.last_change(*place))).collect();
+        changes.push(change("everything", invalidation.ledger.last_change_of_all()));
+        // Without a tick there is nothing to compare with: what nobody remembers may be from the beginning.
+        changes.retain(|change| noted.map_or(change.by.is_some(), |noted| change.tick > noted));
+        changes.sort_unstable_by_key(|change| change.tick);
+        changes
+    }
+
+    /// The places of which it is known what they stand for.
+    fn known_places(&self, key: &Key) -> Vec<(Place, &'static str)> {
+        let invalidation = &self.state.invalidation;
+        let (whose, fingerprint) = (self.active.whose(key.inbox(), key.contact()), self.active.fingerprint);
+        let contact = invalidation.identities.last_shown(whose).map(|shown| shown.contact);
+        let account = invalidation.identities.account(fingerprint, key.inbox());
+        let named = [
+            (Scope::Source(key.contact()), "something under its contact identifier"),
+            (Scope::Inbox(key.inbox()), "its inbox"),
+            (Scope::List(key.text_of_list()), "this list alone"),
+            (Scope::Variants(key.text_of_list()), "what readers of another origin were shown"),
+            (Scope::Missing(key.inbox()), "who is missing from its inbox"),
+            (Scope::IdentityOfSource(key.contact()), "which contact is behind its identifier"),
+            (Scope::AnyConversation, "some conversation, nobody knows of whom"),
+            (Scope::Nameless, "something, nobody knows of whom"),
+        ];
+        let more = contact.into_iter().flat_map(|contact| {
+            [(Scope::Contact(contact), "its contact"), (Scope::Identity(contact), "which identifiers its contact has")]
+        });
+        let more = more.chain(account.map(|account| (Scope::Account(account), "its account")));
+        named.into_iter().chain(more).map(|(scope, words)| (invalidation.ledger.place(&scope), words)).collect()
+    }
+}
+
+fn bypassed(reason: BypassReason) -> (Outcome, &'static str) {
+    let outcome = Outcome::forwarded(Ending::Bypass, "bypass").detail(reason.label());
+    (outcome, "it is passed on, and what comes is compared with what is kept")
+}

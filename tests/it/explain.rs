@@ -1,0 +1,265 @@
+//! `anteroom explain` and `POST /explain`: why a request is answered from memory, or is not. What it says would happen is
+//! what then happens.
+
+use std::time::Duration;
+
+use anteroom::policy::coherence::causes::Cause;
+use anteroom_stand_in::{Fault, INBOX, Matcher, Point, StandIn, Webhook};
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::support::child::{Program, run};
+use crate::support::{Answer, Proxy, both, get, get_with, jump, post, reading, request, send};
+
+const TOKEN: &str = "admin.token = \"let-me-in\"\n";
+
+async fn ask(proxy: &Proxy, question: &Value) -> Answer {
+    let token = [("authorization", "Bearer let-me-in")];
+    send(request("POST", &format!("{}/explain", proxy.admin), &token, &question.to_string())).await
+}
+
+async fn explained(proxy: &Proxy, method: &str, path: &str, headers: &[&str]) -> Value {
+    let answer = ask(proxy, &json!({ "method": method, "path": path, "headers": headers })).await;
+    assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
+    assert!(!answer.text().contains("visitor-a"), "{}", answer.text());
+    serde_json::from_slice(&answer.body).unwrap()
+}
+
+/// Explains the list of a contact, then asks for it; gives both.
+async fn explained_and_asked(proxy: &Proxy, fields: &[(&str, &str)]) -> (Value, Answer) {
+    let lines: Vec<String> = fields.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let told = explained(proxy, "GET", &StandIn::list_path("visitor-a"), &lines).await;
+    let answer = get_with(&proxy.list_url("visitor-a"), fields).await;
+    (told, answer)
+}
+
+/// What is said of `Cache-Status` is how the real one begins: what only the upstream's answer tells comes after it.
+fn assert_came_true(told: &Value, answer: &Answer) {
+    let foreseen = told["now"]["cache_status"].as_str().unwrap();
+    let parts = |field: &str| field.split("; ").map(str::to_owned).collect::<Vec<_>>();
+    let came = parts(answer.cache_status());
+    for part in parts(foreseen) {
+        assert!(came.contains(&part), "{foreseen} was said of {}", answer.cache_status());
+    }
+}
+
+#[tokio::test]
+async fn what_would_happen_is_what_happens() {
+    let (stand_in, proxy) = both(&format!("{TOKEN}cache.ttl = \"20s\"\ncache.stale_while_revalidate = \"10s\"")).await;
+    // Nothing is kept.
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!((&told["kind"], &told["kept"], &told["now"]["outcome"]), (&"list".into(), &Value::Null, &"miss".into()));
+    assert_came_true(&told, &answer);
+    // A hit.
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    let kept = &told["kept"];
+    assert_eq!(
+        (&told["now"]["outcome"], &kept["current"], &kept["freshness"]),
+        (&"hit".into(), &true.into(), &"fresh".into())
+    );
+    assert_eq!((&kept["bytes"], &kept["status"]), (&answer.body.len().into(), &200.into()));
+    assert_eq!((kept["ttl_s"].as_f64(), kept["served_until_s"].as_f64()), (Some(20.0), Some(30.0)));
+    assert_came_true(&told, &answer);
+    // Nothing was counted by asking.
+    assert!(
+        (proxy.metric("anteroom_requests_total{method=\"GET\",outcome=\"hit\",status_class=\"2xx\"}").await - 1.0)
+            .abs()
+            < 0.1
+    );
+    // The forms that were made.
+    get_with(&proxy.list_url("visitor-a"), &[("accept-encoding", "gzip")]).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert_eq!(told["kept"]["forms"][0]["coding"], "gzip");
+    assert!(told["kept"]["forms"][0]["bytes"].as_u64().unwrap() < told["kept"]["bytes"].as_u64().unwrap());
+    // With a cookie, and by another spelling.
+    let (told, answer) = explained_and_asked(&proxy, &[("cookie", "a=b")]).await;
+    assert_eq!(
+        (&told["kind"], &told["now"]["outcome"], &told["kept"]["status"]),
+        (&"bypass".into(), &"bypass".into(), &200.into())
+    );
+    assert_came_true(&told, &answer);
+    // A write.
+    let messages = format!("{}/131/messages", StandIn::list_path("visitor-a"));
+    let told = explained(&proxy, "POST", &messages, &[]).await;
+    assert!(told["kind"] == "write" && told["rule"].as_str().unwrap().contains("what is under a contact"), "{told}");
+    let written = post(&format!("{}{messages}", proxy.url), r#"{"content":"Hello"}"#).await;
+    assert_came_true(&told, &written);
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    let first = &told["kept"]["out_of_date_by"][0];
+    assert_eq!((&told["kept"]["current"], &first["by"]), (&false.into(), &"write".into()), "{told}");
+    assert_eq!((&told["now"]["outcome"], first["ago_s"].as_f64().unwrap() < 10.0), (&"miss".into(), true));
+    assert!(
+        told["kept"]["out_of_date_by"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|change| change["what"] == "something under its contact identifier")
+    );
+    assert_came_true(&told, &answer);
+    // A fetch that is under way.
+    let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("visitor-a"));
+    proxy.state.invalidation.outdate_all(Cause::Purge);
+    let leader = reading(&proxy, "visitor-a");
+    gate.arrived(1).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    let first = &told["kept"]["out_of_date_by"][0];
+    assert_eq!((&told["under_way"], &told["now"]["outcome"]), (&true.into(), &"joined".into()));
+    assert_eq!((&first["what"], &first["by"]), (&"everything".into(), &"purge".into()));
+    let follower = reading(&proxy, "visitor-a");
+    proxy.wait_for_metric("anteroom_waiters", 2.0).await;
+    gate.release_all();
+    leader.await.unwrap();
+    assert_came_true(&told, &follower.await.unwrap());
+}
+
+#[tokio::test]
+async fn what_is_old_is_told_with_its_age_and_what_it_is_still_good_for() {
+    let (stand_in, proxy) = both(&format!("{TOKEN}cache.ttl = \"20s\"\ncache.stale_while_revalidate = \"10s\"")).await;
+    proxy.list("visitor-a").await;
+    stand_in.fault(Fault::Error);
+    jump(Duration::from_secs(21)).await;
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!((&told["now"]["outcome"], &told["kept"]["freshness"]), (&"stale".into(), &"stale".into()));
+    assert!((-2..=-1).contains(&told["kept"]["ttl_left_s"].as_i64().unwrap()), "{told}");
+    assert_came_true(&told, &answer);
+    // The refresh behind has failed.
+    proxy.wait_for_metric("anteroom_flight_ends_total{end=\"upstream_error\"}", 1.0).await;
+    proxy.wait_for_metric("anteroom_flights", 0.0).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert_eq!(told["kept"]["refetch_failed"], true);
+    jump(Duration::from_secs(20)).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert_eq!((&told["kept"]["freshness"], &told["now"]["outcome"]), (&"only_on_error".into(), &"miss".into()));
+    assert!(told["now"]["why"].as_str().unwrap().contains("asked again within a budget"), "{told}");
+    assert!(proxy.list("visitor-a").await.cache_status().ends_with("detail=upstream-failing"));
+    // That was an attempt: now there is a pause.
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!((&told["now"]["outcome"], &told["kept"]["status"]), (&"stale".into(), &200.into()), "{told}");
+    assert_came_true(&told, &answer);
+    stand_in.clear_faults();
+    jump(Duration::from_secs(700)).await;
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!(
+        (&told["kept"]["freshness"], &told["now"]["why"]),
+        (&"too_old".into(), &"what is kept is too old".into())
+    );
+    assert_came_true(&told, &answer);
+}
+
+#[tokio::test]
+async fn who_put_a_list_out_of_date_is_told() {
+    let (stand_in, proxy) = both(&format!("{TOKEN}webhook.secrets = [\"known to both\"]\n")).await;
+    stand_in
+        .send_webhooks_to(Webhook::account(format!("{}/_anteroom/webhooks", proxy.url)).signed_with("known to both"));
+    proxy.list("visitor-a").await;
+    stand_in.agent_message("visitor-a", "We are here.");
+    let counted = "anteroom_invalidations_total{source=\"webhook\"}";
+    let waiting = async {
+        while proxy.metric(counted).await < 1.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.expect("the webhook comes");
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    let changes = told["kept"]["out_of_date_by"].as_array().unwrap();
+    assert!(changes.iter().all(|change| change["by"] == "webhook" && change["words"] == "a webhook"), "{told}");
+    assert!(changes.iter().any(|change| change["what"] == "its contact"), "{told}");
+    assert_came_true(&told, &answer);
+    // A purge leaves nothing, and is told all the same.
+    let token = [("authorization", "Bearer let-me-in")];
+    let body = json!({ "contact": "visitor-a" }).to_string();
+    send(request("POST", &format!("{}/purge", proxy.admin), &token, &body)).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert_eq!(told["kept"], Value::Null);
+    assert!(told["changes"].as_array().unwrap().iter().any(|change| change["by"] == "purge"), "{told}");
+}
+
+#[tokio::test]
+async fn explaining_takes_the_token_and_a_question_that_can_be_read() {
+    let (_stand_in, proxy) = both(TOKEN).await;
+    let question = json!({ "method": "GET", "path": StandIn::list_path("visitor-a") });
+    let url = format!("{}/explain", proxy.admin);
+    let anonymous = send(request("POST", &url, &[], &question.to_string())).await;
+    assert_eq!((anonymous.status.as_u16(), anonymous.header("www-authenticate")), (401, Some("Bearer")));
+    assert_eq!(get(&url).await.status, StatusCode::METHOD_NOT_ALLOWED);
+    let (_stand_in, closed) = both("").await;
+    assert_eq!(ask(&closed, &question).await.status, StatusCode::FORBIDDEN);
+    for (question, said) in [
+        (json!({ "method": "GET" }), "say {"),
+        (json!({ "method": "GET", "path": "/", "more": 1 }), "say {"),
+        (json!({ "method": "G T", "path": "/" }), "no method"),
+        (json!({ "method": "GET", "path": "visitor-a" }), "no path"),
+        (json!({ "method": "GET", "path": "https://chat.test/visitor-a" }), "no path"),
+        (json!({ "method": "GET", "path": "/a b" }), "no path"),
+        (json!({ "method": "GET", "path": "/", "headers": ["visitor-a"] }), "a colon"),
+        (json!({ "method": "GET", "path": "/", "headers": ["a b: c"] }), "no name"),
+        (json!({ "method": "GET", "path": "/", "headers": ["a: b\nc"] }), "no value"),
+    ] {
+        let answer = ask(&proxy, &question).await;
+        assert_eq!(answer.status, StatusCode::BAD_REQUEST, "{question}");
+        assert!(answer.text().contains(said) && !answer.text().contains("visitor-a"), "{question}: {}", answer.text());
+    }
+    // A request that would be refused is explained, too.
+    let told = explained(&proxy, "GET", "/", &["Host: a", "Host: b"]).await;
+    assert_eq!((&told["kind"], &told["now"]["cache_status"]), (&"refused".into(), &"anteroom; detail=host".into()));
+}
+
+#[tokio::test]
+async fn the_command_asks_a_running_proxy_or_the_settings_alone() {
+    let stand_in = StandIn::start(anteroom_stand_in::Options::default()).await.unwrap();
+    let program = Program::serve(&stand_in.url(), TOKEN).await;
+    get(&format!("{}{}", program.url, StandIn::list_path("visitor-a"))).await;
+    let file = program.settings_file();
+    let settings = ["--config", file.to_str().unwrap(), "--admin", &program.admin];
+    let path = "/public/api/v1/inboxes/{inbox}/contacts/{contact}/conversations";
+    let identifiers = format!("{INBOX}\nvisitor-a\n");
+    let told = run(&[&["explain"], &settings[..], &["GET", path]].concat(), &[], &identifiers).await;
+    assert_eq!((told.code, told.stderr.as_str()), (Some(0), ""), "{told:?}");
+    let bytes = stand_in.list_body("visitor-a").len();
+    for line in [
+        "kind    list\n",
+        &format!("kept    200, {bytes} bytes\n"),
+        "state   current and fresh\n",
+        "now     hit: it is kept, fresh and current\n        Cache-Status: anteroom; hit; ttl=",
+    ] {
+        assert!(told.stdout.contains(line), "no {line:?} in\n{}", told.stdout);
+    }
+    assert!(!format!("{told:?}").contains("visitor-a") && !told.stdout.contains(INBOX));
+    // The hashes are those of the log.
+    let hash = told.stdout.split("contact ").nth(1).unwrap().split_whitespace().next().unwrap().to_owned();
+    get(&format!("{}{}?once", program.url, StandIn::list_path("visitor-a"))).await;
+    program.wait_for_stderr(&hash).await;
+    let json =
+        run(&[&["explain"], &settings[..], &["--json", "GET", path, "Cookie: x"]].concat(), &[], &identifiers).await;
+    let json: Value = serde_json::from_str(&json.stdout).unwrap();
+    assert_eq!(
+        (&json["kind"], &json["now"]["cache_status"]),
+        (&"bypass".into(), &"anteroom; fwd=bypass; detail=cookie".into())
+    );
+    // Without a proxy.
+    let deserted = ["--config", file.to_str().unwrap(), "--admin", "127.0.0.1:1"];
+    let alone = run(&[&["explain"], &deserted[..], &["GET", path]].concat(), &[], &identifiers).await;
+    assert_eq!(alone.code, Some(1));
+    assert!(alone.stderr.contains("cannot be asked") && alone.stderr.contains("the settings alone"), "{alone:?}");
+    let offline =
+        run(&["explain", "--offline", "GET", "-"], &[], &format!("{}\n", StandIn::list_path("visitor-a"))).await;
+    assert_eq!((offline.code, offline.stdout.as_str()), (Some(0), alone.stdout.as_str()), "{offline:?}");
+    assert!(
+        offline.stdout.starts_with("kind    list\nrule    GET or HEAD") && !offline.stdout.contains("now"),
+        "{offline:?}"
+    );
+    let ignoring = [("ANTEROOM_CACHE__CREDENTIALS", "ignore")];
+    let offline = run(&["explain", "--offline", "GET", path, "Cookie: x"], &ignoring, &identifiers).await;
+    assert!(offline.stdout.contains("credentials count for nothing"), "{offline:?}");
+    for (arguments, input, said) in [
+        (&["GET", path][..], identifiers.as_str(), "needs --token-file"),
+        (&["--offline", "GET", path], "one line\n", "no line for everything"),
+        (&["--offline", "GET", "visitor-a"], "", "begins with a slash"),
+        (&["--offline", "GET", "/", "visitor-a"], "", "a colon"),
+    ] {
+        let wrong = run(&[&["explain", "--admin", &program.admin], arguments].concat(), &[], input).await;
+        assert_eq!(wrong.code, Some(2), "{wrong:?}");
+        assert!(wrong.stderr.contains(said) && !wrong.stderr.contains("visitor-a"), "{wrong:?}");
+    }
+}
