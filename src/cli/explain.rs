@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::admin_client::{AdminClient, TokenFile, ask, reason};
 use super::terminal::{Done, complain, say};
-use crate::config::{self, SettingsFile};
+use crate::config::{self, RequestRules, SettingsFile};
 use crate::policy::http::key::{encode_segment, is_identifier};
 use crate::policy::http::route::{Rules, classify};
 use crate::policy::http::route_words::told;
@@ -70,7 +70,8 @@ impl Explain {
     /// What the request is, by the settings alone.
     fn by_rules(&self, path: &str, file: SettingsFile) -> Result<Value, String> {
         let rules = config::request_rules(file, std::env::vars_os()).map_err(|mistakes| mistakes.to_string())?;
-        let rules = Rules { query: rules.query, credentials: rules.credentials, webhooks: rules.webhooks.as_deref() };
+        let RequestRules { query, credentials, ref webhooks, by_origin } = rules;
+        let rules = Rules { query, credentials, webhooks: webhooks.as_deref(), by_origin };
         let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| "that is no method".to_owned())?;
         let uri: Uri = path.parse().map_err(|_| "that is no path".to_owned())?;
         let mut headers = HeaderMap::new();

@@ -198,6 +198,8 @@ pub struct RequestRules {
     pub credentials: CredentialsRule,
     /// `webhook.path`, if webhooks are received.
     pub webhooks: Option<String>,
+    /// `cache.ttl = "origin"`.
+    pub by_origin: bool,
 }
 
 /// What requests are by the file and the environment, for who explains one without a running proxy. Mistakes elsewhere are
@@ -209,15 +211,20 @@ pub fn request_rules<K: Into<OsString>, V: Into<OsString>>(
     file: SettingsFile,
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<RequestRules, ConfigError> {
-    let (reading, file) = read(file, environment);
-    let names = ["cache.query", "cache.credentials", "webhook.path"];
-    let Draft { query, credentials, webhook_path, webhook_secrets, unsigned_token, .. } = &reading.draft;
+    let (reading, file) = read(&[], file, environment);
+    let names = ["cache.query", "cache.credentials", "cache.ttl", "webhook.path"];
+    let Draft { query, credentials, ttl, webhook_path, webhook_secrets, unsigned_token, .. } = &reading.draft;
     match (query, credentials, webhook_path) {
         (Some(query), Some(credentials), Some(path)) if names.iter().all(|name| reading.is_certain(name)) => {
             let received =
                 unsigned_token.is_some() || webhook_secrets.as_ref().is_some_and(|secrets| !secrets.is_empty());
             let webhooks = received.then(|| path.clone());
-            Ok(RequestRules { query: *query, credentials: *credentials, webhooks })
+            Ok(RequestRules {
+                query: *query,
+                credentials: *credentials,
+                webhooks,
+                by_origin: *ttl == Some(Ttl::Origin),
+            })
         }
         _ => Err(ConfigError::new(file, reading.mistakes)),
     }

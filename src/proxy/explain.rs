@@ -13,6 +13,7 @@ use super::request::ClientRequest;
 use super::respond::ttl_left;
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
+use crate::engine::responses::Stored;
 use crate::engine::store::Entry;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
@@ -24,6 +25,7 @@ use crate::policy::http::key::Key;
 use crate::policy::http::route::{BypassReason, Refusal, Route, Rules, classify};
 use crate::policy::http::route_words::{Told, refused, told};
 use crate::policy::http::{framing, target};
+use crate::policy::rfc9111::reuse::Reuse;
 use crate::state::State;
 
 /// Everything that can be said of a request.
@@ -94,7 +96,8 @@ pub fn explain(state: &Arc<State>, side: impl Into<Side>, mut head: Parts) -> Ex
     let (active, now) = (state.active(), clock::now());
     let config = &active.config;
     let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
-    let rules = Rules { query: config.query, credentials: config.credentials, webhooks };
+    let by_origin = config.origin.is_some();
+    let rules = Rules { query: config.query, credentials: config.credentials, webhooks, by_origin };
     if !head.headers.contains_key(header::HOST) {
         // Nobody types it, and every client sends it.
         head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
@@ -135,6 +138,7 @@ impl ClientRequest {
                     }
                 }
             }
+            Route::Cached(key) => self.explain_cached(self.key_of_host(key.clone()), said),
             Route::Bypass(key, reason) => {
                 let key = self.key_of_host(key.clone());
                 let (outcome, why) = bypassed(*reason);
@@ -148,6 +152,68 @@ impl ClientRequest {
             Route::Refuse(refusal) => {
                 said(Outcome::own(Ending::Refused).detail(refused(*refusal).word), "it is not passed on")
             }
+        }
+    }
+
+    /// Where the answers themselves say how they are cached.
+    fn explain_cached(&self, key: Key, said: impl Fn(Outcome, &'static str) -> Explained) -> Explained {
+        let now = clock::now();
+        let (stored, outcome, why) = match self.may_give(&key, &self.wants(), now) {
+            Ok((stored, reuse)) => {
+                let (ending, why) = match reuse {
+                    Reuse::Fresh => (Ending::Hit, "it is kept, fresh and current"),
+                    Reuse::WhileRevalidating => {
+                        (Ending::Stale, "it is kept and current; it is stale, so it is served and refreshed behind")
+                    }
+                    _ => (Ending::Stale, "it is kept and current; it is stale, and the client takes it so"),
+                };
+                let left = stored.terms.seconds_left(stored.age(now));
+                (Some(stored), Outcome::from_memory(ending, left), why)
+            }
+            Err((stored, reason)) => {
+                let why = match reason {
+                    "vary-miss" => "what is kept was chosen by other fields of a request (Vary)",
+                    "partial" => "what is kept is not all that is asked for",
+                    "request" => "the request wants the upstream to be asked",
+                    "stale" => "what is kept is stale or out of date: the upstream is asked whether it still holds",
+                    _ => "nothing is kept for it",
+                };
+                (stored, Outcome::forwarded(Ending::Miss, reason), why)
+            }
+        };
+        let kept = stored.map(|stored| self.kept_by_its_terms(&key, &stored, now));
+        Explained { key: Some(key), kept, ..said(outcome, why) }
+    }
+
+    fn kept_by_its_terms(&self, key: &Key, stored: &Stored, now: Instant) -> Kept {
+        let (terms, age) = (&stored.terms, stored.age(now));
+        let otherwise = self.active.config.origin.map_or(Duration::ZERO, |settings| settings.stale_if_error);
+        let stale = |longest: Duration| if terms.forbids_stale { Duration::ZERO } else { longest };
+        let ttl = terms.lifetime.saturating_sub(terms.initial_age);
+        let served_until = ttl.saturating_add(stale(terms.while_revalidating));
+        let stands_in_until = ttl.saturating_add(stale(terms.if_error.unwrap_or(otherwise)));
+        let since = age.saturating_sub(terms.initial_age);
+        let freshness = match since {
+            _ if since < ttl => Freshness::Fresh,
+            _ if since < served_until => Freshness::Stale,
+            _ if since < stands_in_until => Freshness::OnlyOnError,
+            _ => Freshness::TooOld,
+        };
+        Kept {
+            status: stored.status,
+            bytes: stored.body.len(),
+            packed: None,
+            age: since,
+            initial_age: terms.initial_age,
+            ttl,
+            ttl_left: terms.seconds_left(age),
+            served_until,
+            stands_in_until,
+            freshness,
+            is_unsettled: stored.unsettled.is_some(),
+            refetch_failed: stored.failure.last().is_some(),
+            forms: Vec::new(),
+            changes: self.changes_after(Some(stored.noted), key, &stored.places),
         }
     }
 

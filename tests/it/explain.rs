@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anteroom::policy::coherence::causes::Cause;
 use anteroom_stand_in::{Fault, INBOX, Matcher, Point, StandIn, Webhook};
-use http::StatusCode;
+use http::{HeaderValue, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::child::{Program, run};
+use crate::support::script::{Script, answer};
 use crate::support::{Answer, Proxy, both, get, get_with, jump, post, reading, request, send};
 
 const TOKEN: &str = "admin.token = \"let-me-in\"\n";
@@ -261,5 +262,34 @@ async fn the_command_asks_a_running_proxy_or_the_settings_alone() {
         let wrong = run(&[&["explain", "--admin", &program.admin], arguments].concat(), &[], input).await;
         assert_eq!(wrong.code, Some(2), "{wrong:?}");
         assert!(wrong.stderr.contains(said) && !wrong.stderr.contains("visitor-a"), "{wrong:?}");
+    }
+}
+
+/// Where the answers themselves say how they are cached.
+#[tokio::test]
+async fn by_the_terms_of_the_answers_too_what_would_happen_is_what_happens() {
+    let script = Script::start(|_| {
+        let mut list = answer(200, "text/plain", "whatever");
+        for (name, value) in [("cache-control", "max-age=20, stale-while-revalidate=10"), ("vary", "x-choice")] {
+            list.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        list
+    })
+    .await;
+    let settings = format!("{TOKEN}cache.ttl = \"origin\"\ncache.settle = \"0s\"\npayload.validate = \"off\"");
+    let proxy = Proxy::in_front_of(&script.url, &settings).await;
+    let choosing = [("x-choice", "other")];
+    for (fields, jumped, outcome) in
+        [(&[][..], 0, "miss"), (&[], 0, "hit"), (&choosing, 0, "miss"), (&choosing, 0, "hit"), (&[], 25, "stale")]
+    {
+        jump(Duration::from_secs(jumped)).await;
+        let (told, answer) = explained_and_asked(&proxy, fields).await;
+        assert_eq!((&told["kind"], &told["now"]["outcome"]), (&"cached".into(), &outcome.into()), "{fields:?}");
+        assert_came_true(&told, &answer);
+        if outcome == "hit" {
+            // But for the milliseconds that the fetch took.
+            let seconds = |name: &str| told["kept"][name].as_f64().map(f64::round);
+            assert_eq!((seconds("ttl_s"), seconds("served_until_s")), (Some(20.0), Some(30.0)));
+        }
     }
 }

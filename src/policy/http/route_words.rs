@@ -20,6 +20,10 @@ pub struct Told {
 pub fn told(route: &Route, rules: &Rules<'_>) -> Told {
     let (kind, rule, key) = match route {
         Route::List(key) => ("list", of_list(rules), Some(key)),
+        Route::Cached(key) => {
+            let rule = "the list's path as it is published, cached as its answers say (cache.ttl = \"origin\", RFC 9111)";
+            ("cached", rule.into(), Some(key))
+        }
         Route::Bypass(key, reason) => ("bypass", of_bypass(*reason), Some(key)),
         Route::Write(targets) => {
             let targets: Vec<&str> = targets.iter().map(of_target).collect();
@@ -119,7 +123,7 @@ mod tests {
     use crate::policy::http::route::classify;
 
     const RULES: Rules<'_> =
-        Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks") };
+        Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks"), by_origin: false };
     const CONTACT: &str = "/public/api/v1/inboxes/an-inbox/contacts/somebody";
 
     fn asked(method: &str, path: &str, fields: &[(&str, &str)], rules: Rules<'_>) -> Told {
@@ -165,7 +169,7 @@ mod tests {
 
     #[test]
     fn what_is_part_of_the_key_is_told_and_not_said() {
-        let ignoring = Rules { query: QueryRule::Ignore, credentials: CredentialsRule::Ignore, webhooks: None };
+        let ignoring = Rules { query: QueryRule::Ignore, credentials: CredentialsRule::Ignore, webhooks: None, by_origin: false };
         let path = format!("{CONTACT}/conversations?page=2");
         assert_eq!(asked("GET", &path, &[], RULES).key, ["inbox", "contact", "query of 6 bytes, as it was sent"]);
         let told = asked("GET", &path, &[("cookie", "a=b")], ignoring);

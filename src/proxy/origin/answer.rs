@@ -24,28 +24,43 @@ impl ClientRequest {
         let arrived = self.state.invalidation.ledger.now();
         let key = self.key_of_host(key);
         let wants = self.wants();
-        let stored = self.choose(&key);
-        let reason = match &stored {
-            Err(Missing::Target) => "uri-miss",
-            Err(Missing::Choice) => "vary-miss",
-            Err(Missing::Rest) => "partial",
-            Ok(_) if is_for_the_origin(&self.head.headers) => "request",
-            Ok(stored) => match self.reuse(stored, &wants, now) {
-                Reuse::No(Why::Request) => "request",
-                Reuse::No(Why::Stale) => "stale",
-                reuse => {
-                    if let Some(refused) = self.asks_too_often(Bucket::Hits) {
-                        return refused;
-                    }
-                    if reuse == Reuse::WhileRevalidating {
-                        self.refresh(&key, stored);
-                    }
-                    let ending = if reuse == Reuse::Fresh { Ending::Hit } else { Ending::Stale };
-                    return self.give_from_memory(ending, stored, now);
+        let (stored, reason) = match self.may_give(&key, &wants, now) {
+            Ok((stored, reuse)) => {
+                if let Some(refused) = self.asks_too_often(Bucket::Hits) {
+                    return refused;
                 }
-            },
+                if reuse == Reuse::WhileRevalidating {
+                    self.refresh(&key, &stored);
+                }
+                let ending = if reuse == Reuse::Fresh { Ending::Hit } else { Ending::Stale };
+                return self.give_from_memory(ending, &stored, now);
+            }
+            Err(ask) => ask,
         };
-        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored: stored.ok(), reason })).await
+        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, reason })).await
+    }
+
+    /// What is given from memory, and how; else what is stored for this request, and why the upstream is asked (RFC 9211
+    /// section 2.2).
+    pub(crate) fn may_give(
+        &self,
+        key: &Key,
+        wants: &RequestDirectives,
+        now: Instant,
+    ) -> Result<(Arc<Stored>, Reuse), (Option<Arc<Stored>>, &'static str)> {
+        let stored = self.choose(key).map_err(|missing| match missing {
+            Missing::Target => (None, "uri-miss"),
+            Missing::Choice => (None, "vary-miss"),
+            Missing::Rest => (None, "partial"),
+        })?;
+        if is_for_the_origin(&self.head.headers) {
+            return Err((Some(stored), "request"));
+        }
+        match self.reuse(&stored, wants, now) {
+            Reuse::No(Why::Request) => Err((Some(stored), "request")),
+            Reuse::No(Why::Stale) => Err((Some(stored), "stale")),
+            reuse => Ok((stored, reuse)),
+        }
     }
 
     /// What is stored for this request.
@@ -55,7 +70,7 @@ impl ClientRequest {
     }
 
     /// What the client wants of a cache, if that is obeyed.
-    pub(super) fn wants(&self) -> RequestDirectives {
+    pub(crate) fn wants(&self) -> RequestDirectives {
         let obeys = self.active.config.origin.is_some_and(|settings| settings.obeys_clients);
         if obeys { RequestDirectives::of(&self.head.headers) } else { RequestDirectives::default() }
     }
