@@ -159,21 +159,12 @@ impl Collecting {
 
     /// The body, counted until the last clone of it is gone.
     pub fn finish(mut self) -> Bytes {
-        // A little slack is cheaper than moving the bytes; more is given back.
-        if let Storage::Short(bytes) = &mut self.storage
-            && bytes.capacity() - bytes.len() > bytes.len() / 8
-        {
-            bytes.shrink_to_fit();
-        }
-        let taken = match &self.storage {
-            Storage::Short(bytes) => bytes.capacity(),
-            Storage::Long(pages) => pages.length,
-        };
-        let spare = self.held.num_permits().saturating_sub(pieces(taken) as usize);
+        let spare = self.held.num_permits().saturating_sub(pieces(self.as_ref().len()) as usize);
         drop(self.held.split(spare));
         let Self { storage, held, .. } = self;
         match storage {
-            Storage::Short(bytes) => Bytes::from_owner(Counted { bytes, _held: held }),
+            // Slack is given back; the bytes stay where they are if that is within the allocator's size.
+            Storage::Short(bytes) => Bytes::from_owner(Counted { bytes: bytes.into_boxed_slice(), _held: held }),
             Storage::Long(bytes) => Bytes::from_owner(Counted { bytes, _held: held }),
         }
     }
