@@ -14,6 +14,9 @@ use crate::policy::coherence::answer_ids::canonical_uuid;
 
 /// Rack takes the method from here.
 const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
+/// Some servers and frameworks take the target from here (IIS, Symfony, Zend), whatever stands in the first line.
+const OTHER_TARGETS: [HeaderName; 2] =
+    [HeaderName::from_static("x-original-url"), HeaderName::from_static("x-rewrite-url")];
 /// The token of the account API, in both spellings.
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("api-access-token");
 const ACCESS_TOKEN_TWIN: HeaderName = HeaderName::from_static("api_access_token");
@@ -313,6 +316,11 @@ fn has_parameter(query: Option<&str>, name: &str) -> bool {
             found.trim_start_matches(['[', ']']).split(['[', ']']).next() == Some(name)
         })
     })
+}
+
+/// Whether a request names another target than its first line: what comes may be the answer to that, and nobody else's.
+pub fn names_another_target(headers: &HeaderMap) -> bool {
+    has_one_of(headers, &OTHER_TARGETS)
 }
 
 /// Whether a request announces a body (RFC 9112 section 6.3).

@@ -18,7 +18,7 @@ use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::attempts::Attempt;
 use crate::policy::http::headers::PROXY_STATUS;
 use crate::policy::http::key::Key;
-use crate::policy::http::route::{has_authorization, has_body};
+use crate::policy::http::route::{has_authorization, has_body, names_another_target};
 use crate::policy::rfc9111::cache_control::RequestDirectives;
 use crate::policy::rfc9111::reuse::{Reuse, is_error, reuse, stands_in};
 use crate::policy::rfc9111::validate::{is_for_the_origin, wants_something_of_its_own};
@@ -66,6 +66,7 @@ impl ClientRequest {
         let is_validation = asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
         self.head.method == Method::GET
             && !has_body(headers)
+            && !names_another_target(headers)
             && !has_authorization(headers, self.head.uri.query())
             && !is_for_the_origin(headers)
             && (is_validation || !wants_something_of_its_own(headers))

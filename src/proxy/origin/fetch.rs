@@ -20,7 +20,7 @@ use crate::policy::http::attempts::PAUSE;
 use crate::policy::http::client::Client;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
-use crate::policy::http::route::{has_authorization, has_body};
+use crate::policy::http::route::{has_authorization, has_body, names_another_target};
 use crate::policy::rfc9111::freshness::Arrival;
 use crate::policy::rfc9111::reuse::is_error;
 use crate::policy::rfc9111::storable::Asked;
@@ -115,7 +115,7 @@ impl Fetch {
         if let (Some(head), Waits::Behind) = (&mut head, waits) {
             *head.method_mut() = Method::GET;
         }
-        let is_plain_get = is_get && !has_body(headers);
+        let is_plain_get = is_get && !has_body(headers) && !names_another_target(headers);
         let storing = is_plain_get.then(|| Asked {
             has_credentials: has_authorization(headers, request.head.uri.query()),
             no_store: asking.wants.no_store,

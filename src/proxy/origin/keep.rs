@@ -173,7 +173,12 @@ impl Fetch {
             HeadSays::Same => {
                 let made_from = MadeFrom { places: stored.places.to_vec(), nameless: stored.nameless, known: true };
                 let (updated, may_be_stored) = self.updated(stored, head, made_from, times);
-                if !(may_be_stored && self.keep(&updated)) {
+                // Its body was asked for when it was, whatever is said of it now: a change since then still counts.
+                let updated = Arc::into_inner(updated).map(|updated| {
+                    let (noted, unsettled) = (stored.noted, stored.unsettled);
+                    Arc::new(Stored { noted, unsettled, ..updated })
+                });
+                if !updated.is_some_and(|updated| may_be_stored && self.keep(&updated)) {
                     self.forget();
                 }
             }

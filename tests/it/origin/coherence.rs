@@ -146,3 +146,31 @@ async fn what_is_purged_is_gone() {
     purge(r#"{"all":true}"#).await;
     assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
 }
+
+/// What an answer to `HEAD` says of what is stored makes it no newer: neither before nor while it is asked for may a write be
+/// overlooked.
+#[tokio::test]
+async fn an_answer_to_head_brings_nothing_back_that_is_out_of_date() {
+    let both = Both::saying("", move |number, request| {
+        if request.method() == "POST" { plain(200, &[], "") } else { plain(200, HOUR, &number.to_string()) }
+    })
+    .await;
+    both.get(&[]).await;
+    assert!(both.get(&[]).await.is_hit());
+    both.ask("POST", "a", &[]).await;
+    let head = both.ask("HEAD", "a", &[]).await;
+    assert_eq!(head.status, StatusCode::OK);
+    let read = both.get(&[]).await;
+    assert!(!read.is_hit() && read.text() != "1", "{}", read.text());
+}
+
+/// What a stranger says beside the first line decides nothing for others.
+#[tokio::test]
+async fn the_answer_to_another_target_is_nobody_elses() {
+    let both = Both::always(HOUR).await;
+    for name in ["x-original-url", "X-Rewrite-URL"] {
+        let mine = both.get(&[(name, "/elsewhere")]).await;
+        let theirs = both.ask("GET", "a", &[("x-other", name)]).await;
+        assert_ne!(mine.text(), theirs.text(), "{name}");
+    }
+}
