@@ -168,9 +168,9 @@ async fn an_answer_to_head_brings_nothing_back_that_is_out_of_date() {
 #[tokio::test]
 async fn the_answer_to_another_target_is_nobody_elses() {
     let both = Both::always(HOUR).await;
-    for name in ["x-original-url", "X-Rewrite-URL"] {
-        let mine = both.get(&[(name, "/elsewhere")]).await;
-        let theirs = both.ask("GET", "a", &[("x-other", name)]).await;
+    for (source, name) in [("a", "x-original-url"), ("b", "X-Rewrite-URL")] {
+        let mine = both.ask("GET", source, &[(name, "/elsewhere")]).await;
+        let theirs = both.ask("GET", source, &[]).await;
         assert_ne!(mine.text(), theirs.text(), "{name}");
     }
 }
