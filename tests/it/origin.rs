@@ -40,7 +40,7 @@ impl Seen {
 /// An upstream that remembers what it was asked, and the proxy in front of it.
 struct Both {
     seen: Arc<Mutex<Vec<Seen>>>,
-    _script: Script,
+    script: Script,
     proxy: Proxy,
 }
 
@@ -62,7 +62,7 @@ impl Both {
         })
         .await;
         let proxy = Proxy::in_front_of(&script.url, &format!("{ORIGIN}{more}")).await;
-        Self { seen, _script: script, proxy }
+        Self { seen, script, proxy }
     }
 
     /// The first request is answered with these fields, each later one by `later`.

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use super::{Both, Fields, plain, with_fields};
+use super::{Both, Fields, ORIGIN, plain, with_fields};
 use crate::support::script::{answer, json};
-use crate::support::{jump, request, send};
+use crate::support::{jump, request, send, settings};
 
 const HOUR: Fields = &[("cache-control", "max-age=3600")];
 
@@ -123,6 +123,32 @@ async fn the_contract_holds_where_it_is_asked_for() {
             let answer = crate::support::get(&proxy.list_url("a")).await;
             assert_eq!((answer.status.as_u16(), answer.is_hit()), (status, again && kept), "{validate}");
         }
+    }
+}
+
+/// A reload changes who says how long answers are fresh; what was kept as the other said is gone.
+#[tokio::test]
+async fn a_reload_changes_who_says() {
+    let both = Both::saying("", |_, request| {
+        let is_there = request.uri().path().contains("/contacts/a/");
+        if is_there { plain(200, &[("cache-control", "no-store")], "") } else { plain(404, &[], "") }
+    })
+    .await;
+    let reload = |more: &str| both.proxy.state.reload(settings(&both.script.url, more)).unwrap();
+    let stored = || (both.proxy.state.cache.store.size().0, both.proxy.state.cache.responses.size().0);
+    for _ in 0..2 {
+        reload(ORIGIN);
+        assert!(!both.get(&[]).await.is_hit() && !both.get(&[]).await.is_hit());
+        reload("cache.ttl = \"1h\"\ncache.negative_ttl = \"1h\"");
+        both.ask("GET", "nobody", &[]).await;
+        assert!(both.ask("GET", "nobody", &[]).await.is_hit());
+        assert_eq!(stored(), (1, 0));
+        reload(ORIGIN);
+        assert_eq!(stored(), (0, 0));
+        both.ask("GET", "nobody", &[]).await;
+        assert_eq!(stored(), (0, 1));
+        reload("");
+        assert_eq!(stored(), (0, 0));
     }
 }
 
