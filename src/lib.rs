@@ -12,6 +12,7 @@ pub mod policy {
     pub mod addresses;
     pub mod breaker;
     pub mod budget;
+    pub mod heavy;
 
     pub mod coherence {
         //! Which answers are out of date, and what tells of changes.
@@ -87,6 +88,7 @@ pub mod engine {
     pub mod sampler;
     pub mod rates;
     pub mod requests;
+    pub mod top;
 
     pub mod upstream {
         //! The client towards the upstream.
@@ -171,6 +173,7 @@ pub mod admin {
     pub mod page;
     pub mod health;
     pub mod explain;
+    pub mod top;
     pub mod purge;
     pub mod purging;
     mod token;

@@ -11,12 +11,13 @@ use super::health::{live, metrics, ready};
 use super::page;
 use super::purge::purge;
 use super::status::status;
+use super::top::top;
 use crate::engine::body::Body;
 use crate::engine::problem::problem;
 use crate::state::State;
 
 /// What is there, for whoever asks for something else.
-const THERE: &str = "GET /, /status, /metrics, /live, /ready, /docs/operating.md; POST /purge, /explain";
+const THERE: &str = "GET /, /status, /top, /metrics, /live, /ready, /docs/operating.md; POST /purge, /explain";
 
 /// Answers a request on the private listener.
 pub async fn handle(
@@ -29,12 +30,14 @@ pub async fn handle(
     let path = head.uri.path();
     let mut response = match path {
         "/status" if reads => status(state, head),
+        "/top" if head.method == Method::GET => top(state, head).await,
         "/metrics" if reads => metrics(state, head),
         "/live" if reads => live(),
         "/ready" if reads => ready(state),
         "/purge" if head.method == Method::POST => purge(state, peer, head, body).await,
         "/explain" if head.method == Method::POST => explain(state, peer, head, body).await,
         "/status" | "/metrics" | "/live" | "/ready" => not_allowed("GET, HEAD"),
+        "/top" => not_allowed("GET"),
         "/purge" | "/explain" => not_allowed("POST"),
         _ => match page::file(path) {
             Some(file) if reads => page::answer(file, head),

@@ -129,6 +129,18 @@ pub(super) fn ask(
     token: Option<&str>,
     body: String,
 ) -> Result<(StatusCode, String), String> {
+    ask_for(Duration::ZERO, admin, method, path, token, body)
+}
+
+/// The same, where the answer takes so long at least.
+pub(super) fn ask_for(
+    takes: Duration,
+    admin: &Authority,
+    method: Method,
+    path: &str,
+    token: Option<&str>,
+    body: String,
+) -> Result<(StatusCode, String), String> {
     let cannot = |error: &dyn std::fmt::Display| format!("http://{admin} cannot be asked: {error}");
     let mut request = Request::builder().method(method).uri(format!("http://{admin}{path}"));
     if let Some(token) = token {
@@ -142,8 +154,9 @@ pub(super) fn ask(
         let body = response.into_body().collect().await.map_err(|error| cannot(&error))?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    let limited =
-        async { tokio::time::timeout(LIMIT, asking).await.unwrap_or_else(|_| Err(cannot(&"it took over 5 s"))) };
+    let limit = takes + LIMIT;
+    let late = |_| Err(cannot(&format!("it took over {} s", limit.as_secs())));
+    let limited = async { tokio::time::timeout(limit, asking).await.unwrap_or_else(late) };
     runtime()?.block_on(limited)
 }
 

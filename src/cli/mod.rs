@@ -16,6 +16,7 @@ mod serve;
 mod service_manager;
 mod start;
 mod terminal;
+mod top;
 
 use std::process::ExitCode;
 
@@ -30,6 +31,7 @@ use explain::Explain;
 use purge::Purge;
 use serve::Serve;
 use terminal::{Done, complain};
+use top::Top;
 
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
@@ -85,6 +87,11 @@ Identifiers are credentials: they come from standard input, not from the command
   printf '%s\\n' \"$INBOX\" \"$CONTACT\" | anteroom explain --token-file admin-token \\
       GET '/public/api/v1/inboxes/{inbox}/contacts/{contact}/conversations'")]
     Explain(Explain),
+    /// Show who asks most: contacts and inboxes by requests, bytes and misses.
+    #[command(after_help = "\
+Contacts and inboxes are told by hashes, which are those of the log until the proxy starts anew.
+anteroom explain tells the hashes of an identifier. Only while somebody watches is anything counted.")]
+    Top(Top),
     /// Print what a shell needs to complete this command line.
     #[command(after_help = "\
 Where each shell looks for it:
@@ -115,6 +122,7 @@ impl Cli {
             Command::Ready(client) => ready::ready(&client),
             Command::Purge(purge) => purge.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Top(top) => top.run(),
             Command::Completions { shell } => completions::complete(shell, &mut Self::command()),
             #[cfg(feature = "demo")]
             Command::Demo(demo) => demo.run(),

@@ -14,11 +14,16 @@ pub(super) fn complain(message: &str) {
 
 /// Prints what was asked for.
 pub(super) fn say(text: &str, code: ExitCode) -> Done {
+    show(text).map(|_| code)
+}
+
+/// The same, and whether anybody reads on: whoever reads only the first lines closes the pipe, which is no mistake.
+pub(super) fn show(text: &str) -> Result<bool, String> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads only the first lines has closed the pipe: no mistake of ours.
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(format!("standard output: {error}")),
-        _ => Ok(code),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(format!("standard output: {error}")),
     }
 }
 

@@ -13,6 +13,7 @@ use crate::config::{LogClient, LogOnly, LogSettings};
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, Metrics, method_label};
+use crate::engine::top::{Asked, Top};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
 use crate::policy::http::key::Key;
 use crate::policy::http::route_name::UNREAD;
@@ -120,6 +121,15 @@ pub struct Record {
     wanted: Wanted,
     /// It is in the share of its kind that gets a line.
     sampled: bool,
+    /// Somebody watches who asks most: hardly ever, so it takes no room here.
+    source: Option<Box<OfSource>>,
+}
+
+/// What is counted of a request while somebody watches who asks most.
+struct OfSource {
+    top: Arc<Top>,
+    inbox: u64,
+    contact: u64,
 }
 
 impl Record {
@@ -137,6 +147,7 @@ impl Record {
             status: StatusCode::from_u16(499).expect("a status has three digits"),
             wanted: Wanted { only: settings.only, slow: settings.slow },
             sampled: true,
+            source: None,
             metrics: state.metrics.clone(),
         }
     }
@@ -154,6 +165,13 @@ impl Record {
     /// What it asks for, by a name from a closed set, and whom it is about.
     pub fn asks_for(&mut self, route: &'static str, contact: Option<Contact>) {
         (self.about.route, self.about.contact) = (route, contact);
+    }
+
+    /// Somebody watches who asks most; it is of this inbox and this contact.
+    pub fn is_watched_as(&mut self, observation: &Observation, (inbox, contact): (&str, &str)) {
+        let Observation { top, pseudonyms, .. } = observation;
+        let (inbox, contact) = (pseudonyms.inbox(inbox), pseudonyms.contact(inbox, contact));
+        self.source = Some(Box::new(OfSource { top: top.clone(), inbox, contact }));
     }
 
     /// Which trace of the client's it belongs to.
@@ -225,6 +243,10 @@ impl Drop for Record {
         self.metrics.request_ended(self.ending, &self.about.method, self.status, took);
         if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
             self.metrics.payload_bytes_sent.inc_by(self.sent);
+        }
+        if let Some(OfSource { top, inbox, contact }) = self.source.as_deref() {
+            let is_miss = matches!(self.ending, Ending::Miss | Ending::Joined | Ending::Bypass);
+            top.count(Asked { inbox: *inbox, contact: *contact, bytes: self.sent, is_miss });
         }
         if self.gets_a_line(took) {
             let upstream = self.tally.upstream.load(Ordering::Relaxed);

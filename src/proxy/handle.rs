@@ -43,6 +43,11 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
         None => classify(&head.method, &head.uri, &head.headers, rules),
     };
     record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation.pseudonyms));
+    if state.observation.top.is_watched()
+        && let Some(source) = source_of(&route)
+    {
+        record.is_watched_as(&state.observation, source);
+    }
     let tally = record.tally();
     let request =
         ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
@@ -89,8 +94,16 @@ fn name_of(route: &Route, path: &str) -> &'static str {
 
 /// Whom a request is about.
 fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
+    if let Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) = route {
+        return Some(Contact::Of(key.clone()));
+    }
+    source_of(route).map(|(inbox, contact)| Contact::Hash(pseudonyms.contact(inbox, contact)))
+}
+
+/// The same as it is known to the API: an inbox, and a contact in it.
+fn source_of(route: &Route) -> Option<(&str, &str)> {
     let source = match route {
-        Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) => return Some(Contact::Of(key.clone())),
+        Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) => return Some((key.inbox(), key.contact())),
         Route::Write(targets) => targets.iter().find_map(|target| match target {
             Target::Contact(source) => Some(source),
             _ => None,
@@ -98,7 +111,7 @@ fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
         Route::Pass(source) => source.as_ref(),
         _ => None,
     }?;
-    Some(Contact::Hash(pseudonyms.contact(&source.inbox, &source.contact)))
+    Some((&source.inbox, &source.contact))
 }
 
 impl ClientRequest {

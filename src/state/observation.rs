@@ -13,6 +13,7 @@ use tokio::sync::Semaphore;
 use crate::engine::clock::Epoch;
 use crate::engine::metrics::WebhookResult;
 use crate::engine::sampler::{FewASecond, Sampler, Seldom};
+use crate::engine::top::Top;
 use crate::policy::coherence::ledger::Moment;
 use crate::policy::http::headers::{DIGITS, hex};
 
@@ -35,6 +36,8 @@ pub struct Observation {
     pub pseudonyms: Pseudonyms,
     /// When webhooks last came, by what came of them: a moment and one, zero is never.
     webhooks: [AtomicU64; WebhookResult::ALL.len()],
+    /// Who asks most, while somebody wants to know.
+    pub top: Arc<Top>,
     stand_ins: FewASecond,
     refusals: FewASecond,
     epoch: Epoch,
@@ -100,6 +103,7 @@ impl Observation {
             staleness,
             pseudonyms,
             webhooks,
+            top: Arc::default(),
             stand_ins,
             refusals,
             epoch,

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use crate::support::child::run;
 
-const COMMANDS: [&str; 9] = ["", "serve", "check", "config", "ready", "purge", "explain", "completions", "demo"];
+const COMMANDS: [&str; 10] =
+    ["", "serve", "check", "config", "ready", "purge", "explain", "top", "completions", "demo"];
 
 #[tokio::test]
 async fn the_help_of_every_command_is_as_it_was_read() {

@@ -56,6 +56,7 @@ mod status_page;
 mod streaming;
 mod support;
 mod tls;
+mod top;
 mod trouble;
 mod tunnels;
 mod upstream_http2;

@@ -517,5 +517,6 @@ async fn metrics_come_in_the_format_and_the_coding_that_is_asked_for() {
         .spawn()
         .unwrap();
     check.stdin.take().unwrap().write_all(&plain.body).await.unwrap();
-    assert!(check.wait_with_output().await.unwrap().status.code() != Some(1));
+    let checked = check.wait_with_output().await.unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
 }
