@@ -8,6 +8,7 @@ use http::{HeaderValue, StatusCode, header};
 
 use super::access_log::STANDS_IN;
 use super::list::LookUp;
+use super::origin::answer::Unanswered;
 use super::outcome::Outcome;
 use super::request::ClientRequest;
 use super::respond::ttl_left;
@@ -170,7 +171,7 @@ impl ClientRequest {
                 let left = stored.terms.seconds_left(stored.age(now));
                 (Some(stored), Outcome::from_memory(ending, left), why)
             }
-            Err((stored, reason)) => {
+            Err(Unanswered { stored, reason }) => {
                 let why = match reason {
                     "vary-miss" => "what is kept was chosen by other fields of a request (Vary)",
                     "partial" => "what is kept is not all that is asked for",

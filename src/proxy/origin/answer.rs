@@ -17,6 +17,14 @@ use crate::policy::rfc9111::validate::is_for_the_origin;
 use crate::proxy::outcome::Outcome;
 use crate::proxy::request::{Answered, ClientRequest};
 
+/// A request that memory does not answer.
+pub(crate) struct Unanswered {
+    /// What is stored for it.
+    pub(crate) stored: Option<Arc<Stored>>,
+    /// Why the upstream is asked (RFC 9211 section 2.2).
+    pub(crate) reason: &'static str,
+}
+
 impl ClientRequest {
     /// The answer, from memory if what is stored allows it. `now` is when the request came.
     pub(crate) async fn cached(self, key: Key, now: Instant) -> Answered {
@@ -24,7 +32,7 @@ impl ClientRequest {
         let arrived = self.state.invalidation.ledger.now();
         let key = self.key_of_host(key);
         let wants = self.wants();
-        let (stored, reason) = match self.may_give(&key, &wants, now) {
+        let Unanswered { stored, reason } = match self.may_give(&key, &wants, now) {
             Ok((stored, reuse)) => {
                 if let Some(refused) = self.asks_too_often(Bucket::Hits) {
                     return refused;
@@ -35,30 +43,30 @@ impl ClientRequest {
                 let ending = if reuse == Reuse::Fresh { Ending::Hit } else { Ending::Stale };
                 return self.give_from_memory(ending, &stored, now);
             }
-            Err(ask) => ask,
+            Err(unanswered) => unanswered,
         };
         Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, reason })).await
     }
 
-    /// What is given from memory, and how; else what is stored for this request, and why the upstream is asked (RFC 9211
-    /// section 2.2).
+    /// What is given from memory, and how.
     pub(crate) fn may_give(
         &self,
         key: &Key,
         wants: &RequestDirectives,
         now: Instant,
-    ) -> Result<(Arc<Stored>, Reuse), (Option<Arc<Stored>>, &'static str)> {
+    ) -> Result<(Arc<Stored>, Reuse), Unanswered> {
+        let unanswered = |stored, reason| Unanswered { stored, reason };
         let stored = self.choose(key).map_err(|missing| match missing {
-            Missing::Target => (None, "uri-miss"),
-            Missing::Choice => (None, "vary-miss"),
-            Missing::Rest => (None, "partial"),
+            Missing::Target => unanswered(None, "uri-miss"),
+            Missing::Choice => unanswered(None, "vary-miss"),
+            Missing::Rest => unanswered(None, "partial"),
         })?;
         if is_for_the_origin(&self.head.headers) {
-            return Err((Some(stored), "request"));
+            return Err(unanswered(Some(stored), "request"));
         }
         match self.reuse(&stored, wants, now) {
-            Reuse::No(Why::Request) => Err((Some(stored), "request")),
-            Reuse::No(Why::Stale) => Err((Some(stored), "stale")),
+            Reuse::No(Why::Request) => Err(unanswered(Some(stored), "request")),
+            Reuse::No(Why::Stale) => Err(unanswered(Some(stored), "stale")),
             reuse => Ok((stored, reuse)),
         }
     }
