@@ -131,6 +131,7 @@ pub mod proxy {
     pub mod origin {
         //! The same path where the answers themselves say how they may be cached (`cache.ttl = "origin"`).
         pub mod answer;
+        mod foresee;
         mod ask;
         mod fetch;
         mod keep;

@@ -201,19 +201,18 @@ fn kept_lines(kept: &Value) -> Vec<String> {
     let packed =
         if kept["kept_as"].is_null() { String::new() } else { format!(", kept as {}", form(&kept["kept_as"])) };
     let beside = if forms.is_empty() { String::new() } else { format!(", and as {}", forms.join(", ")) };
-    let older = match kept["age_from_upstream_s"].as_f64() {
-        Some(seconds) if seconds > 0.0 => {
-            format!(", {} of them before it came here", lasting(&kept["age_from_upstream_s"]))
-        }
-        _ => String::new(),
-    };
+    // `Age` counts both.
+    let before = kept["age_from_upstream_s"].as_f64().unwrap_or_default();
+    let age = json!(before + kept["age_s"].as_f64().unwrap_or_default());
+    let older =
+        if before > 0.0 { format!(", {} of them before it came here", lasting(&json!(before))) } else { String::new() };
     let left = kept["ttl_left_s"].as_i64().unwrap_or_default();
     let left = if left >= 0 { format!("{left} s left") } else { format!("over for {} s", -left) };
     let soon =
         if kept["fetched_soon_after_a_write"] == true { ", short since it was fetched soon after a write" } else { "" };
     vec![
         format!("{}, {} bytes{packed}{beside}", kept["status"], kept["bytes"]),
-        format!("{} old{older}; TTL {} ({left}){soon}", lasting(&kept["age_s"]), lasting(&kept["ttl_s"])),
+        format!("{} old{older}; TTL {} ({left}){soon}", lasting(&age), lasting(&kept["ttl_s"])),
         format!(
             "served until it is {} old while the upstream works, stands in for an error until {}",
             lasting(&kept["served_until_s"]),
@@ -308,7 +307,7 @@ mod tests {
         for line in [
             "kind    list\nrule    as published\nkey     inbox, contact, no query; here inbox 0a, contact 0b as in the log\n",
             "kept    200, 1234 bytes, kept as zstd (98 bytes), and as gzip (99 bytes)\n",
-            "3.3 s old, 1 s of them before it came here; TTL 15 s (11 s left), short since",
+            "4.3 s old, 1 s of them before it came here; TTL 15 s (11 s left), short since",
             "served until it is 30 s old while the upstream works, stands in for an error until 10.0 min\n",
             "state   out of date, and fresh\nstate   its contact, by a webhook, 1.2 s ago\n",
             "state   its inbox, before what is remembered\nstate   changes are remembered for 90 s\n",

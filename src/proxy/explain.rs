@@ -159,7 +159,7 @@ impl ClientRequest {
     /// Where the answers themselves say how they are cached.
     fn explain_cached(&self, key: Key, said: impl Fn(Outcome, &'static str) -> Explained) -> Explained {
         let now = clock::now();
-        let (stored, outcome, why) = match self.may_give(&key, &self.wants(), now) {
+        let (stored, outcome, why, is_under_way) = match self.may_give(&key, &self.wants(), now) {
             Ok((stored, reuse)) => {
                 let (ending, why) = match reuse {
                     Reuse::Fresh => (Ending::Hit, "it is kept, fresh and current"),
@@ -169,7 +169,7 @@ impl ClientRequest {
                     _ => (Ending::Stale, "it is kept and current; it is stale, and the client takes it so"),
                 };
                 let left = stored.terms.seconds_left(stored.age(now));
-                (Some(stored), Outcome::from_memory(ending, left), why)
+                (Some(stored), Outcome::from_memory(ending, left), why, false)
             }
             Err(Unanswered { stored, reason }) => {
                 let why = match reason {
@@ -179,11 +179,13 @@ impl ClientRequest {
                     "stale" => "what is kept is stale or out of date: the upstream is asked whether it still holds",
                     _ => "nothing is kept for it",
                 };
-                (stored, Outcome::forwarded(Ending::Miss, reason), why)
+                let (outcome, instead, is_under_way) = self.foresee_asking(&key, stored.clone(), reason, now);
+                (stored, outcome, instead.unwrap_or(why), is_under_way)
             }
         };
+        let changes = if stored.is_none() { self.changes_after(None, &key, &[]) } else { Vec::new() };
         let kept = stored.map(|stored| self.kept_by_its_terms(&key, &stored, now));
-        Explained { key: Some(key), kept, ..said(outcome, why) }
+        Explained { key: Some(key), kept, changes, is_under_way, ..said(outcome, why) }
     }
 
     fn kept_by_its_terms(&self, key: &Key, stored: &Stored, now: Instant) -> Kept {

@@ -293,3 +293,44 @@ async fn by_the_terms_of_the_answers_too_what_would_happen_is_what_happens() {
         }
     }
 }
+
+/// What a client wants, a fetch under way, and an upstream that has just failed.
+#[tokio::test]
+async fn by_the_terms_of_the_answers_what_the_client_wants_is_reckoned_with() {
+    let settings = format!("{TOKEN}cache.ttl = \"origin\"\ncache.client_directives = \"obey\"\ncache.settle = \"0s\"");
+    let (stand_in, proxy) = both(&settings).await;
+    // What the application says beside it is for others (RFC 9213).
+    stand_in.set_response_header("cdn-cache-control", "max-age=20, stale-if-error=600");
+    proxy.list("visitor-a").await;
+    for (wanted, why) in
+        [("no-cache", "wants the upstream"), ("no-cache, only-if-cached", "would have to be asked for")]
+    {
+        let (told, answer) = explained_and_asked(&proxy, &[("cache-control", wanted)]).await;
+        assert!(told["now"]["why"].as_str().unwrap().contains(why), "{told}");
+        assert_came_true(&told, &answer);
+    }
+    // A write, and a fetch that is under way.
+    post(&format!("{}/131/messages", proxy.list_url("visitor-a")), r#"{"content":"Hello"}"#).await;
+    let gate = stand_in.hold(Point::AfterReading, Matcher::list_of("visitor-a"));
+    let leader = reading(&proxy, "visitor-a");
+    gate.arrived(1).await;
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert_eq!((&told["under_way"], &told["now"]["outcome"]), (&true.into(), &"joined".into()), "{told}");
+    assert_eq!(told["kept"]["out_of_date_by"][0]["by"], "write");
+    let follower = reading(&proxy, "visitor-a");
+    proxy.wait_for_metric("anteroom_waiters", 2.0).await;
+    gate.release_all();
+    leader.await.unwrap();
+    assert_came_true(&told, &follower.await.unwrap());
+    // An upstream that fails, and the pause after it.
+    stand_in.fault(Fault::Error);
+    jump(Duration::from_secs(21)).await;
+    assert!(proxy.list("visitor-a").await.cache_status().ends_with("detail=upstream-failing"));
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!(
+        (&told["now"]["outcome"], &told["kept"]["freshness"]),
+        (&"stale".into(), &"only_on_error".into()),
+        "{told}"
+    );
+    assert_came_true(&told, &answer);
+}

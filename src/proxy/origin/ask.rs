@@ -51,17 +51,22 @@ impl ClientRequest {
     /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has come from
     /// it since: at most once in a while, and for all together within the budget.
     fn may_ask(&self, asking: &Asking) -> bool {
-        let Some(failed) = asking.stored.as_ref().and_then(|stored| stored.failure.last()) else { return true };
-        match self.state.upstream.attempt(Some(failed), self.state.invalidation.epoch.moment(asking.now)) {
+        match self.attempt_of(asking) {
             Attempt::AsUsual => true,
             Attempt::Probe => self.state.upstream.may_probe(),
             Attempt::NotYet => false,
         }
     }
 
+    /// The same, without taking anything of the budget.
+    pub(super) fn attempt_of(&self, asking: &Asking) -> Attempt {
+        let failed = asking.stored.as_ref().and_then(|stored| stored.failure.last());
+        self.state.upstream.attempt(failed, self.state.invalidation.epoch.moment(asking.now))
+    }
+
     /// Whether what this request asks for may be what others ask for (RFC 9111 section 4: requests may be collapsed if each of
     /// them may be answered with what comes).
-    fn may_share(&self, asking: &Asking) -> bool {
+    pub(super) fn may_share(&self, asking: &Asking) -> bool {
         let headers = &self.head.headers;
         let is_validation = asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
         self.head.method == Method::GET
@@ -103,7 +108,7 @@ impl ClientRequest {
     }
 
     /// A key for each choice between answers, as far as it is known what they differ by: who is given another waits for another.
-    fn key_of_choice(&self, key: &Key) -> Key {
+    pub(super) fn key_of_choice(&self, key: &Key) -> Key {
         let text = self.state.cache.responses.text_of(key, &self.head.headers);
         if text.is_empty() { key.clone() } else { key.for_origin(&text) }
     }
@@ -232,17 +237,21 @@ impl ClientRequest {
     /// What is stored, if it may be sent because the upstream cannot be asked, or answers with an error.
     fn stale_instead(&self, asking: &Asking) -> Option<Answered> {
         let (stored, now) = (asking.stored.as_ref()?, clock::now());
-        // Clients wipe their storage on a 404: unless it says so itself, only a success stands in.
-        let settings = self.active.config.origin.filter(|_| stored.status.is_success());
-        let otherwise = settings.map(|settings| settings.stale_if_error).unwrap_or_default();
-        let may = self.is_in_force(stored, now)
-            && !self.state.invalidation.has_purged(stored.noted, &stored.places)
-            && stands_in(&stored.terms, stored.age(now), &asking.wants, otherwise);
-        may.then(|| {
+        self.may_stand_in(stored, asking, now).then(|| {
             self.state.metrics.stale_if_error.inc();
             let (response, outcome) = self.give_from_memory(Ending::Stale, stored, now);
             (response, outcome.detail(STANDS_IN))
         })
+    }
+
+    /// The same, without sending it.
+    pub(super) fn may_stand_in(&self, stored: &Stored, asking: &Asking, now: Instant) -> bool {
+        // Clients wipe their storage on a 404: unless it says so itself, only a success stands in.
+        let settings = self.active.config.origin.filter(|_| stored.status.is_success());
+        let otherwise = settings.map(|settings| settings.stale_if_error).unwrap_or_default();
+        self.is_in_force(stored, now)
+            && !self.state.invalidation.has_purged(stored.noted, &stored.places)
+            && stands_in(&stored.terms, stored.age(now), &asking.wants, otherwise)
     }
 
     /// There was no room for this reader: that is no error of the upstream.
