@@ -43,8 +43,8 @@ fn warnings(config: &Config, admin: SocketAddr, open_files: Option<u64>) -> Vec<
     let mut warnings = Vec::new();
     if !admin.ip().to_canonical().is_loopback() && config.admin.token.is_none() {
         warnings.push(format!(
-            "the private listener {admin} can be reached from other machines and there is no admin.token: metrics are \
-             open to whoever reaches it; let nobody else, or listen on 127.0.0.1"
+            "the private listener {admin} can be reached from other machines and there is no admin.token: metrics and \
+             settings are open to whoever reaches it; let nobody else, or listen on 127.0.0.1"
         ));
     }
     let limit = config.server.connections;

@@ -37,7 +37,7 @@ pub struct ServerSettings {
 /// What the private listener obeys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AdminSettings {
-    /// `admin.token`: the bearer token of `POST /purge`; without it purge is off.
+    /// `admin.token`: the bearer token of `POST /purge` and `POST /explain`; without it they are off.
     pub token: Option<Secret>,
 }
 

@@ -245,7 +245,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("admin.address", Is(r#""127.0.0.1:9180""#), ADDRESS, admin,
         "the private listener: metrics, health, purge; not 9090, which is Prometheus"),
     setting!("admin.token", Unset(r#"{ file = "/run/secrets/anteroom-admin-token" }"#), SECRET, token,
-        "bearer token for purge; without it purge is off"),
+        "bearer token for purge and explain; without it they are off"),
 
     setting!("limits.connections", Is("16384"), COUNT, connections,
         "connections of clients at once, fewer if ulimit -n is low; idle ones make room, else new ones are closed"),
