@@ -11,7 +11,7 @@ use crate::policy::http::client::Client;
 use crate::policy::coherence::answer_ids;
 use crate::policy::http::encoding::plain_at_most;
 use crate::policy::http::key::{Key, contact_path};
-use crate::policy::payload;
+use crate::policy::payload::{self, Validate};
 use crate::state::State;
 use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
@@ -78,7 +78,7 @@ impl Asked<'_> {
                     ids.contact.map_or(Who::Unknown, Who::Contact)
                 }
                 Some((StatusCode::NOT_FOUND, _)) => Who::Nobody,
-                Some(_) if in_list => self.look_into_list().await,
+                Some(_) if in_list && self.lists_name_contacts() => self.look_into_list().await,
                 _ => Who::Unknown,
             }
         };
@@ -87,6 +87,13 @@ impl Asked<'_> {
             state.invalidation.learn(Shown { whose: active.whose(inbox, source), noted, began }, contact);
         }
         who
+    }
+
+    /// Whether a list is one of the API, and may say whose it is: not where anything may be in its place, and be cached as it
+    /// says itself.
+    fn lists_name_contacts(self) -> bool {
+        let config = &self.active.config;
+        config.origin.is_none() || config.payload.validate != Validate::Off
     }
 
     async fn look_into_list(self) -> Who {

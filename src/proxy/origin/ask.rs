@@ -41,11 +41,22 @@ impl ClientRequest {
             return refused;
         }
         let deadline = asking.now + self.active.config.flights.wait;
-        let shared = if self.may_share(&asking) { self.share(&asking, deadline).await } else { None };
-        match shared {
-            Some(answered) => answered,
-            None => self.ask_alone(&asking, deadline).await,
+        // What comes may show for the first time what answers differ by: those who want the same then wait for each other once
+        // more.
+        let mut waited_for = None;
+        while self.may_share(&asking) {
+            let choice = self.key_of_choice(&asking.key);
+            if waited_for.as_ref() == Some(&choice) {
+                break;
+            }
+            if let Some(answered) = self.share(&asking, &choice, deadline).await {
+                return answered;
+            }
+            if waited_for.replace(choice).is_some() {
+                break;
+            }
         }
+        self.ask_alone(&asking, deadline).await
     }
 
     /// Whether the upstream may be asked for what there is an answer of. If it failed the last time, and nothing has come from
@@ -80,11 +91,10 @@ impl ClientRequest {
     }
 
     /// Joins a fetch that is under way, or begins one. None if what it brought may not be given to this request.
-    async fn share(&self, asking: &Asking, deadline: Instant) -> Option<Answered> {
-        let key = self.key_of_choice(&asking.key);
+    async fn share(&self, asking: &Asking, key: &Key, deadline: Instant) -> Option<Answered> {
         let settled = || self.found(asking).map(Fetched::Found);
         let begin = || begin(Fetch::of(self, asking, Waits::ForReaders));
-        let joined = self.state.cache.fetches.join(&key, |_, noted| self.is_current_path(&key, noted), settled, begin);
+        let joined = self.state.cache.fetches.join(key, |_, noted| self.is_current_path(key, noted), settled, begin);
         match joined {
             Joined::Led(ticket) => {
                 let landed = self.landing(ticket, deadline).await;

@@ -274,7 +274,10 @@ impl Fetch {
         let ledger = &self.state.invalidation.ledger;
         let mut places = admission.path_places();
         let (inbox, source) = (self.key.inbox(), self.key.contact());
-        let scopes = [Scope::Missing(inbox), Scope::IdentityOfSource(source), Scope::Nameless];
+        // Where lists are not looked into, nobody says that it is about a contact at all: its path is what it is made from.
+        let nameless = (validate != Validate::Off).then_some(Scope::Nameless);
+        let missing = (head.status == StatusCode::NOT_FOUND).then_some(Scope::Missing(inbox));
+        let scopes = [Scope::IdentityOfSource(source)].into_iter().chain(nameless).chain(missing);
         places.extend(scopes.map(|scope| ledger.place(&scope)));
         let contact = self.state.believed(&self.active, inbox, source, clock::now());
         places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));

@@ -34,6 +34,33 @@ async fn a_successful_write_puts_its_target_out_of_date() {
     }
 }
 
+/// A write of which nobody can say whose it was puts out of date what is its contact's, and nobody else's; and the list is not asked
+/// for on its behalf, since anything may be in its place.
+#[tokio::test]
+async fn a_write_concerns_its_contact_alone() {
+    let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+    let log = asked.clone();
+    let script = crate::support::script::Script::start(move |request| {
+        log.lock().unwrap().push(format!("{} {}", request.method(), request.uri().path().rsplit('/').next().unwrap()));
+        let is_list = request.uri().path().ends_with("/conversations");
+        if is_list { plain(200, HOUR, "x") } else { plain(403, &[], "") }
+    })
+    .await;
+    let proxy = crate::support::Proxy::in_front_of(&script.url, ORIGIN).await;
+    for source in ["a", "b"] {
+        crate::support::get(&proxy.list_url(source)).await;
+    }
+    send(request("POST", &proxy.list_url("a"), &[], "")).await;
+    assert!(crate::support::get(&proxy.list_url("b")).await.is_hit());
+    assert!(!crate::support::get(&proxy.list_url("a")).await.is_hit());
+    let asked = asked.lock().unwrap();
+    assert_eq!(
+        asked[2..],
+        ["POST conversations", "GET a", "GET conversations"],
+        "the contact is asked for, then the reader's list"
+    );
+}
+
 /// Section 4.4: "MAY invalidate" what the answer names, "MUST NOT" if its origin differs.
 #[tokio::test]
 async fn what_the_answer_to_a_write_names_is_out_of_date() {
