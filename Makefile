@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-rfc test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	service-check instructions bench bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	dist dist-check service-check instructions bench bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -76,6 +76,26 @@ image-steps: ## as root: the steps of the Dockerfile in a clean tree, without a 
 	@sh tests/tools.sh debootstrap:debootstrap curl:curl
 	$(CARGO) build --locked
 	sh tests/image-steps.sh $(CURDIR)/build/image-tree
+
+DIST = build/dist
+dist: ## static programs for x86_64 and aarch64, packages, image, chart, bill of materials and checksums, in build/dist
+	@sh tests/tools.sh pip:python3-pip dpkg-deb:dpkg x86_64-linux-gnu-strip:binutils \
+		aarch64-linux-gnu-strip:binutils-aarch64-linux-gnu
+	rm -rf $(DIST)
+	mkdir -p $(DIST)
+	CARGO="$(CARGO)" sh deploy/dist/build.sh $(DIST)-built
+	export SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct); \
+		for arch in amd64 arm64; do DEB_MAINTAINER="$(DEB_MAINTAINER)" sh deploy/dist/deb.sh $(DIST)-built $$arch $(DIST); done && \
+		python3 -B deploy/dist/package.py $(DIST)-built $(DIST)
+	cd $(DIST) && sha256sum * > SHA256SUMS
+	ls -l $(DIST)
+
+# Whoever gives the package out writes himself here.
+DEB_MAINTAINER ?= Whoever made this package <maintainer@example.org>
+dist-check: ## as root: what `make dist` made, linted, installed, run and removed
+	@sh tests/tools.sh debootstrap:debootstrap curl:curl file:file lintian:lintian skopeo:skopeo umoci:umoci \
+		docker-registry:docker-registry qemu-aarch64-static:qemu-user-static
+	sh tests/dist.sh $(DIST) $(DIST)-built build/dist-check
 
 lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redbot/report.txt has all it noted
 	@sh tests/tools.sh python3:python3-venv

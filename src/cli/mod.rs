@@ -44,6 +44,11 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// The command line, for what describes it: manual pages are made from this.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// A caching reverse proxy in front of the Chatwoot-compatible public API.
 #[derive(Parser)]
 #[command(

@@ -211,6 +211,7 @@ impl Stage<'_> {
                 served_for.as_secs()
             )));
         }
+        announce(&format!("  {:26} (nobody reads for {} s)\n", "", served_for.as_secs()));
         // Ages are told in whole seconds.
         sleep_until(read + served_for + Duration::from_secs(1)).await;
         let before = self.counted();
