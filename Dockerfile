@@ -18,7 +18,7 @@ RUN mkdir -p src benches fuzz stand-in/src \
     && touch src/lib.rs stand-in/src/lib.rs benches/forms.rs benches/freshness.rs benches/hot_path.rs benches/payload.rs benches/webhooks.rs fuzz/events.rs fuzz/payload.rs \
     && echo 'fn main() {}' > src/main.rs \
     && rustc -vV | sed -n 's/^host: //p' > /target \
-    && cargo build --release --locked --no-default-features --target "$(cat /target)"
+    && cargo build --release --locked --no-default-features --features otlp --target "$(cat /target)"
 COPY build.rs ./
 COPY src src
 # The private listener shows the manual.
@@ -26,7 +26,7 @@ COPY docs docs
 # There is no git here: the commit comes from outside.
 ARG COMMIT=unknown
 RUN touch src/lib.rs src/main.rs \
-    && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --no-default-features --target "$(cat /target)" \
+    && ANTEROOM_COMMIT="$COMMIT" cargo build --release --locked --no-default-features --features otlp --target "$(cat /target)" \
     && strip -o /anteroom "target/$(cat /target)/release/anteroom"
 
 # With the stand-in for the API, for compose.yaml: docker build --target demo

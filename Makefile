@@ -33,6 +33,7 @@ lint: deny ## formatting, clippy, documentation and dependencies, with warnings 
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 	$(CARGO) clippy --locked --no-default-features -- --deny warnings
+	$(CARGO) clippy --locked --no-default-features --features otlp -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --no-deps --workspace
 
 # Advisories need the network and change without us: `build/cargo-deny/bin/cargo-deny check advisories` by hand.

@@ -48,6 +48,7 @@ pub mod policy {
         pub mod exposition;
         pub mod via;
         pub mod headers;
+        pub mod trace;
         pub mod client;
         pub mod onward;
         pub mod no_list;
@@ -89,6 +90,9 @@ pub mod engine {
     pub mod rates;
     pub mod requests;
     pub mod top;
+    pub mod spans;
+    #[cfg(feature = "otlp")]
+    pub mod otlp;
 
     pub mod upstream {
         //! The client towards the upstream.

@@ -54,7 +54,7 @@ pub(super) fn log_to_standard_error(settings: &LogSettings, metrics: &Metrics) -
         LogFormat::Json => false,
     };
     let cannot = |error: &dyn std::fmt::Display| format!("logging: {error}");
-    let lost = metrics.log_lines_dropped.clone();
+    let lost = metrics.telling.log_lines_dropped.clone();
     let lines = LogLines::to(std::io::stderr(), lost).map_err(|error| cannot(&error))?;
     let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(lines.clone());
     // Colours are for eyes: not for a file, nor for those who do not want them (no-color.org).

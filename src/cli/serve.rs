@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -23,6 +23,9 @@ use crate::server::sockets::Inherited;
 use crate::server::take_over::{self, Sockets};
 use crate::server::{certificate, panics};
 use crate::state::State;
+
+/// How long the collector may take for the last spans when the program ends.
+const LAST_SPANS: Duration = Duration::from_secs(2);
 
 #[derive(Args)]
 pub(super) struct Serve {
@@ -91,6 +94,7 @@ pub(super) async fn serve(
     start::tell(&loaded.config, &addresses);
     bound(addresses.port(), addresses.admin);
     let renewing = tokio::spawn(certificate::watch(state.clone()));
+    let spans = state.spans.clone();
     let reloading = tokio::spawn(reload_on_hangup(signals.hangup, state, loaded, reread));
     service_manager::ready();
     if let Some(before) = before {
@@ -99,6 +103,9 @@ pub(super) async fn serve(
     let drained = server.run(stop(signals.stop, signals.take_over, sockets, log)).await;
     reloading.abort();
     renewing.abort();
+    if let Some(spans) = spans {
+        spans.flush(LAST_SPANS).await;
+    }
     Ok(match drained {
         Drained::Whole => {
             tracing::info!("every answer in flight arrived whole");

@@ -7,6 +7,7 @@ mod addresses;
 mod base_url;
 mod changes;
 mod clashes;
+mod endpoint;
 mod in_force;
 mod listen;
 mod listing;
@@ -16,6 +17,7 @@ mod settings;
 mod shown;
 mod sources;
 mod table;
+mod telling;
 mod values;
 mod words;
 
@@ -37,6 +39,7 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::rates::{Rate, RateSettings};
+use crate::engine::spans::TracingSettings;
 use crate::engine::store::StoreSettings;
 use crate::engine::tls::{Tls, TlsSettings};
 use crate::engine::upstream::settings::UpstreamSettings;
@@ -54,7 +57,7 @@ use clashes::{CLASHES, Clash};
 use in_force::Read;
 use mistakes::Place;
 use sources::{Environment, Origin, Reading};
-use table::Draft;
+use table::{Draft, given};
 
 /// Where a file of settings is looked for if none is named.
 const USUAL_FILES: [&str; 2] = ["anteroom.toml", "/etc/anteroom/anteroom.toml"];
@@ -107,6 +110,8 @@ pub struct Config {
     pub audit_share: f64,
     /// `log`.
     pub log: LogSettings,
+    /// `tracing`.
+    pub tracing: TracingSettings,
 }
 
 /// A `Config`, and the account of where it came from.
@@ -325,6 +330,7 @@ fn check_tls(reading: &mut Reading) {
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     let (requests, origin) = (requests_of(&draft), origin::settings(&draft));
+    let (log, tracing) = (telling::log(&draft), telling::tracing(&draft));
     let mut urls = given(draft.upstream).into_iter();
     Config {
         requests,
@@ -416,14 +422,8 @@ fn build(draft: Draft) -> Config {
         },
         observe_cable: given(draft.observe_cable),
         audit_share: given(draft.audit_share),
-        log: LogSettings {
-            format: given(draft.log_format),
-            level: given(draft.log_level),
-            hits: given(draft.log_hits),
-            only: given(draft.log_only),
-            slow: given(draft.log_slow),
-            client: given(draft.log_client),
-        },
+        tracing,
+        log,
     }
 }
 
@@ -436,10 +436,6 @@ fn requests_of(draft: &Draft) -> RequestSettings {
         body: given(draft.body),
         rates: RateSettings { upstream: rate(draft.rate, draft.burst), hits: rate(draft.hit_rate, draft.hit_burst) },
     }
-}
-
-fn given<T>(value: Option<T>) -> T {
-    value.expect("what has no default was found missing before")
 }
 
 #[cfg(test)]

@@ -14,9 +14,9 @@ use super::addresses::ADDRESSES;
 use super::listen::ListenAddress;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
-    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, GZIP_LEVEL, HOST_RULE,
-    LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, OBEDIENCE, PATH, PROTOCOL_RULE, QUERY, SECRET,
-    SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, ENDPOINT, GZIP_LEVEL,
+    HOST_RULE, LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, OBEDIENCE, PATH, PROTOCOL_RULE, QUERY,
+    SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
@@ -178,6 +178,13 @@ pub(super) struct Draft {
     pub(super) log_only: Option<LogOnly>,
     pub(super) log_slow: Option<Duration>,
     pub(super) log_client: Option<LogClient>,
+    pub(super) tracing_endpoint: Option<String>,
+    pub(super) tracing_sample: Option<f64>,
+}
+
+/// What has a default, or was found missing before.
+pub(super) fn given<T>(value: Option<T>) -> T {
+    value.expect("what has no default was found missing before")
 }
 
 /// A row: name, what it is if not set, form, field of the draft, why.
@@ -200,7 +207,7 @@ macro_rules! setting {
 }
 
 /// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
-/// log's form. A reload does not change them.
+/// forms of log and traces. A reload does not change them.
 pub(super) const FIXED: &[&str] = &[
     "listen.address",
     "listen.proxy_protocol",
@@ -222,6 +229,8 @@ pub(super) const FIXED: &[&str] = &[
     "drain.deadline",
     "log.format",
     "log.level",
+    "tracing.endpoint",
+    "tracing.sample",
 ];
 
 use Preset::{Default as Is, Required, Unset};
@@ -400,4 +409,9 @@ pub(super) static TABLE: &[Setting] = &[
         "what takes so long is slow, and gets an access line whatever it is; 0s: nothing is"),
     setting!("log.client", Is(r#""hash""#), LOG_CLIENT, log_client,
         "clients' addresses in access lines: \"hash\" (another after each start), \"whole\", or \"off\""),
+
+    setting!("tracing.endpoint", Unset(r#""http://127.0.0.1:4318""#), ENDPOINT, tracing_endpoint,
+        "a collector of spans, which takes OTLP over HTTP; without it nothing is traced"),
+    setting!("tracing.sample", Is("0.1"), SHARE, tracing_sample,
+        "share of requests that are traced, 0.0 to 1.0; a client's traceparent decides for its own"),
 ];

@@ -11,6 +11,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::LevelFilter;
 
 use super::base_url::{base_urls_text, read_base_urls};
+use super::endpoint::read_endpoint;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
 use super::words::{
@@ -90,6 +91,8 @@ pub(super) const HOST_RULE: Form<HostRule> = Form::open(read_host_rule, |rule| {
         HostRule::Name(name) => name.as_str(),
     })
 });
+/// A collector of spans.
+pub(super) const ENDPOINT: Form<String> = Form::open(read_endpoint, |value| quoted(value));
 /// Which log lines are written.
 pub(super) const LOG_FILTER: Form<String> = Form::open(read_log_filter, |value| quoted(value));
 /// `cache.query`.

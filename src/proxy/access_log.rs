@@ -14,6 +14,7 @@ use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::clock;
 use crate::engine::metrics::{Ending, Metrics, method_label};
 use crate::engine::top::{Asked, Top};
+use crate::engine::spans::{Attribute, Traced};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
 use crate::policy::http::key::Key;
 use crate::policy::http::route_name::UNREAD;
@@ -123,6 +124,8 @@ pub struct Record {
     sampled: bool,
     /// Somebody watches who asks most: hardly ever, so it takes no room here.
     source: Option<Box<OfSource>>,
+    /// Its span, if it gets one.
+    traced: Option<Arc<Traced>>,
 }
 
 /// What is counted of a request while somebody watches who asks most.
@@ -148,6 +151,7 @@ impl Record {
             wanted: Wanted { only: settings.only, slow: settings.slow },
             sampled: true,
             source: None,
+            traced: None,
             metrics: state.metrics.clone(),
         }
     }
@@ -177,6 +181,24 @@ impl Record {
     /// Which trace of the client's it belongs to.
     pub fn belongs_to(&mut self, trace_id: &str) {
         self.about.trace_id = Some(trace_id.into());
+    }
+
+    /// Its span, which ends with it.
+    pub fn is_traced(&mut self, traced: Option<Arc<Traced>>) {
+        self.traced = traced;
+    }
+
+    /// What its span tells: nothing that a client wrote.
+    fn attributes(&self) -> Vec<(&'static str, Attribute)> {
+        let words = [("error.type", self.error), ("anteroom.detail", self.detail)];
+        let known = [
+            ("http.request.method", Attribute::Word(method_label(&self.about.method))),
+            ("http.response.status_code", Attribute::Number(self.status.as_u16().into())),
+            ("http.route", Attribute::Word(self.about.route)),
+            ("anteroom.outcome", Attribute::Word(self.ending.label())),
+        ];
+        let words = words.into_iter().filter_map(|(name, word)| Some((name, Attribute::Word(word?))));
+        known.into_iter().chain(words).collect()
     }
 
     /// Where bytes and waiting are counted.
@@ -247,6 +269,9 @@ impl Drop for Record {
         if let Some(OfSource { top, inbox, contact }) = self.source.as_deref() {
             let is_miss = matches!(self.ending, Ending::Miss | Ending::Joined | Ending::Bypass);
             top.count(Asked { inbox: *inbox, contact: *contact, bytes: self.sent, is_miss });
+        }
+        if let Some(traced) = self.traced.take() {
+            traced.ended(took, self.has_failed() || self.status.is_server_error(), self.attributes());
         }
         if self.gets_a_line(took) {
             let upstream = self.tally.upstream.load(Ordering::Relaxed);

@@ -110,7 +110,8 @@ pub fn explain(state: &Arc<State>, side: impl Into<Side>, mut head: Parts) -> Ex
     };
     let (request_id, tally) = (HeaderValue::from_static(""), Arc::default());
     let (state, active, side) = (state.clone(), active.clone(), side.into());
-    let request = ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally };
+    let request =
+        ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally, traced: None };
     request.explain(&route, &rules, now)
 }
 

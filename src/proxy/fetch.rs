@@ -12,12 +12,14 @@ use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult};
 use crate::engine::flights::Interest;
 use crate::engine::places::Place;
+use crate::engine::spans::FetchSpan;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Exchange;
 use crate::engine::upstream::error::{UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::client::Client;
 use crate::policy::http::attempts::is_about_the_asker;
+use crate::policy::http::headers::TRACEPARENT;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::state::State;
@@ -43,6 +45,8 @@ pub struct Fetch {
     pub client: IpAddr,
     /// What it was begun for.
     pub purpose: Purpose,
+    /// Its span, if the leader has one.
+    pub span: Option<FetchSpan>,
 }
 
 /// What a fetch is begun for.
@@ -79,7 +83,15 @@ impl Guard for UnderWay {
 impl Fetch {
     /// Waits for a place and fetches, from then on within the deadline. Stores what may be stored.
     pub async fn run(mut self, interest: Interest<FetchResult>) -> FetchResult {
-        let place = match self.place(&interest).await {
+        let result = self.run_to_its_end(&interest).await;
+        if let Some(span) = &mut self.span {
+            span.ended(result.label());
+        }
+        result
+    }
+
+    async fn run_to_its_end(&mut self, interest: &Interest<FetchResult>) -> FetchResult {
+        let place = match self.place(interest).await {
             Ok(place) => place,
             Err(without) => return without,
         };
@@ -151,6 +163,9 @@ impl Fetch {
             && let Some(own) = fields.insert(header::VIA, chain.clone())
         {
             fields.append(header::VIA, own);
+        }
+        if let Some(span) = &self.span {
+            fields.insert(TRACEPARENT, span.context.field());
         }
         if let Some(etag) = asked_if {
             fields.insert(header::IF_NONE_MATCH, etag.clone());

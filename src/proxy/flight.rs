@@ -135,6 +135,7 @@ impl ClientRequest {
             chain: chain(&self.head.headers),
             client: self.client_network(),
             purpose,
+            span: self.traced.as_ref().map(|traced| traced.fetch(key)),
         };
         let on_end = move |on_end: FlightEnd, result: Option<&FetchResult>| {
             land(&refetch, on_end, result);

@@ -25,11 +25,16 @@ use crate::state::upstream::Active;
 pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<Body>) -> Response<Body> {
     let side = side.into();
     let active = state.active();
-    let (head, body) = request.into_parts();
+    let (mut head, body) = request.into_parts();
     let request_id = usable_request_id(&head.headers).unwrap_or_else(|| state.observation.request_id());
     let log = &active.config.log;
     let mut record = Record::begin(&state, log, head.method.clone(), request_id.clone());
     record.came_from(log.client, side.peer, &state.observation);
+    // What goes on names the span of this request, if it gets one.
+    let traced = state.spans.as_ref().and_then(|spans| spans.begin(&mut head.headers));
+    if traced.is_some() {
+        record.is_traced(traced.clone());
+    }
     if let Some(trace_id) = headers::trace_id(&head.headers) {
         record.belongs_to(trace_id);
     }
@@ -50,7 +55,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     }
     let tally = record.tally();
     let request =
-        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally };
+        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally, traced };
     let begun = state.requests.begin(request.limited_as());
     let full = begun.as_ref().err().copied();
     let (response, outcome) = match (request.beyond_limits(&route, full), route) {

@@ -12,6 +12,7 @@ use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
 use crate::engine::metrics::Ending;
 use crate::engine::problem::problem;
+use crate::engine::spans::Traced;
 use crate::engine::upstream::error::{Spared, UpstreamError};
 use crate::policy::http::client::{Client, HostRule, Side, network_of};
 use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
@@ -42,6 +43,8 @@ pub(crate) struct ClientRequest {
     pub(crate) request_id: HeaderValue,
     /// What is counted of it on its way.
     pub(crate) tally: Arc<Tally>,
+    /// Its span, if it gets one.
+    pub(crate) traced: Option<Arc<Traced>>,
 }
 
 impl ClientRequest {

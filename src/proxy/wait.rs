@@ -102,7 +102,12 @@ impl ClientRequest {
         loop {
             let next = match self.join_as(&waiting) {
                 Joined::Led(ticket) => self.await_flight(&mut waiting, Boarded { ticket, collapsed: false }).await,
-                Joined::Followed(ticket) => self.await_flight(&mut waiting, Boarded { ticket, collapsed: true }).await,
+                Joined::Followed(ticket) => {
+                    if let Some(traced) = &self.traced {
+                        traced.waits_for(&waiting.key);
+                    }
+                    self.await_flight(&mut waiting, Boarded { ticket, collapsed: true }).await
+                }
                 Joined::Settled(result) => self.take_settled(&mut waiting, result).await,
                 Joined::Crowded => Break(self.without_place(&waiting.key, Limit::MaxWaiters).await),
             };

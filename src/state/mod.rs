@@ -17,8 +17,11 @@ use tokio_util::task::TaskTracker;
 use crate::config::{Config, InForce};
 use crate::engine::clock::Epoch;
 use crate::engine::metrics::Metrics;
+#[cfg(feature = "otlp")]
+use crate::engine::otlp;
 use crate::engine::rates::Rates;
 use crate::engine::requests::Requests;
+use crate::engine::spans::{Spans, TracingSettings};
 use crate::engine::store::Entry;
 use crate::engine::tls::{Renewal, Tls, TlsSettings};
 use crate::engine::upstream::client::Upstream;
@@ -51,6 +54,8 @@ pub struct State {
     pub lifecycle: Lifecycle,
     /// Certificate and key of the public listener, if it speaks TLS.
     pub tls: Option<Tls>,
+    /// What is traced, if anything is.
+    pub spans: Option<Arc<Spans>>,
     /// Every metric.
     pub metrics: Arc<Metrics>,
 }
@@ -88,6 +93,7 @@ impl State {
         let instance = Instance::new(hasher.hash_one("via"));
         tell_limits(&config, &metrics);
         let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
+        let spans = traced(&config.tracing, &metrics);
         Arc::new(Self {
             cache: Cache::new(&config, &metrics),
             invalidation: Invalidation::new(epoch, &hasher, metrics.clone()),
@@ -98,6 +104,7 @@ impl State {
             active: ArcSwap::from_pointee(Active::new(config, upstream, instance, &Rates::default())),
             settings: ArcSwap::default(),
             tls,
+            spans,
             metrics,
         })
     }
@@ -198,6 +205,22 @@ impl State {
         let kept = current && !self.invalidation.is_purged(&entry);
         (kept && judge(entry.aging(now), &self.lifetimes(active, now)) != Freshness::TooOld).then_some(entry)
     }
+}
+
+/// Begins to trace, if the settings name a collector and the program was built for it.
+#[cfg(feature = "otlp")]
+fn traced(settings: &TracingSettings, metrics: &Metrics) -> Option<Arc<Spans>> {
+    let exporter = otlp::exporter(settings.endpoint.as_ref()?).expect("the settings have a URL that can be asked");
+    let (spans, queue) = Spans::new(settings.sample, &metrics.telling.spans);
+    // It ends with the last that may put something into the queue.
+    tokio::spawn(otlp::export(exporter, queue, metrics.telling.spans.clone()));
+    Some(spans)
+}
+
+/// The settings name no collector where nothing could be sent to it.
+#[cfg(not(feature = "otlp"))]
+fn traced(_: &TracingSettings, _: &Metrics) -> Option<Arc<Spans>> {
+    None
 }
 
 /// What the settings allow stands beside what is used. A reload leaves these as they were.

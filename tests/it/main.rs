@@ -57,6 +57,8 @@ mod streaming;
 mod support;
 mod tls;
 mod top;
+#[cfg(feature = "otlp")]
+mod tracing;
 mod trouble;
 mod tunnels;
 mod upstream_http2;

@@ -8,6 +8,7 @@ mod figures;
 mod labels;
 mod limits;
 mod raised;
+mod telling;
 mod ways;
 
 use std::array;
@@ -22,6 +23,7 @@ use crate::policy::coherence::event::Event;
 use crate::policy::http::exposition::Exposition;
 use declared::Declaring;
 use limits::Limits;
+use telling::Telling;
 use ways::Ways;
 pub use declared::{Described, Label};
 pub use figures::{Distribution, Figures};
@@ -128,8 +130,8 @@ pub struct Metrics {
     pub payload_violations: IntCounterVec,
     /// Keys that are not on the published page.
     pub payload_unknown_keys: IntCounter,
-    /// Lines of the log that never came out.
-    pub log_lines_dropped: IntCounter,
+    /// What becomes of lines of the log and of spans.
+    pub telling: Telling,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
     /// Whether the last reading of the settings succeeded.
@@ -346,11 +348,7 @@ impl Metrics {
                 "anteroom_payload_unknown_keys_total",
                 "Keys of lists that are not on the published page; they are no violation.",
             ),
-            log_lines_dropped: declare.counter(
-                "anteroom_log_lines_dropped_total",
-                "Lines of the log that were lost: standard error cannot be written (its reader has gone, the disk is \
-                 full), or is read too slowly. No request waits for its line.",
-            ),
+            telling: Telling::declare(&mut declare),
             config_reloads: declare.counters(
                 "anteroom_config_reloads_total",
                 "Settings that were read again on SIGHUP, by result.",

@@ -16,7 +16,8 @@ pub const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 /// `Proxy-Status` (RFC 9209): why there is no answer of the upstream.
 pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// W3C Trace Context.
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// Which trace a request belongs to (W3C Trace Context).
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// What rack-cors reads beside `Origin`.
 const X_ORIGIN: HeaderName = HeaderName::from_static("x-origin");
 
