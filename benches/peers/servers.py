@@ -182,7 +182,7 @@ class Anteroom(Server):
 class AnteroomPacked(Anteroom):
     """The same, with lists kept in zstd: what that costs a hit, and saves."""
 
-    name = "Anteroom, zstd"
+    name = "Anteroom zstd"
     only = ("hit_12k", "memory_1k", "memory_12k")
     settings = 'the same with cache.compress = "zstd"'
 
