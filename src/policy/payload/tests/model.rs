@@ -78,6 +78,14 @@ impl Tree {
         }
     }
 
+    /// A time, in whatever spelling of a number.
+    fn time(&self, wanted: &str) -> Option<i64> {
+        let Tree::Scalar(raw) = self.get(wanted)? else { return None };
+        let raw = raw.trim_matches('"');
+        #[expect(clippy::cast_possible_truncation, reason = "saturates, which keeps the order")]
+        raw.parse().ok().or_else(|| raw.parse::<f64>().ok().filter(|time| !time.is_nan()).map(|time| time as i64))
+    }
+
     fn drop(&mut self, path: &[&str]) {
         match self {
             Tree::Array(elements) => elements.iter_mut().for_each(|element| element.drop(path)),
@@ -132,7 +140,7 @@ impl Tree {
                 for (_, value) in members.iter_mut().filter(|(key, _)| name(key) == "messages") {
                     let Tree::Array(all) = value else { continue };
                     let mut newest: Vec<usize> = (0..all.len()).collect();
-                    newest.sort_by_key(|&i| std::cmp::Reverse((all[i].number("created_at"), i)));
+                    newest.sort_by_key(|&i| std::cmp::Reverse((all[i].time("created_at"), i)));
                     newest.truncate(limit);
                     newest.sort_unstable();
                     *all = newest.into_iter().map(|i| all[i].clone()).collect();
