@@ -12,12 +12,13 @@ use crate::policy::http::freshness::Ttl;
 pub(super) const BELIEVED: Duration = Duration::from_secs(15);
 
 /// Settings that say what the answers say themselves then, or change what is sent as it came. Whoever sets one means it.
-const WITHOUT_EFFECT: [&str; 12] = [
+const WITHOUT_EFFECT: [&str; 13] = [
     "cache.ttl_with_events",
     "cache.ttl_without_events",
     "cache.stale_while_revalidate",
     "cache.negative_ttl",
     "cache.credentials",
+    "cache.compress",
     "cache.serve_outdated_on_error",
     "payload.trim.messages_per_conversation",
     "payload.trim.statuses",
