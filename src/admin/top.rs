@@ -27,7 +27,7 @@ pub(super) async fn top(state: &Arc<State>, head: &Parts) -> Response<Body> {
         return problem(StatusCode::BAD_REQUEST, "write /top?seconds=10, from 1 to 60", false);
     };
     let Some(watch) = state.observation.top.watch() else {
-        return problem(StatusCode::SERVICE_UNAVAILABLE, "eight are watching already", false);
+        return problem(StatusCode::SERVICE_UNAVAILABLE, "three are watching already", false);
     };
     let began = clock::now();
     tokio::time::sleep(Duration::from_secs(seconds)).await;

@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::config::File;
 use super::terminal::runtime;
 use crate::config::{self, AdminAccess, SettingsFile};
+use crate::policy::secret::MASK;
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -81,10 +82,12 @@ impl AdminClient {
 
 /// An address or a URL, as it was typed.
 fn named(text: &str) -> Result<Authority, String> {
+    // Somebody may have written a password into it.
+    let shown = if text.contains('@') { MASK } else { text };
     let wrong =
-        || format!("--admin: {text:?} is neither an address nor a URL; write 127.0.0.1:9180 or http://127.0.0.1:9180");
+        || format!("--admin: {shown:?} is neither an address nor a URL; write 127.0.0.1:9180 or http://127.0.0.1:9180");
     if text.starts_with("https://") {
-        return Err(format!("--admin: {text:?} is https, which the private listener does not speak; write http://"));
+        return Err(format!("--admin: {shown:?} is https, which the private listener does not speak; write http://"));
     }
     let (bare, is_url) = text.strip_prefix("http://").map_or((text, false), |rest| (rest.trim_end_matches('/'), true));
     if let Ok(address) = bare.parse() {

@@ -54,6 +54,11 @@ fn value(setting: &Setting, draft: &Draft) -> Option<String> {
         });
         return Some(told.collect::<Vec<_>>().join(", "));
     }
+    if setting.name == "tracing.endpoint" {
+        let told = draft.tracing_endpoint.as_deref()?;
+        let host = told.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+        return Some(if host.len() < told.len() { format!("{host}/{MASK}") } else { host });
+    }
     (setting.show)(draft)
 }
 

@@ -8,8 +8,8 @@ use crate::policy::heavy::Heavy;
 /// How many are counted for each who watches: about 300 KB.
 const CONTACTS: usize = 4096;
 const INBOXES: usize = 512;
-/// How many may watch at once.
-const WATCHING: usize = 8;
+/// How many may watch at once: the private listener takes eight connections, and those that ask for health come first.
+const WATCHING: usize = 3;
 
 /// One request that has ended.
 #[derive(Clone, Copy, Debug)]

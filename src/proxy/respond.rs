@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Method, header};
 
 use super::access_log::STANDS_IN;
 use super::outcome::Outcome;
@@ -20,8 +20,6 @@ use crate::policy::http::key::Key;
 
 /// A body longer than this is not put into a coding by a thread that serves others.
 const WORK_ASIDE: usize = 64 * 1024;
-/// How long a reader waits for memory in which a list is unpacked.
-const ROOM_WAIT: Duration = Duration::from_secs(2);
 
 impl ClientRequest {
     pub(crate) async fn serve_stored(
@@ -35,7 +33,7 @@ impl ClientRequest {
         let age = entry.initial_age() + entry.aging(now).age;
         self.state.metrics.answer_age.observe(age.as_secs_f64());
         let left = ttl_left(entry, lifetimes, now);
-        (self.respond(key, entry, now).await, Outcome::from_memory(ending, left))
+        self.respond(key, entry, now, Outcome::from_memory(ending, left)).await
     }
 
     pub(crate) async fn serve_stale_if_error(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Answered {
@@ -45,19 +43,23 @@ impl ClientRequest {
         (response, outcome.detail(STANDS_IN))
     }
 
-    pub(crate) async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant) -> Response<Body> {
+    /// The answer, which ends as `outcome` says if there is memory for it.
+    pub(crate) async fn respond(&self, key: &Key, entry: &Arc<Entry>, now: Instant, outcome: Outcome) -> Answered {
         let form = match self.form(entry) {
             Form::AsKept => None,
             Form::Made(coding, body) => Some((coding, body)),
-            Form::ToBeMade(accepted, coding) => match Box::pin(self.make(key, entry, accepted, coding)).await {
-                Ok(form) => form,
-                Err(Full) => return self.busy("there is no memory to unpack this list; try again"),
-            },
+            Form::ToBeMade(accepted, coding) => {
+                let Ok(form) = Box::pin(self.make(key, entry, accepted, coding)).await else {
+                    let response = self.busy("there is no memory to unpack this list; try again");
+                    return (response, Outcome::own(Ending::Failed).detail("no-memory-to-unpack"));
+                };
+                form
+            }
         };
         let mut response = entry.answer.respond(&self.head.method, &self.head.headers, form);
         let age = entry.initial_age() + now.saturating_duration_since(entry.began);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
-        response.map(Body::from)
+        (response.map(Body::from), outcome)
     }
 
     /// The body in the form this reader gets, if it was made already or need not be.
@@ -70,7 +72,7 @@ impl ClientRequest {
         if coding == body.coding() {
             return Form::AsKept;
         }
-        if entry.answer.is_held_by(&self.head.headers) {
+        if entry.answer.is_held_by(&self.head.headers) || (coding.is_none() && self.head.method == Method::HEAD) {
             // The head of the form it stands for; there is no body to be made.
             return Form::Made(coding, Bytes::new());
         }
@@ -129,9 +131,13 @@ impl ClientRequest {
 
     /// A packed body without coding, for this reader alone: counted like every body until he has it.
     async fn unpack(&self, body: &KeptBody) -> Result<Bytes, Full> {
-        let length = body.length() as u64;
-        let room = tokio::time::timeout(ROOM_WAIT, self.state.cache.memory.room(Some(length), length));
-        let mut plain = room.await.map_err(|_| Full)?;
+        let (memory, length) = (&self.state.cache.memory, body.length() as u64);
+        // Readers who are slow leave half of their memory to fetches.
+        let kept_free = self.active.config.fetch.memory / 2;
+        if memory.free() < kept_free.saturating_add(length) {
+            return Err(Full);
+        }
+        let mut plain = memory.room_at_once(body.length(), length)?;
         let packed = body.clone();
         let work = move || {
             // What this process has packed it can unpack.

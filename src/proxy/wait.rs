@@ -180,7 +180,7 @@ impl ClientRequest {
         if !entry.answer.serves(&self.head.headers) {
             return self.ask_for_own_origin(waiting).await;
         }
-        Break((self.respond(&waiting.key, entry, clock::now()).await, outcome))
+        Break(self.respond(&waiting.key, entry, clock::now(), outcome).await)
     }
 
     /// An answer for one reader. What it was made from is not known: only for who came before its fetch began.

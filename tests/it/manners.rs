@@ -68,6 +68,8 @@ async fn heads_that_are_too_long_or_have_too_many_fields_are_answered_431() {
     }
     // Together: the second one finds no room beside the first.
     let half = format!("GET /nowhere HTTP/1.1\r\nhost: h\r\nx-long: {}", "x".repeat(15_000));
+    // Those before have gone, with what they held.
+    proxy.wait_for_metric("anteroom_connections{listener=\"public\"}", 0.0).await;
     let mut first = Talk::to(&proxy.url).await;
     first.send(&half).await;
     proxy.wait_for_metric("anteroom_connections{listener=\"public\"}", 1.0).await;

@@ -174,7 +174,8 @@ impl Prepared {
         let is_head = *method == Method::HEAD;
         if !not_modified && (is_head || body.is_empty()) {
             // What GET would send (RFC 9110 section 8.6).
-            head.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+            let length = if coding.is_none() { self.body.length() } else { body.len() };
+            head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
         let mut response = Response::new(if not_modified || is_head { Bytes::new() } else { body });
         *response.status_mut() = if not_modified { StatusCode::NOT_MODIFIED } else { self.status };

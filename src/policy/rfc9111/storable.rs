@@ -51,6 +51,10 @@ impl NotStorable {
 const UNDERSTOOD: [std::ops::RangeInclusive<u16>; 8] =
     [200..=206, 300..=305, 307..=308, 400..=417, 421..=422, 426..=426, 500..=505, 304..=304];
 
+/// Statuses that are about a request and not about what it asks for: a condition or a range of its own (412, 416), or its
+/// sender (RFC 6585: "MUST NOT be stored").
+const ABOUT_THE_REQUEST: [u16; 6] = [412, 416, 428, 429, 431, 511];
+
 /// Whether an answer may be stored. `received` is when its head came.
 pub fn storable(
     asked: Asked,
@@ -66,6 +70,8 @@ pub fn storable(
     let is_explicit = said.public || control.explicit_lifetime(head, received).is_some();
     if matches!(status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED) || status.is_informational() {
         Err(NotStorable::NotWhole)
+    } else if ABOUT_THE_REQUEST.contains(&status.as_u16()) {
+        Err(NotStorable::NotCacheable)
     } else if said.must_understand && !is_understood {
         Err(NotStorable::NotUnderstood)
     } else if no_store || asked.no_store {
@@ -96,7 +102,10 @@ mod tests {
     /// Section 3, the last of its conditions: something says that it may be stored.
     #[test]
     fn every_final_status_may_be_stored_if_the_answer_says_so() {
-        for status in (200..1000).filter(|status| ![206, 304].contains(status)) {
+        for status in ABOUT_THE_REQUEST {
+            assert_eq!(judge(FREE, status, "max-age=10"), Err(NotStorable::NotCacheable), "{status}");
+        }
+        for status in (200..1000).filter(|status| ![206, 304].contains(status) && !ABOUT_THE_REQUEST.contains(status)) {
             for said in ["max-age=10", "s-maxage=10", "public", "max-age=0"] {
                 assert_eq!(judge(FREE, status, said), Ok(()), "{status} {said}");
             }

@@ -51,6 +51,10 @@ pub fn is_for_the_origin(request: &HeaderMap) -> bool {
 
 /// Whether a 304 is about this stored answer (section 4.3.4): if it has a validator, it has to be the same one.
 pub fn is_about(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
+    let (changed, known) = (not_modified.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED));
+    if not_modified.get(header::ETAG).is_none() && changed.is_some() && changed != known {
+        return false;
+    }
     match (not_modified.get(header::ETAG), stored.get(header::ETAG)) {
         (None, _) => true,
         (Some(_), None) => false,

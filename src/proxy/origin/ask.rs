@@ -156,8 +156,8 @@ impl ClientRequest {
         let mut fetch = Fetch::of(self, asking, Waits::ForReaders);
         fetch.body = self.body_onward();
         let tally = self.tally.clone();
-        let fetched = tally.waiting(fetch.run_with(place)).await;
-        self.take_own(asking, Ok(fetched))
+        let fetched = tokio::time::timeout_at(deadline.into(), tally.waiting(fetch.run_with(place))).await;
+        self.take_own(asking, fetched.map_err(|_| Lost::WaitedLongEnough))
     }
 
     /// The answer to whoever asked for it.
@@ -175,7 +175,7 @@ impl ClientRequest {
         outcome.detail = first.as_ref().filter(|_| stored.is_none()).map(|first| first.why);
         match (first.and_then(|first| first.take()), stored) {
             // Its own conditions are judged here, since the upstream was not told of them.
-            (Some(_), Some(stored)) if asked_otherwise => (self.give(&stored, clock::now()), outcome),
+            (Some(_), Some(stored)) if asked_otherwise && stored.is_enough_for(&self.head.method, &self.head.headers) => (self.give(&stored, clock::now()), outcome),
             (Some(first), _) => (self.as_passed(first), outcome),
             (None, Some(stored)) => (self.give(&stored, clock::now()), outcome),
             (None, None) => self.after_no_answer(asking, Err(Lost::Dropped)),

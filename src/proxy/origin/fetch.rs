@@ -62,6 +62,8 @@ pub(super) struct Fetch {
     pub(super) storing: Option<Asked>,
     /// What is stored for this request.
     pub(super) stored: Option<Arc<Stored>>,
+    /// The same, if an answer to `HEAD` may say something of it that holds for everybody.
+    pub(super) told_of: Option<Arc<Stored>>,
     /// It asks whether that still holds.
     pub(super) asks_whether: bool,
     /// The client's own conditions, or the part that it wants, were left out for that.
@@ -101,9 +103,13 @@ impl Fetch {
         let (headers, key) = (&request.head.headers, &asking.key);
         let target = active.upstream.base().join(&key.path_and_query());
         let mut head = target.ok().map(|target| request.head_onward(target));
+        // What the upstream was shown chooses: a client may have fields taken out on the way (`Connection`).
+        let chosen_by = head.as_ref().map_or_else(HeaderMap::new, |head| head.headers().clone());
+        let is_plain = !has_body(headers) && !names_another_target(headers);
         let is_get = waits == Waits::Behind || request.head.method == Method::GET;
         let stored = asking.stored.clone().filter(|stored| stored.fingerprint == active.fingerprint);
         let asks_whether = is_get
+            && is_plain
             && !is_for_the_origin(headers)
             && stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
         if let (Some(head), Some(stored), true) = (&mut head, &stored, asks_whether) {
@@ -115,11 +121,14 @@ impl Fetch {
         if let (Some(head), Waits::Behind) = (&mut head, waits) {
             *head.method_mut() = Method::GET;
         }
-        let is_plain_get = is_get && !has_body(headers) && !names_another_target(headers);
-        let storing = is_plain_get.then(|| Asked {
+        let asked = Asked {
             has_credentials: has_authorization(headers, request.head.uri.query()),
             no_store: asking.wants.no_store,
-        });
+        };
+        let storing = (is_get && is_plain).then_some(asked);
+        // What a client says of himself decides nothing for others.
+        let learns = is_plain && !asked.has_credentials && !asked.no_store && !is_for_the_origin(headers);
+        let is_head = head.as_ref().is_some_and(|head| *head.method() == Method::HEAD);
         Self {
             state: request.state.clone(),
             active,
@@ -127,8 +136,9 @@ impl Fetch {
             noted,
             head,
             body: Body::empty(),
-            chosen_by: headers.clone(),
+            chosen_by,
             storing,
+            told_of: stored.clone().filter(|_| is_head && learns),
             stored,
             asks_whether,
             asks_otherwise: asks_whether && wants_something_of_its_own(headers),
@@ -137,11 +147,6 @@ impl Fetch {
             client: request.client_network(),
             waits,
         }
-    }
-
-    /// The method of the request.
-    pub(super) fn method(&self) -> Option<&Method> {
-        self.head.as_ref().map(Request::method)
     }
 
     /// Waits for a place, and fetches.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
-use http::{Method, StatusCode};
+use http::StatusCode;
 
 use super::fetch::{Fetch, Times};
 use crate::engine::body::Body;
@@ -14,6 +14,7 @@ use crate::engine::fetch_result::Private;
 use crate::engine::responses::{Failure, Fetched, Stored};
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope};
+use crate::policy::http::encoding::coding_of;
 use crate::policy::http::framing::has_known_end;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, is_json};
@@ -47,6 +48,17 @@ impl Content {
 /// Which part of a whole an answer is, if it is one that says so.
 fn part_of(head: &Parts) -> Option<Extent> {
     Extent::of(&head.headers).filter(|_| head.status == StatusCode::PARTIAL_CONTENT)
+}
+
+/// Whether an answer is of JSON, whatever it is called.
+fn speaks_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+    kind.to_ascii_lowercase().contains("json")
+}
+
+/// Whether an answer has been looked into, and is no list: then it is what it seems to be.
+fn is_plain_json(head: &Parts) -> bool {
+    head.status == StatusCode::OK && is_json(&head.headers) && coding_of(&head.headers).is_ok()
 }
 
 /// What an answer was made from.
@@ -150,6 +162,8 @@ impl Fetch {
         append_via(&mut update, head.version);
         let fields = fields::updated(&before.fields, &update, &Control::of(&update));
         let control = Control::of(&fields);
+        // What either of them says is for one alone goes, wherever it came from.
+        let fields = fields::stored(&fields, &control);
         // How old it is, the update says; how long it is fresh, all of it.
         let initial_age = initial_age(&update, times.arrival);
         let content = Content { status: before.status, part: before.part, body: before.body.clone() };
@@ -165,8 +179,7 @@ impl Fetch {
 
     /// An answer to `HEAD` updates what is stored of `GET`, or makes it stale (section 4.3.5).
     fn learn_from_head(&self, head: &Parts, times: Times) {
-        let is_head = self.method() == Some(&Method::HEAD);
-        let Some(stored) = self.stored.as_ref().filter(|_| is_head) else { return };
+        let Some(stored) = &self.told_of else { return };
         match head_says(head.status, &head.headers, &stored.fields, stored.body.len() as u64) {
             HeadSays::Nothing => {}
             HeadSays::Another => self.forget(),
@@ -282,8 +295,10 @@ impl Fetch {
         let contact = self.state.believed(&self.active, inbox, source, clock::now());
         places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));
         // Where lists are checked, what comes in the place of one and is none is nobody else's.
-        let in_place_of_list = matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-        let known = !in_place_of_list || validate == Validate::Off;
+        let in_place_of_list = head.status.is_success();
+        // It may be a list that could not be looked into: a part of one, or one in a coding that is not known.
+        let may_be_list = in_place_of_list && speaks_json(&head.headers) && !is_plain_json(head);
+        let known = !in_place_of_list || (validate == Validate::Off && !may_be_list);
         Ok(MadeFrom { places, nameless: false, known })
     }
 

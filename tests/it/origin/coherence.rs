@@ -227,3 +227,82 @@ async fn the_answer_to_another_target_is_nobody_elses() {
         assert_ne!(mine.text(), theirs.text(), "{name}");
     }
 }
+
+/// Section 3.5, and what a client says of himself: an answer to his `HEAD` gives others nothing.
+#[tokio::test]
+async fn what_one_client_gets_for_head_is_not_given_to_others() {
+    let both = Both::saying("", |_, request| {
+        let mut answer = plain(200, HOUR, "1");
+        if request.method() == "HEAD" {
+            answer.headers_mut().insert("set-cookie", "session=alice".parse().unwrap());
+        }
+        answer
+    })
+    .await;
+    both.get(&[]).await;
+    for fields in [
+        &[("authorization", "x"), ("if-match", "*")][..],
+        &[("x-original-url", "/elsewhere"), ("if-match", "*")],
+        &[("if-match", "*")],
+    ] {
+        assert_eq!(both.ask("HEAD", "a", fields).await.status, StatusCode::OK);
+        let read = both.get(&[]).await;
+        assert!(read.is_hit() && read.header("set-cookie").is_none(), "{fields:?}");
+    }
+}
+
+/// A 304 of another target says nothing of this one.
+#[tokio::test]
+async fn a_304_of_another_target_brings_nothing_back() {
+    const TAGGED: Fields = &[("cache-control", "max-age=3600"), ("etag", "\"1\"")];
+    let both = Both::saying("", move |number, request| {
+        if request.method() == "POST" {
+            plain(200, &[], "")
+        } else if request.headers().contains_key("x-original-url") && request.headers().contains_key("if-none-match") {
+            super::not_modified(TAGGED)
+        } else {
+            plain(200, if number == 1 { TAGGED } else { HOUR }, &number.to_string())
+        }
+    })
+    .await;
+    both.get(&[]).await;
+    both.ask("POST", "a", &[]).await;
+    both.get(&[("x-original-url", "/elsewhere")]).await;
+    let read = both.get(&[]).await;
+    assert_ne!(read.text(), "1");
+}
+
+/// What a client has taken out of his request on the way chooses nothing: the upstream did not see it.
+#[tokio::test]
+async fn a_field_that_the_upstream_was_not_shown_chooses_no_answer() {
+    const BY_TENANT: Fields = &[("cache-control", "max-age=3600"), ("vary", "x-tenant")];
+    let both = Both::saying("", |_, request| {
+        let tenant = request.headers().get("x-tenant").map_or("none", |tenant| tenant.to_str().unwrap());
+        plain(200, BY_TENANT, tenant)
+    })
+    .await;
+    assert_eq!(both.get(&[("connection", "x-tenant"), ("x-tenant", "7")]).await.text(), "none");
+    assert_eq!(both.get(&[("x-tenant", "7")]).await.text(), "7");
+}
+
+/// A list of which it cannot be told whom it is about is not kept: no event would reach it.
+#[tokio::test]
+async fn a_list_that_cannot_be_looked_into_is_not_kept() {
+    for (status, fields) in [
+        (200, &[("content-encoding", "deflate")][..]),
+        (203, &[]),
+        (206, &[("content-range", "bytes 0-1/9")]),
+        (200, &[("content-type", "application/vnd.api+json")]),
+    ] {
+        let both = Both::saying("", move |_, _| {
+            let mut list = with_fields(answer(status, "application/json", "[]"), HOUR);
+            for (name, value) in fields {
+                list.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            list
+        })
+        .await;
+        both.get(&[]).await;
+        assert!(!both.get(&[]).await.is_hit(), "{status} {fields:?}");
+    }
+}
