@@ -10,7 +10,8 @@ use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{reply, token};
+use super::reply::{self, seconds};
+use super::token;
 use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::problem::problem;
@@ -138,9 +139,4 @@ fn of_change(change: &Change) -> Value {
         "words": change.by.map(|(cause, _)| cause.words()),
         "ago_s": change.by.map(|(_, ago)| seconds(ago)),
     })
-}
-
-/// With three digits behind the point.
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e3).round() / 1e3
 }

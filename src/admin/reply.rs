@@ -1,6 +1,8 @@
 //! Answers of the private listener.
 
 use bytes::Bytes;
+use std::time::Duration;
+
 use http::request::Parts;
 use http::{HeaderValue, Response, header};
 
@@ -9,6 +11,11 @@ use crate::policy::http::encoding::{Coding, EncodingSettings, encode, negotiate}
 
 /// Figures and pages become a tenth of their length by this, and take less than a millisecond.
 const GZIP_LEVEL: u32 = 5;
+
+/// Seconds, with three digits behind the point.
+pub(super) fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e3).round() / 1e3
+}
 
 /// A text of some kind.
 pub(super) fn text(kind: &'static str, text: impl Into<Bytes>) -> Response<Body> {

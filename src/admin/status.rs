@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Instant, UNIX_EPOCH};
 
 use http::request::Parts;
 use http::Response;
 use serde_json::{Value, json};
 
 use super::health::read_sizes;
-use super::reply;
+use super::reply::{self, seconds};
 use crate::config::InForce;
 use crate::engine::body::Body;
 use crate::engine::build_info::{COMMIT, VERSION};
@@ -53,11 +53,6 @@ fn document(state: &State, now: Instant) -> Value {
         "panics": figures.sum("anteroom_panics_total"),
         "settings": settings(state),
     })
-}
-
-/// With three digits behind the point.
-fn seconds(duration: Duration) -> f64 {
-    (duration.as_secs_f64() * 1e3).round() / 1e3
 }
 
 fn not_zero(counts: BTreeMap<&str, u64>) -> BTreeMap<&str, u64> {

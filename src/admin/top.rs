@@ -47,7 +47,7 @@ fn seconds(query: Option<&str>) -> Option<u64> {
 
 fn document(seen: &Seen, took: Duration) -> Value {
     json!({
-        "seconds": (took.as_secs_f64() * 1e3).round() / 1e3,
+        "seconds": reply::seconds(took),
         "requests": seen.requests,
         "skipped": seen.skipped,
         "inboxes": table(&seen.inboxes),

@@ -1,7 +1,7 @@
 //! Answers that say themselves how they may be cached, in memory, bounded by bytes: several of one key, chosen between by what
 //! requests say (RFC 9111 section 4.1).
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,10 +14,9 @@ use moka::sync::Cache;
 use super::fetch_result::Private;
 use super::memory::taken;
 use super::metrics::Metrics;
-use super::store::{StoreSettings, cause_label};
+use super::store::{Failure, StoreSettings, cause_label};
 use super::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Tick};
-use crate::policy::http::attempts::Failed;
 use crate::policy::http::key::Key;
 use crate::policy::rfc9111::form;
 use crate::policy::rfc9111::part::Extent;
@@ -62,23 +61,6 @@ pub struct Stored {
     pub fingerprint: u64,
     /// The last fetch that was to bring a newer one and failed.
     pub failure: Failure,
-}
-
-/// How the last fetch failed that was to bring something newer, if one did.
-#[derive(Debug, Default)]
-pub struct Failure(Mutex<Option<Failed>>);
-
-impl Failure {
-    /// One has failed: `judge` is told how the one before did, and says what follows.
-    pub fn note(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(judge(*last));
-    }
-
-    /// How it failed, if it did.
-    pub fn last(&self) -> Option<Failed> {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Stored {

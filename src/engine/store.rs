@@ -61,7 +61,24 @@ struct More {
     /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
     codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
     /// The last fetch that was to bring a newer one and failed.
-    failure: Mutex<Option<Failed>>,
+    failure: Failure,
+}
+
+/// How the last fetch failed that was to bring something newer, if one did.
+#[derive(Debug, Default)]
+pub struct Failure(Mutex<Option<Failed>>);
+
+impl Failure {
+    /// One has failed: `judge` is told how the one before did, and says what follows.
+    pub fn note(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *last = Some(judge(*last));
+    }
+
+    /// How it failed, if it did.
+    pub fn last(&self) -> Option<Failed> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Entry {
@@ -127,13 +144,12 @@ impl Entry {
 
     /// Its refetch has failed: `judge` is told how it failed before, and says what follows.
     pub fn failed(&self, judge: impl FnOnce(Option<Failed>) -> Failed) {
-        let mut failure = self.more.get_or_init(Box::default).failure.lock().unwrap_or_else(PoisonError::into_inner);
-        *failure = Some(judge(*failure));
+        self.more.get_or_init(Box::default).failure.note(judge);
     }
 
     /// How its last refetch failed, if it did.
     pub fn failure(&self) -> Option<Failed> {
-        *self.more.get()?.failure.lock().unwrap_or_else(PoisonError::into_inner)
+        self.more.get()?.failure.last()
     }
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.

@@ -41,17 +41,17 @@ const NAMED_VIOLATIONS: usize = 5;
 const ERROR_BODY: usize = 64 * 1024;
 
 /// A fetch whose answer has come.
-pub(crate) struct Admission<'f> {
-    pub(crate) state: &'f State,
+pub(super) struct Admission<'f> {
+    pub(super) state: &'f State,
     /// The settings it was made under.
-    pub(crate) active: &'f Arc<Active>,
-    pub(crate) key: &'f Key,
+    pub(super) active: &'f Arc<Active>,
+    pub(super) key: &'f Key,
     /// The tick noted before anything was sent.
-    pub(crate) noted: Tick,
+    pub(super) noted: Tick,
     /// For whom the upstream was asked.
-    pub(crate) peer: &'f Client,
+    pub(super) peer: &'f Client,
     /// When the fetch began: its answer's age counts from there.
-    pub(crate) began: Instant,
+    pub(super) began: Instant,
 }
 
 /// A list, and the validator of our own if the upstream's does not fit.
@@ -60,7 +60,7 @@ type Checked = (payload::Outcome, Option<HeaderValue>);
 impl Admission<'_> {
     /// The captured answer is still what the upstream has (RFC 9111 section 4.3.4): body, validators and fields of the
     /// captured one, not of whatever is stored by now.
-    pub(crate) async fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
+    pub(super) async fn refreshed(&self, captured: &Entry, head: Parts) -> FetchResult {
         let mut places = captured.places.to_vec();
         places.extend(self.path_places());
         // An empty list may be as empty as before, and another contact's.
@@ -73,7 +73,7 @@ impl Admission<'_> {
     }
 
     /// An error of the upstream, or a refusal: nothing that is kept changes by it.
-    pub(crate) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+    pub(super) async fn failed(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
         self.active.upstream.health().refused(head.status);
         let body = match read_at_most(body, ERROR_BODY).await.map_err(|error| body_error(&error))? {
             Read::Whole(body) => plain_at_most(&head.headers, body, ERROR_BODY).unwrap_or_default(),
@@ -86,7 +86,7 @@ impl Admission<'_> {
     }
 
     /// An answer that is not an error of the upstream: stored if it may be, and who may have it.
-    pub(crate) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
+    pub(super) async fn answered(&self, head: Parts, body: Body) -> Result<FetchResult, UpstreamError> {
         if let Some(what) = self.no_list(&head) {
             no_list::tell(self.state, head.status, what, None);
             if head.status.is_redirection() {
@@ -139,7 +139,7 @@ impl Admission<'_> {
 
     /// What a list was made from, whether it names nobody, and whether all of it is known; none if it is no list. The error is
     /// how it breaks the contract, if that is enforced.
-    pub(crate) async fn scopes_of(&self, body: Bytes) -> Result<Option<(Vec<Place>, bool, bool)>, Arc<str>> {
+    pub(super) async fn scopes_of(&self, body: Bytes) -> Result<Option<(Vec<Place>, bool, bool)>, Arc<str>> {
         let checked = self.check(body).await;
         self.count_list(checked.as_ref().map(|(list, _)| list));
         let enforces = self.active.config.payload.validate == Validate::Enforce;
@@ -206,7 +206,7 @@ impl Admission<'_> {
 
     /// Finds out whose a list is that names nobody, and adds where it is written that this has changed; whether it was
     /// found out.
-    pub(crate) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
+    pub(super) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
         let Self { state, active, key, peer, .. } = *self;
         let (inbox, source) = (key.inbox(), key.contact());
         let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
@@ -236,7 +236,7 @@ impl Admission<'_> {
         self.state.invalidation.ledger.place(&Scope::Variants(self.key.text_of_list()))
     }
 
-    pub(crate) fn path_places(&self) -> Vec<Place> {
+    pub(super) fn path_places(&self) -> Vec<Place> {
         self.state.invalidation.path_places(self.key).to_vec()
     }
 

@@ -10,7 +10,7 @@ use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::encoding::{Coding, coding_of, decode};
 
 /// What became of a body.
-pub(crate) enum Collected {
+pub(super) enum Collected {
     /// All of it, out of its coding.
     Whole(Bytes),
     /// Larger than may be kept: to be streamed on.
@@ -41,7 +41,7 @@ pub(super) async fn collect(
 }
 
 /// Collects a body as it is, counted in `memory`.
-pub(crate) async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Collected, UpstreamError> {
+pub(super) async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Collected, UpstreamError> {
     let length = http_body::Body::size_hint(&body).exact();
     if length.is_some_and(|length| length > max) {
         return Ok(Collected::TooLarge(body));
@@ -59,7 +59,7 @@ pub(crate) async fn read(mut body: Body, memory: &Memory, max: u64) -> Result<Co
 }
 
 /// A body out of its coding; none if that is not known, it is not in it, or there is no room.
-pub(crate) async fn decoded(fields: &HeaderMap, body: &Bytes, memory: &Memory, max: u64) -> Option<Bytes> {
+pub(super) async fn decoded(fields: &HeaderMap, body: &Bytes, memory: &Memory, max: u64) -> Option<Bytes> {
     match coding_of(fields).ok()? {
         None => Some(body.clone()),
         Some(coding) => out_of(body.clone(), coding, memory, max).await.ok()?,
@@ -77,7 +77,7 @@ async fn out_of(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Resul
 }
 
 /// What a body that broke off says of the upstream.
-pub(crate) fn body_error(error: &BodyError) -> UpstreamError {
+pub(super) fn body_error(error: &BodyError) -> UpstreamError {
     match error {
         BodyError::Stalled => UpstreamError::Timeout,
         BodyError::TooLong | BodyError::Broken(_) => UpstreamError::Incomplete,

@@ -23,9 +23,8 @@ use crate::policy::http::client::Side;
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::{Freshness, Lifetimes, Use, judge, served_until, ttl, use_of};
 use crate::policy::http::key::Key;
-use crate::policy::http::route::{BypassReason, Refusal, Route, Rules, classify};
+use crate::policy::http::route::{BypassReason, Route, Rules};
 use crate::policy::http::route_words::{Told, refused, told};
-use crate::policy::http::{framing, target};
 use crate::policy::rfc9111::reuse::Reuse;
 use crate::state::State;
 
@@ -95,24 +94,16 @@ pub struct Change {
 /// Explains a request, as if it had come from there. Nothing is fetched, counted or changed.
 pub fn explain(state: &Arc<State>, side: impl Into<Side>, mut head: Parts) -> Explained {
     let (active, now) = (state.active(), clock::now());
-    let config = &active.config;
-    let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
-    let by_origin = config.origin.is_some();
-    let rules = Rules { query: config.query, credentials: config.credentials, webhooks, by_origin };
     if !head.headers.contains_key(header::HOST) {
         // Nobody types it, and every client sends it.
         head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
     }
-    let refusal = target::refuse(&head).or_else(|| framing::refuse(&head.headers));
-    let route = match refusal.or_else(|| active.instance.has_passed(&head.headers).then_some(Refusal::Loop)) {
-        Some(refusal) => Route::Refuse(refusal),
-        None => classify(&head.method, &head.uri, &head.headers, rules),
-    };
+    let route = active.route(&head);
     let (request_id, tally) = (HeaderValue::from_static(""), Arc::default());
     let (state, active, side) = (state.clone(), active.clone(), side.into());
     let request =
         ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally, traced: None };
-    request.explain(&route, &rules, now)
+    request.explain(&route, &active.rules(), now)
 }
 
 impl ClientRequest {

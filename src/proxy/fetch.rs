@@ -59,11 +59,39 @@ pub enum Purpose {
     Audit(Place),
 }
 
+/// For what a fetch waits for its place.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Waits {
+    /// As long as a reader waits for it.
+    ForReaders,
+    /// As long as a reader would.
+    Behind,
+}
+
+/// A place among the fetches at once, for a client. The error is of too many who wait for one; none if it is wanted no longer.
+pub(super) async fn place_for<T>(
+    state: &State,
+    active: &Active,
+    client: IpAddr,
+    waits: Waits,
+    interest: &Interest<T>,
+) -> Result<Place, Option<UpstreamError>> {
+    let take = state.upstream.in_flight.take(client);
+    match waits {
+        Waits::Behind => tokio::time::timeout(active.config.flights.wait, take).await.ok().flatten().ok_or(None),
+        Waits::ForReaders => tokio::select! {
+            biased;
+            () = interest.gone() => Err(None),
+            place = take => place.ok_or_else(|| Some(active.upstream.health().spares(Why::Queue, Duration::from_secs(1)))),
+        },
+    }
+}
+
 /// An exchange under way, with its place among the fetches at once: both end with the answer's body.
-pub(crate) struct UnderWay {
-    pub(crate) exchange: Exchange,
+pub(super) struct UnderWay {
+    pub(super) exchange: Exchange,
     #[expect(dead_code, reason = "it is held, and let go of at the end")]
-    pub(crate) place: Place,
+    pub(super) place: Place,
 }
 
 impl Guard for UnderWay {
@@ -108,22 +136,13 @@ impl Fetch {
 
     /// A place among the fetches at once; none if it is wanted no longer, or too many wait for one.
     async fn place(&mut self, interest: &Interest<FetchResult>) -> Result<Place, FetchResult> {
-        let take = self.state.upstream.in_flight.take(self.client);
-        match std::mem::replace(&mut self.purpose, Purpose::ForReaders) {
-            Purpose::Audit(place) => Ok(place),
-            Purpose::Behind => {
-                let place = tokio::time::timeout(self.active.config.flights.wait, take).await;
-                place.ok().flatten().ok_or(FetchResult::NotSent)
-            }
-            Purpose::ForReaders => tokio::select! {
-                biased;
-                () = interest.gone() => Err(FetchResult::NotSent),
-                place = take => place.ok_or_else(|| {
-                    let error = self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1));
-                    FetchResult::Failed(Failure::Upstream(error))
-                }),
-            },
-        }
+        let waits = match std::mem::replace(&mut self.purpose, Purpose::ForReaders) {
+            Purpose::Audit(place) => return Ok(place),
+            Purpose::Behind => Waits::Behind,
+            Purpose::ForReaders => Waits::ForReaders,
+        };
+        let place = place_for(&self.state, &self.active, self.client, waits, interest).await;
+        place.map_err(|error| error.map_or(FetchResult::NotSent, |error| FetchResult::Failed(Failure::Upstream(error))))
     }
 
     async fn run_without_deadline(&self, place: Place) -> Result<FetchResult, UpstreamError> {

@@ -12,11 +12,9 @@ use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::policy::http::client::Side;
 use crate::policy::http::headers::{self, usable_request_id};
-use crate::policy::http::framing;
-use crate::policy::http::route::{Refusal, Route, Rules, Target, classify};
+use crate::policy::http::route::{Refusal, Route, Target};
 use crate::policy::http::route_name;
 use crate::policy::http::route_words::{Refused, refused};
-use crate::policy::http::target;
 use crate::state::State;
 use crate::state::observation::Pseudonyms;
 use crate::state::upstream::Active;
@@ -38,15 +36,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     if let Some(trace_id) = headers::trace_id(&head.headers) {
         record.belongs_to(trace_id);
     }
-    let config = &active.config;
-    let webhooks = config.webhook.are_received().then_some(&*config.webhook.path);
-    let rules = Rules { query: config.query, credentials: config.credentials, webhooks, by_origin: config.origin.is_some() };
-    let goes_round = || active.instance.has_passed(&head.headers).then_some(Refusal::Loop);
-    let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers)).or_else(goes_round);
-    let route = match refused {
-        Some(refusal) => Route::Refuse(refusal),
-        None => classify(&head.method, &head.uri, &head.headers, rules),
-    };
+    let route = active.route(&head);
     record.asks_for(name_of(&route, head.uri.path()), contact_of(&route, &state.observation.pseudonyms));
     if state.observation.top.is_watched()
         && let Some(source) = source_of(&route)

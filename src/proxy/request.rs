@@ -10,7 +10,7 @@ use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use super::access_log::Tally;
 use super::outcome::Outcome;
 use crate::engine::body::{Body, Guard, Watched};
-use crate::engine::metrics::Ending;
+use crate::engine::metrics::{Ending, Limit};
 use crate::engine::problem::problem;
 use crate::engine::spans::Traced;
 use crate::engine::upstream::error::{Spared, UpstreamError};
@@ -155,6 +155,17 @@ impl ClientRequest {
         let mut response = self.problem(StatusCode::SERVICE_UNAVAILABLE, detail);
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         response
+    }
+
+    /// The answer to whoever finds no room among those who wait for fetches, or among the fetches at once.
+    pub(crate) fn crowded(&self, what: &str, limit: Limit) -> Answered {
+        let detail = match limit {
+            Limit::MaxWaiters => "too-many-waiters",
+            Limit::MaxQueued => "queue-full",
+            _ => "too-many-in-flight",
+        };
+        let outcome = Outcome::own(Ending::Failed).detail(detail).beyond(limit);
+        (self.busy(&format!("too many {what} are being fetched; try again")), outcome)
     }
 
     /// Who this is where clients take turns.

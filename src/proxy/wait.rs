@@ -296,13 +296,7 @@ impl ClientRequest {
         if let Some(entry) = self.stands_in(key, now).filter(|_| is_down) {
             return self.serve_stale_if_error(key, &entry, now).await;
         }
-        let detail = match limit {
-            Limit::MaxWaiters => "too-many-waiters",
-            Limit::MaxQueued => "queue-full",
-            _ => "too-many-in-flight",
-        };
-        let outcome = Outcome::own(Ending::Failed).detail(detail).beyond(limit);
-        (self.busy("too many lists are being fetched; try again"), outcome)
+        self.crowded("lists", limit)
     }
 
     /// The last good answer that this reader may have instead of an error.

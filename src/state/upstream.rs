@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::request::Parts;
 use http::{HeaderValue, Method, Request};
 use tower::retry::budget::{Budget, TpsBudget};
 
@@ -18,7 +19,9 @@ use crate::policy::coherence::ledger::Moment;
 use crate::policy::http::attempts::{Attempt, Failed, Health};
 use crate::policy::http::client::Client;
 use crate::policy::http::headers::X_REQUEST_ID;
+use crate::policy::http::route::{Refusal, Route, Rules, classify};
 use crate::policy::http::via::Instance;
+use crate::policy::http::{framing, target};
 
 /// Retries: a fifth of what succeeded within the window, and always so many a second.
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
@@ -94,6 +97,22 @@ impl Protection {
 }
 
 impl Active {
+    /// What a request is under these settings, by its head alone.
+    pub fn route(&self, head: &Parts) -> Route {
+        let goes_round = || self.instance.has_passed(&head.headers).then_some(Refusal::Loop);
+        match target::refuse(head).or_else(|| framing::refuse(&head.headers)).or_else(goes_round) {
+            Some(refusal) => Route::Refuse(refusal),
+            None => classify(&head.method, &head.uri, &head.headers, self.rules()),
+        }
+    }
+
+    /// The settings that say what a request is.
+    pub fn rules(&self) -> Rules<'_> {
+        let Config { query, credentials, webhook, origin, .. } = &self.config;
+        let webhooks = webhook.are_received().then_some(&*webhook.path);
+        Rules { query: *query, credentials: *credentials, webhooks, by_origin: origin.is_some() }
+    }
+
     pub(super) fn new(config: Config, upstream: Upstream, instance: Instance, before: &Rates) -> Self {
         let Config {
             upstream: UpstreamSettings { base, .. },

@@ -7,7 +7,7 @@ use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::asking::Asking;
-use super::fetch::{Fetch, Waits, begin};
+use super::fetch::{Fetch, begin};
 use crate::engine::clock;
 use crate::engine::flights::{Joined, Lost, Ticket};
 use crate::engine::metrics::{Ending, Limit, Raised};
@@ -18,12 +18,12 @@ use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::attempts::Attempt;
 use crate::policy::http::headers::PROXY_STATUS;
 use crate::policy::http::key::Key;
-use crate::policy::http::route::{has_authorization, has_body, names_another_target};
+use crate::policy::http::route::{has_authorization, is_plain};
 use crate::policy::rfc9111::cache_control::RequestDirectives;
 use crate::policy::rfc9111::reuse::{Reuse, is_error, reuse, stands_in};
 use crate::policy::rfc9111::validate::{is_for_the_origin, wants_something_of_its_own};
 use crate::proxy::access_log::STANDS_IN;
-use crate::proxy::outcome::Outcome;
+use crate::proxy::fetch::Waits;
 use crate::proxy::request::{Answered, ClientRequest};
 
 impl ClientRequest {
@@ -81,8 +81,7 @@ impl ClientRequest {
         let headers = &self.head.headers;
         let is_validation = asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
         self.head.method == Method::GET
-            && !has_body(headers)
-            && !names_another_target(headers)
+            && is_plain(headers)
             && !has_authorization(headers, self.head.uri.query())
             && !is_for_the_origin(headers)
             && (is_validation || !wants_something_of_its_own(headers))
@@ -271,12 +270,6 @@ impl ClientRequest {
         {
             return instead;
         }
-        let detail = match limit {
-            Limit::MaxWaiters => "too-many-waiters",
-            Limit::MaxQueued => "queue-full",
-            _ => "too-many-in-flight",
-        };
-        let outcome = Outcome::own(Ending::Failed).detail(detail).beyond(limit);
-        (self.busy("too many answers are being fetched; try again"), outcome)
+        self.crowded("answers", limit)
     }
 }

@@ -20,12 +20,12 @@ use crate::policy::http::attempts::PAUSE;
 use crate::policy::http::client::Client;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
-use crate::policy::http::route::{has_authorization, has_body, names_another_target};
+use crate::policy::http::route::{has_authorization, is_plain};
 use crate::policy::rfc9111::freshness::Arrival;
 use crate::policy::rfc9111::reuse::is_error;
 use crate::policy::rfc9111::storable::Asked;
 use crate::policy::rfc9111::validate::{ask_for_all, ask_whether, is_about, is_for_the_origin, wants_something_of_its_own};
-use crate::proxy::fetch::UnderWay;
+use crate::proxy::fetch::{UnderWay, Waits, place_for};
 use crate::proxy::request::ClientRequest;
 use crate::state::State;
 use crate::state::upstream::Active;
@@ -34,15 +34,6 @@ use crate::state::upstream::Active;
 type Fetching = Box<dyn FnOnce(Interest<Fetched>) -> Pin<Box<dyn Future<Output = Fetched> + Send>>>;
 /// What follows from its end.
 type Landing = Box<dyn FnOnce(FlightEnd, Option<&Fetched>) + Send>;
-
-/// For what a fetch waits for its place.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Waits {
-    /// As long as a reader waits for it.
-    ForReaders,
-    /// As long as a reader would.
-    Behind,
-}
 
 /// One fetch, and what was known when it was decided on.
 pub(super) struct Fetch {
@@ -56,7 +47,7 @@ pub(super) struct Fetch {
     /// The request; none if it cannot be written.
     head: Option<Request<()>>,
     pub(super) body: Body,
-    /// The client's own fields, which chose the answer.
+    /// What the upstream was shown of the client's fields: that chose the answer.
     pub(super) chosen_by: HeaderMap,
     /// What decides whether the answer may be stored; none if it is none to a plain `GET`.
     pub(super) storing: Option<Asked>,
@@ -105,7 +96,7 @@ impl Fetch {
         let mut head = target.ok().map(|target| request.head_onward(target));
         // What the upstream was shown chooses: a client may have fields taken out on the way (`Connection`).
         let chosen_by = head.as_ref().map_or_else(HeaderMap::new, |head| head.headers().clone());
-        let is_plain = !has_body(headers) && !names_another_target(headers);
+        let is_plain = is_plain(headers);
         let is_get = waits == Waits::Behind || request.head.method == Method::GET;
         let stored = asking.stored.clone().filter(|stored| stored.fingerprint == active.fingerprint);
         let asks_whether = is_get
@@ -151,23 +142,9 @@ impl Fetch {
 
     /// Waits for a place, and fetches.
     async fn run(self, interest: Interest<Fetched>) -> Fetched {
-        let take = self.state.upstream.in_flight.take(self.client);
-        let place = match self.waits {
-            Waits::Behind => {
-                let place = tokio::time::timeout(self.active.config.flights.wait, take).await;
-                let Ok(Some(place)) = place else { return Fetched::NotSent };
-                place
-            }
-            Waits::ForReaders => tokio::select! {
-                biased;
-                () = interest.gone() => return Fetched::NotSent,
-                place = take => {
-                    let Some(place) = place else {
-                        return Fetched::Failed(self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)));
-                    };
-                    place
-                }
-            },
+        let place = match place_for(&self.state, &self.active, self.client, self.waits, &interest).await {
+            Ok(place) => place,
+            Err(error) => return error.map_or(Fetched::NotSent, Fetched::Failed),
         };
         interest.sent();
         self.run_with(place).await

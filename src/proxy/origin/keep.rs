@@ -11,10 +11,10 @@ use super::fetch::{Fetch, Times};
 use crate::engine::body::Body;
 use crate::engine::clock;
 use crate::engine::fetch_result::Private;
-use crate::engine::responses::{Failure, Fetched, Stored};
+use crate::engine::responses::{Fetched, Stored};
+use crate::engine::store::Failure;
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Scope};
-use crate::policy::http::encoding::coding_of;
 use crate::policy::http::framing::has_known_end;
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, is_json};
@@ -54,11 +54,6 @@ fn part_of(head: &Parts) -> Option<Extent> {
 fn speaks_json(headers: &HeaderMap) -> bool {
     let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     kind.to_ascii_lowercase().contains("json")
-}
-
-/// Whether an answer has been looked into, and is no list: then it is what it seems to be.
-fn is_plain_json(head: &Parts) -> bool {
-    head.status == StatusCode::OK && is_json(&head.headers) && coding_of(&head.headers).is_ok()
 }
 
 /// What an answer was made from.
@@ -132,7 +127,7 @@ impl Fetch {
         let (status, known) = (head.status, made_from.known);
         let content = Content { status, part, body: body.clone() };
         let terms = Terms::of(content.judged_as(), &head.headers, &control, times.arrival);
-        let stored = self.entry(content, &stored, (chosen, terms), made_from, times);
+        let stored = Arc::new(self.entry(content, &stored, (chosen, terms), made_from, times));
         let first = Private::new(head, Body::from(body), "stored");
         let kept = known && self.keep(&stored);
         let stored = known.then_some(stored);
@@ -147,6 +142,7 @@ impl Fetch {
         let known = !before.nameless || admission.own_up(&mut places).await;
         let made_from = MadeFrom { places, nameless: before.nameless, known };
         let (stored, may_be_stored) = self.updated(before, &head, made_from, times);
+        let stored = Arc::new(stored);
         let kept = known && may_be_stored && self.keep(&stored);
         if !kept {
             self.forget();
@@ -156,7 +152,7 @@ impl Fetch {
     }
 
     /// A stored answer with the fields of a later head; and whether it may still be stored.
-    fn updated(&self, before: &Stored, head: &Parts, made_from: MadeFrom, times: Times) -> (Arc<Stored>, bool) {
+    fn updated(&self, before: &Stored, head: &Parts, made_from: MadeFrom, times: Times) -> (Stored, bool) {
         let mut update = head.headers.clone();
         update.entry(header::DATE).or_insert_with(clock::http_date);
         append_via(&mut update, head.version);
@@ -187,11 +183,9 @@ impl Fetch {
                 let made_from = MadeFrom { places: stored.places.to_vec(), nameless: stored.nameless, known: true };
                 let (updated, may_be_stored) = self.updated(stored, head, made_from, times);
                 // Its body was asked for when it was, whatever is said of it now: a change since then still counts.
-                let updated = Arc::into_inner(updated).map(|updated| {
-                    let (noted, unsettled) = (stored.noted, stored.unsettled);
-                    Arc::new(Stored { noted, unsettled, ..updated })
-                });
-                if !updated.is_some_and(|updated| may_be_stored && self.keep(&updated)) {
+                let (noted, unsettled) = (stored.noted, stored.unsettled);
+                let updated = Arc::new(Stored { noted, unsettled, ..updated });
+                if !(may_be_stored && self.keep(&updated)) {
                     self.forget();
                 }
             }
@@ -205,7 +199,7 @@ impl Fetch {
         (chosen, terms): (Chosen, Terms),
         made_from: MadeFrom,
         times: Times,
-    ) -> Arc<Stored> {
+    ) -> Stored {
         let Content { status, part, body } = content;
         let MadeFrom { mut places, nameless, .. } = made_from;
         places.sort_unstable();
@@ -220,7 +214,7 @@ impl Fetch {
             fields.insert(name, HeaderValue::from_static(""));
         }
         let made = made(&fields, received);
-        Arc::new(Stored {
+        Stored {
             status,
             fields,
             body,
@@ -235,7 +229,7 @@ impl Fetch {
             unsettled: is_unsettled.then(|| began + unsettled_expiry(clock::since(began))),
             fingerprint: self.active.fingerprint,
             failure: Failure::default(),
-        })
+        }
     }
 
     /// Puts it into the store; whether it may stay there.
@@ -272,16 +266,16 @@ impl Fetch {
     async fn made_from(&self, head: &Parts, body: &Bytes, times: Times) -> Result<MadeFrom, Arc<str>> {
         let admission = self.admission(times);
         let validate = self.active.config.payload.validate;
-        let list = if head.status == StatusCode::OK && is_json(&head.headers) {
+        let plain = if head.status == StatusCode::OK && is_json(&head.headers) {
             let (memory, max) = (&self.state.cache.memory, self.active.config.fetch.max_body);
-            match decoded(&head.headers, body, memory, max).await {
-                Some(plain) => admission.scopes_of(plain).await?,
-                None => None,
-            }
+            decoded(&head.headers, body, memory, max).await
         } else {
             None
         };
-        if let Some((places, nameless, known)) = list {
+        let is_looked_into = plain.is_some();
+        if let Some(plain) = plain
+            && let Some((places, nameless, known)) = admission.scopes_of(plain).await?
+        {
             return Ok(MadeFrom { places, nameless, known });
         }
         let ledger = &self.state.invalidation.ledger;
@@ -296,8 +290,8 @@ impl Fetch {
         places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));
         // Where lists are checked, what comes in the place of one and is none is nobody else's.
         let in_place_of_list = head.status.is_success();
-        // It may be a list that could not be looked into: a part of one, or one in a coding that is not known.
-        let may_be_list = in_place_of_list && speaks_json(&head.headers) && !is_plain_json(head);
+        // It may be a list that could not be looked into: a part of one, or one that did not come out of its coding.
+        let may_be_list = in_place_of_list && speaks_json(&head.headers) && !is_looked_into;
         let known = !in_place_of_list || (validate == Validate::Off && !may_be_list);
         Ok(MadeFrom { places, nameless: false, known })
     }

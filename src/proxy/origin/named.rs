@@ -21,7 +21,7 @@ impl ClientRequest {
             Place { authority: base.authority.as_str(), prefix: &base.prefix },
             Place { authority: asked, prefix: "" },
         ];
-        let rules = Rules { query: config.query, credentials: config.credentials, webhooks: None, by_origin: true };
+        let rules = Rules { webhooks: None, ..self.active.rules() };
         for target in named(&self.head.uri, response.headers(), &places) {
             let route = classify(&Method::GET, &target.into(), &http::HeaderMap::new(), rules);
             if let Route::Cached(key) = route {
