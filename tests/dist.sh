@@ -29,7 +29,11 @@ for arch in x86_64 aarch64; do
 	*static*stripped*) ;;
 	*) file "$built/$arch/anteroom" >&2; exit 1 ;;
 	esac
-	tar --test-label --file "$out/anteroom-$version-$arch-linux.tar.gz" 2> /dev/null || tar -tzf "$out/anteroom-$version-$arch-linux.tar.gz" > /dev/null
+	rm -rf "$scratch/archive"
+	mkdir "$scratch/archive"
+	tar -xzf "$out/anteroom-$version-$arch-linux.tar.gz" -C "$scratch/archive"
+	python3 -B deploy/dist/links.py check "$scratch/archive/anteroom-$version-$arch-linux" ||
+		{ echo "links of the archive that lead nowhere" >&2; exit 1; }
 done
 say "checksums are right and the programs static"
 
@@ -50,6 +54,7 @@ in_tree dpkg --install /tmp/anteroom.deb > /dev/null
 in_tree anteroom --version
 in_tree sh -c 'cd /usr/share/man/man1 && for page in anteroom*.1.gz; do gzip -t "$page"; done'
 in_tree dpkg --verify anteroom
+python3 -B deploy/dist/links.py check "$tree/usr/share/doc/anteroom" || { echo "links of the package that lead nowhere" >&2; exit 1; }
 # Without an upstream the settings are wrong, and it says so; the unit refuses to start with them.
 refused=0
 told=$(in_tree anteroom config --config /etc/anteroom/anteroom.toml 2>&1) || refused=$?

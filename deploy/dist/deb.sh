@@ -29,9 +29,10 @@ install -D -m 644 "$built/completions/anteroom.zsh" "$tree/usr/share/zsh/vendor-
 install -D -m 644 "$built/completions/anteroom.fish" "$tree/usr/share/fish/vendor_completions.d/anteroom.fish"
 # The documents keep their places, so that their links lead somewhere.
 for file in README.md README.pt-BR.md SECURITY.md ARCHITECTURE.md docs/*.md docs/*/*.md dashboards/*.yml dashboards/*.json \
-	config/prometheus.yml config/anteroom.toml; do
+	docs/status-page.png config/prometheus.yml config/anteroom.toml; do
 	install -D -m 644 "$file" "$doc/$file"
 done
+python3 -B deploy/dist/links.py mend "$doc"
 install -D -m 644 CHANGELOG.md "$doc/changelog"
 cat > "$doc/copyright" << END
 Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/

@@ -18,6 +18,8 @@ import tempfile
 import tomllib
 import uuid
 
+from links import mended
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PACKAGE = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]
 VERSION = PACKAGE["version"]
@@ -64,6 +66,10 @@ def archive(built, out, arch):
         path = ROOT / name
         for file in [path] if path.is_file() else [it for it in sorted(path.rglob("*")) if it.is_file()]:
             files[str(file.relative_to(ROOT))] = file.read_bytes(), 0o644
+    folders = {str(folder) for name in files for folder in pathlib.PurePath(name).parents}
+    for name in [it for it in files if it.endswith(".md")]:
+        text = mended(files[name][0].decode(), name, lambda file: file in files or file in folders)
+        files[name] = text.encode(), 0o644
     for folder in ("man", "completions"):
         files |= {f"{folder}/{it.name}": (it.read_bytes(), 0o644) for it in (built / folder).iterdir()}
     top = f"anteroom-{VERSION}-{arch}-linux"
