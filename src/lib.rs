@@ -41,6 +41,8 @@ pub mod policy {
         pub mod route_name;
         pub mod route_words;
         pub mod target;
+        pub mod typed;
+        pub mod private;
         pub mod framing;
         pub mod http2;
         pub mod encoding;
@@ -195,6 +197,7 @@ pub mod server {
     pub mod sockets;
     pub mod take_over;
     pub mod certificate;
+    pub mod silence;
     mod http1;
     mod http2;
     mod exchange;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::request::Parts;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode};
+use http::{Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use crate::engine::problem::problem;
 use crate::policy::http::client::{Protocol, Side};
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Freshness;
+use crate::policy::http::typed;
 use crate::proxy::explain::{Change, Explained, Kept, explain as explain_request};
 use crate::state::State;
 
@@ -37,23 +38,6 @@ struct Asked {
     headers: Vec<String>,
 }
 
-impl Asked {
-    /// The head of that request, or what is wrong with it. The path is not repeated: it holds a credential.
-    fn head(&self) -> Result<Parts, &'static str> {
-        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| "that is no method")?;
-        let is_path = self.path.starts_with('/') && !self.path.contains('#');
-        let request = Request::builder().method(method).uri(if is_path { &*self.path } else { "" });
-        let (mut head, ()) = request.body(()).map_err(|_| "that is no path: it begins with a slash, as after the host")?.into_parts();
-        for line in &self.headers {
-            let (name, value) = line.split_once(':').ok_or("a header is a name, a colon and a value")?;
-            let name = HeaderName::from_bytes(name.trim().as_bytes()).map_err(|_| "that is no name of a header")?;
-            let value = HeaderValue::from_str(value.trim()).map_err(|_| "that is no value of a header")?;
-            head.headers.append(name, value);
-        }
-        Ok(head)
-    }
-}
-
 /// Explains the request that is named.
 pub(super) async fn explain(state: &Arc<State>, peer: SocketAddr, head: &Parts, body: Body) -> Response<Body> {
     if let Some(refused) = token::refuse(state, head, "explain") {
@@ -67,7 +51,7 @@ pub(super) async fn explain(state: &Arc<State>, peer: SocketAddr, head: &Parts, 
         let detail = r#"say {"method": "GET", "path": "/...", "headers": ["Name: value"]}"#;
         return problem(StatusCode::BAD_REQUEST, detail, false);
     };
-    match asked.head() {
+    match typed::head(&asked.method, &asked.path, &asked.headers) {
         Ok(asked) => {
             let side = Side { peer: peer.ip(), protocol: Protocol::Http };
             reply::text("application/json", document(state, &explain_request(state, side, asked)).to_string())
@@ -86,15 +70,15 @@ fn document(state: &State, explained: &Explained) -> Value {
             "made_of": told.key,
         })
     });
-    let remembered = state.invalidation.causes.reach_back_to();
-    let remembered = remembered.map(|moment| state.invalidation.epoch.time_since(moment, clock::now()));
+    let forgotten = state.invalidation.causes.reach_back_to();
+    let remembered = state.invalidation.epoch.time_since(forgotten, clock::now());
     json!({
         "kind": told.kind,
         "rule": told.rule,
         "key": key,
         "kept": kept.as_ref().map(of_kept),
         "changes": changes.iter().map(of_change).collect::<Vec<_>>(),
-        "changes_remembered_s": remembered.map(seconds),
+        "changes_remembered_s": seconds(remembered),
         "under_way": is_under_way,
         "upstream_left_alone": is_left_alone,
         "now": {

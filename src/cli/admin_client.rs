@@ -8,7 +8,7 @@ use bytes::Bytes;
 use clap::Args;
 use http::header::AUTHORIZATION;
 use http::uri::Authority;
-use http::{Method, Request, StatusCode};
+use http::{HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -45,8 +45,23 @@ impl TokenFile {
     pub(super) fn of(&self, proxy: &Asked) -> Result<Option<String>, String> {
         let Some(file) = &self.token_file else { return Ok(proxy.token.clone()) };
         let token = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-        Ok(Some(token.trim().to_owned()))
+        one_token(&token).map(Some).map_err(|wrong| format!("{}: {wrong}", file.display()))
     }
+}
+
+/// The token that a file holds, or what is wrong with it; nothing of it is repeated.
+fn one_token(text: &str) -> Result<String, String> {
+    let token = text.trim();
+    if token.is_empty() {
+        return Err("it holds no token".to_owned());
+    }
+    if token.lines().count() > 1 {
+        return Err(format!("it holds {} lines, and a token is one", token.lines().count()));
+    }
+    if HeaderValue::try_from(token).is_err() {
+        return Err("it holds characters that no token has".to_owned());
+    }
+    Ok(token.to_owned())
 }
 
 /// A proxy that can be asked.
@@ -124,6 +139,15 @@ pub(super) fn reason(said: &str) -> String {
     document["detail"].as_str().unwrap_or(said.trim()).to_owned()
 }
 
+/// The document that was asked for, which has this name in it; or why it is none.
+pub(super) fn document(admin: &Authority, said: &str, name: &str) -> Result<Value, String> {
+    let document: Option<Value> = serde_json::from_str(said).ok();
+    let document = document.filter(|document| !document[name].is_null());
+    document.ok_or_else(|| {
+        format!("what answers at http://{admin} is not the private listener of this program: --admin or admin.address names another")
+    })
+}
+
 /// One request to the private listener of a running proxy.
 pub(super) fn ask(
     admin: &Authority,
@@ -166,6 +190,26 @@ pub(super) fn ask_for(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_holds_one_token_and_what_is_wrong_with_it_is_told_without_it() {
+        assert_eq!(one_token("hush-hush\r\n"), Ok("hush-hush".to_owned()));
+        for (text, said) in
+            [("", "no token"), ("\n\n", "no token"), ("hush\nhush\n", "2 lines"), ("hush\u{1}hush", "characters")]
+        {
+            let told = one_token(text).expect_err(text);
+            assert!(told.contains(said) && !told.contains("hush"), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_another_server_is_told_to_be_none() {
+        let admin = Authority::from_static("127.0.0.1:1");
+        assert!(document(&admin, r#"{"kind": "list"}"#, "kind").is_ok());
+        for said in ["", "<html>", "{}", "[]", "7", r#"{"kind": null}"#] {
+            assert!(document(&admin, said, "kind").is_err_and(|told| told.contains("127.0.0.1:1 is not")), "{said}");
+        }
+    }
 
     #[test]
     fn an_address_and_a_url_name_the_same_listener() {

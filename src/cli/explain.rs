@@ -5,15 +5,16 @@ use std::io::Read;
 use std::process::ExitCode;
 
 use clap::Args;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use http::Method;
 use serde_json::{Value, json};
 
-use super::admin_client::{AdminClient, TokenFile, ask, reason};
+use super::admin_client::{AdminClient, TokenFile, ask, document, reason};
 use super::terminal::{Done, complain, say};
 use crate::config::{self, RequestRules, SettingsFile};
 use crate::policy::http::key::{encode_segment, is_identifier};
-use crate::policy::http::route::{Rules, classify};
+use crate::policy::http::route::{Route, Rules, classify};
 use crate::policy::http::route_words::told;
+use crate::policy::http::{framing, target, typed};
 
 #[derive(Args)]
 pub(super) struct Explain {
@@ -51,11 +52,13 @@ impl Explain {
         })?;
         let question = json!({ "method": self.method, "path": path, "headers": self.header });
         match ask(&proxy.address, Method::POST, "/explain", Some(&token), question.to_string()) {
-            Ok((status, said)) if status.is_success() => {
-                let document =
-                    serde_json::from_str(&said).map_err(|error| format!("the answer is no JSON: {error}"))?;
-                say(&print(&document), ExitCode::SUCCESS)
-            }
+            Ok((status, said)) if status.is_success() => match document(&proxy.address, &said, "kind") {
+                Ok(document) => say(&print(&document), ExitCode::SUCCESS),
+                Err(error) => {
+                    complain(&error);
+                    Ok(ExitCode::FAILURE)
+                }
+            },
             Ok((status, said)) => {
                 complain(&format!("not explained: {status}: {}", reason(&said)));
                 Ok(ExitCode::FAILURE)
@@ -72,19 +75,10 @@ impl Explain {
         let rules = config::request_rules(file, std::env::vars_os()).map_err(|mistakes| mistakes.to_string())?;
         let RequestRules { query, credentials, ref webhooks, by_origin } = rules;
         let rules = Rules { query, credentials, webhooks: webhooks.as_deref(), by_origin };
-        let method = Method::from_bytes(self.method.as_bytes()).map_err(|_| "that is no method".to_owned())?;
-        let uri: Uri = path.parse().map_err(|_| "that is no path".to_owned())?;
-        let mut headers = HeaderMap::new();
-        for line in &self.header {
-            let field = line.split_once(':').and_then(|(name, value)| {
-                let name = HeaderName::from_bytes(name.trim().as_bytes()).ok()?;
-                Some((name, HeaderValue::from_str(value.trim()).ok()?))
-            });
-            // It may hold a credential: it is not repeated.
-            let (name, value) = field.ok_or("a header is a name, a colon and a value")?;
-            headers.append(name, value);
-        }
-        let told = told(&classify(&method, &uri, &headers, rules), &rules);
+        let head = typed::head(&self.method, path, &self.header)?;
+        let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers));
+        let route = refused.map_or_else(|| classify(&head.method, &head.uri, &head.headers, rules), Route::Refuse);
+        let told = told(&route, &rules);
         let key = (!told.key.is_empty()).then(|| json!({ "made_of": told.key }));
         Ok(json!({ "kind": told.kind, "rule": told.rule, "key": key }))
     }
@@ -235,10 +229,7 @@ fn state_lines(kept: &Value, remembered: &Value) -> Vec<String> {
     let mut lines = vec![format!("out of date, and {freshness}{failed}")];
     lines.extend(changes(&kept["out_of_date_by"]));
     if kept["out_of_date_by"].as_array().into_iter().flatten().any(|change| change["by"].is_null()) {
-        lines.push(match remembered.as_f64() {
-            Some(_) => format!("changes are remembered for {}", lasting(remembered)),
-            None => "no change is remembered".to_owned(),
-        });
+        lines.push(format!("all changes of the last {} are remembered", lasting(remembered)));
     }
     lines
 }
@@ -310,7 +301,7 @@ mod tests {
             "4.3 s old, 1 s of them before it came here; TTL 15 s (11 s left), short since",
             "served until it is 30 s old while the upstream works, stands in for an error until 10.0 min\n",
             "state   out of date, and fresh\nstate   its contact, by a webhook, 1.2 s ago\n",
-            "state   its inbox, before what is remembered\nstate   changes are remembered for 90 s\n",
+            "state   its inbox, before what is remembered\nstate   all changes of the last 90 s are remembered\n",
             "fetch   one is under way\nnow     joined: what is kept is out of date\n",
             "        Cache-Status: anteroom; fwd=stale; collapsed\n",
         ] {

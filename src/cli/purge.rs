@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::Value;
 
-use super::admin_client::{AdminClient, TokenFile, ask, reason};
+use super::admin_client::{AdminClient, TokenFile, ask, document, reason};
 use super::terminal::{Done, complain, say};
 
 #[derive(Args)]
@@ -47,12 +47,13 @@ impl Purge {
             (None, None) => serde_json::json!({ "all": true }),
         };
         let answer = ask(&proxy.address, http::Method::POST, "/purge", Some(&token), body.to_string());
-        match answer {
-            Ok((status, told)) if status.is_success() => say(&summary(&told), ExitCode::SUCCESS),
-            Ok((status, said)) => {
-                complain(&format!("not purged: {status}: {}", reason(&said)));
-                Ok(ExitCode::FAILURE)
-            }
+        let told = match answer {
+            Ok((status, told)) if status.is_success() => document(&proxy.address, &told, "lists"),
+            Ok((status, said)) => Err(format!("not purged: {status}: {}", reason(&said))),
+            Err(error) => Err(error),
+        };
+        match told {
+            Ok(told) => say(&summary(&told), ExitCode::SUCCESS),
             Err(error) => {
                 complain(&error);
                 Ok(ExitCode::FAILURE)
@@ -62,8 +63,7 @@ impl Purge {
 }
 
 /// What was purged, for people.
-fn summary(told: &str) -> String {
-    let told: Value = serde_json::from_str(told).unwrap_or_default();
+fn summary(told: &Value) -> String {
     let number = |name: &str| told[name].as_u64().unwrap_or(0);
     let counted = |count: u64, one: &str, many: &str| format!("{count} {}", if count == 1 { one } else { many });
     let mut text = format!("dropped {} ({} bytes)", counted(number("lists"), "list", "lists"), number("bytes"));

@@ -8,6 +8,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::config::File;
 use super::log::{Log, log_to_standard_error};
@@ -21,7 +22,7 @@ use crate::engine::metrics::Metrics;
 use crate::server::listeners::{Addresses, Drained, Server, Stop};
 use crate::server::sockets::Inherited;
 use crate::server::take_over::{self, Sockets};
-use crate::server::{certificate, panics};
+use crate::server::{certificate, panics, silence};
 use crate::state::State;
 
 /// How long the collector may take for the last spans when the program ends.
@@ -93,16 +94,18 @@ pub(super) async fn serve(
     announce(&told(&addresses, if state.tls.is_some() { "https" } else { "http" }));
     start::tell(&loaded.config, &addresses);
     bound(addresses.port(), addresses.admin);
-    let renewing = tokio::spawn(certificate::watch(state.clone()));
     let spans = state.spans.clone();
-    let reloading = tokio::spawn(reload_on_hangup(signals.hangup, state, loaded, reread));
+    // They end with it.
+    let mut beside = JoinSet::new();
+    beside.spawn(certificate::watch(state.clone()));
+    beside.spawn(silence::watch(state.clone()));
+    beside.spawn(reload_on_hangup(signals.hangup, state, loaded, reread));
     service_manager::ready();
     if let Some(before) = before {
         before.told();
     }
     let drained = server.run(stop(signals.stop, signals.take_over, sockets, log)).await;
-    reloading.abort();
-    renewing.abort();
+    drop(beside);
     if let Some(spans) = spans {
         spans.flush(LAST_SPANS).await;
     }

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 use http::Method;
 use serde_json::Value;
 
-use super::admin_client::{AdminClient, ask_for, reason};
+use super::admin_client::{AdminClient, ask_for, document, reason};
 use super::terminal::{Done, complain, show};
 
 /// Back to the first line of a cleared terminal.
@@ -65,17 +65,17 @@ impl Top {
         let takes = Duration::from_secs(self.seconds);
         loop {
             let told = match ask_for(takes, &admin, Method::GET, &path, None, String::new()) {
-                Ok((status, told)) if status.is_success() => told,
-                Ok((status, said)) => {
-                    complain(&format!("nothing was watched: {status}: {}", reason(&said)));
-                    return Ok(ExitCode::FAILURE);
-                }
+                Ok((status, told)) if status.is_success() => document(&admin, &told, "seconds"),
+                Ok((status, said)) => Err(format!("nothing was watched: {status}: {}", reason(&said))),
+                Err(error) => Err(error),
+            };
+            let document = match told {
+                Ok(document) => document,
                 Err(error) => {
                     complain(&error);
                     return Ok(ExitCode::FAILURE);
                 }
             };
-            let document = serde_json::from_str(&told).map_err(|error| format!("the answer is no JSON: {error}"))?;
             let text = if self.json { format!("{document}\n") } else { self.tables(&document) };
             let is_read = show(&format!("{}{text}", if clears { CLEAR } else { "" }))?;
             if self.once || !is_read {

@@ -17,8 +17,9 @@ pub(super) fn changes(started: &Draft, current: &Draft, new: &Draft) -> Changes 
     let mut changes = Changes::default();
     for setting in TABLE {
         let stays = is_fixed(setting, started, new);
-        let (old, told) =
-            if stays { (started, &mut changes.needing_restart) } else { (current, &mut changes.in_force) };
+        let told = if stays { &mut changes.needing_restart } else { &mut changes.in_force };
+        // What was read the last time need not have come into force then.
+        let old = if stays || is_fixed(setting, started, current) { started } else { current };
         if !(setting.same)(old, new) {
             told.push(format!("{} {} -> {}", setting.name, value(setting, old), value(setting, new)));
         }
@@ -102,5 +103,10 @@ mod tests {
             (in_force.len(), needing_restart.len())
         };
         assert_eq!((told(&plain, &one), told(&one, &plain), told(&one, &other)), ((0, 2), (0, 2), (2, 0)));
+        // What had to wait for a restart and was taken back has changed nothing.
+        assert_eq!(super::changes(&plain, &one, &plain), super::Changes::default());
+        assert_eq!(super::changes(&one, &plain, &one), super::Changes::default());
+        let again = super::changes(&one, &plain, &other);
+        assert_eq!(again.in_force[0], "listen.tls.certificate /one/certificate.pem -> /other/certificate.pem");
     }
 }

@@ -5,6 +5,8 @@ use http::uri::Scheme;
 use toml::Value;
 
 use super::shown::shown;
+use crate::engine::spans::traces_url;
+use crate::policy::http::target::is_reachable;
 
 /// Whether this program can send any.
 const IS_BUILT_IN: bool = cfg!(feature = "otlp");
@@ -16,8 +18,9 @@ pub(super) fn read_endpoint(value: &Value) -> Result<String, String> {
     // The value may hold a password: it is no part of a message.
     let url: Uri = text.parse().map_err(|_| format!("is not a URL; {what}"))?;
     let is_plain = url.scheme() == Some(&Scheme::HTTP);
-    let has_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if !is_plain || has_user || url.host().is_none_or(str::is_empty) || url.query().is_some() {
+    let is_bare = url.authority().is_some_and(is_reachable);
+    let is_whole = url.query().is_none() && !text.contains('#') && traces_url(text).parse::<Uri>().is_ok();
+    if !is_plain || !is_bare || !is_whole {
         return Err(format!("is no URL of a collector beside this program; {what}"));
     }
     if !IS_BUILT_IN {
@@ -41,6 +44,11 @@ mod tests {
             "https://collector",
             "http://user:hush@collector",
             "http://collector/?hush",
+            "http://collector:4318/#hush",
+            "http://collector:0",
+            "http://collector:99999",
+            "http://collector:",
+            "http://:4318",
             "hush hush",
         ] {
             let told = read_endpoint(&Value::from(text)).expect_err(text);

@@ -50,16 +50,22 @@ fn value(setting: &Setting, draft: &Draft) -> Option<String> {
         let urls = draft.upstream.iter().flatten();
         let told = urls.map(|url| {
             let path = if url.prefix.is_empty() { String::new() } else { format!("/{MASK}") };
-            format!("{}://{}{path}", url.scheme, url.authority)
+            quoted(&format!("{}://{}{path}", url.scheme, url.authority))
         });
-        return Some(told.collect::<Vec<_>>().join(", "));
+        let told: Vec<_> = told.collect();
+        return Some(if let [url] = &told[..] { url.clone() } else { format!("[{}]", told.join(", ")) });
     }
     if setting.name == "tracing.endpoint" {
         let told = draft.tracing_endpoint.as_deref()?;
         let host = told.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
-        return Some(if host.len() < told.len() { format!("{host}/{MASK}") } else { host });
+        return Some(quoted(&if host.len() < told.len() { format!("{host}/{MASK}") } else { host }));
     }
     (setting.show)(draft)
+}
+
+/// As a file of settings has it: a URL holds nothing that has to be escaped there.
+fn quoted(url: &str) -> String {
+    format!("\"{url}\"")
 }
 
 #[cfg(test)]
@@ -88,7 +94,7 @@ mod tests {
         assert_eq!(told("log.level"), ("\"debug\"".into(), "ANTEROOM_LOG__LEVEL".into()));
         assert_eq!(told("listen.address"), ("\"127.0.0.1:0\"".into(), "--listen".into()));
         assert_eq!(told("admin.token"), ("\"***\"".into(), "test.toml:2".into()));
-        assert_eq!(told("upstream.url").0, "http://127.0.0.1:3000/***");
+        assert_eq!(told("upstream.url").0, "\"http://127.0.0.1:3000/***\"");
         assert_eq!(told("upstream.ca_file"), (String::new(), String::new()));
         assert!(settings.len() > 70);
         let all = format!("{settings:?}");

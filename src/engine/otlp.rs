@@ -1,48 +1,107 @@
 //! Spans to a collector, by the OpenTelemetry protocol over HTTP with protobuf. One task sends them, a batch at a time; a
 //! collector that is slow or gone costs spans, and nothing else.
+//!
+//! Its own client sends them, and not that of `opentelemetry-otlp`, which reads variables (`OTEL_EXPORTER_OTLP_...`) that are
+//! meant for other programs on the machine: fields with their tokens, and codings that end the program.
 
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::uri::InvalidUri;
+use http::{Request, StatusCode, Uri, header};
+use http_body_util::{BodyExt, Collected, Full, Limited};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
 use opentelemetry::trace::{Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState};
 use opentelemetry::{InstrumentationScope, KeyValue};
-use opentelemetry_http::hyper::HyperClient;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig, WithHttpConfig};
+use opentelemetry_proto::tonic::collector::trace::v1::{ExportTraceServiceRequest, ExportTraceServiceResponse};
+use opentelemetry_proto::transform::common::tonic::ResourceAttributesWithSchema;
+use opentelemetry_proto::transform::trace::tonic::group_spans_by_resource_and_scope;
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
 use prometheus::IntCounterVec;
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::build_info::VERSION;
-use super::spans::{Attribute, Kind, Queued, Span};
+use super::spans::{Attribute, Kind, Queued, Span, traces_url};
 use crate::policy::http::trace::TraceContext;
 
 /// Spans that are sent together, at most.
 const BATCH: usize = 512;
 /// How long the first of them waits for others.
 const GATHERING: Duration = Duration::from_secs(1);
-/// How long the collector may take for a batch.
+/// How long the collector may take for a batch, however often it is tried.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Between the first two tries; then twice as long each time.
+const PAUSE: Duration = Duration::from_millis(250);
+/// The most that is read of an answer, in bytes.
+const LONGEST_ANSWER: usize = 64 * 1024;
 
-/// What sends spans to the collector at this URL.
-///
-/// # Errors
-/// In words, if the URL is of no use.
-pub fn exporter(endpoint: &str) -> Result<SpanExporter, String> {
-    let exporter = SpanExporter::builder()
-        .with_http()
-        .with_http_client(HyperClient::with_default_connector(LIMIT, None))
-        .with_endpoint(format!("{}/v1/traces", endpoint.trim_end_matches('/')))
-        .with_timeout(LIMIT)
-        .build();
-    let mut exporter = exporter.map_err(|error| error.to_string())?;
-    let about = [KeyValue::new("service.name", "anteroom"), KeyValue::new("service.version", VERSION)];
-    exporter.set_resource(&Resource::builder_empty().with_attributes(about).build());
-    Ok(exporter)
+/// Where spans go.
+pub struct Collector {
+    client: Client<HttpConnector, Full<Bytes>>,
+    url: Uri,
+    resource: ResourceAttributesWithSchema,
+}
+
+impl Collector {
+    /// The collector at the URL of `tracing.endpoint`.
+    ///
+    /// # Errors
+    /// The URL is none.
+    pub fn new(endpoint: &str) -> Result<Self, InvalidUri> {
+        let about = [KeyValue::new("service.name", "anteroom"), KeyValue::new("service.version", VERSION)];
+        Ok(Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            url: traces_url(endpoint).parse()?,
+            resource: (&Resource::builder_empty().with_attributes(about).build()).into(),
+        })
+    }
+
+    /// Sends a batch, again if that may help; how many of it the collector did not want.
+    async fn take(&self, batch: Vec<SpanData>) -> Result<u64, String> {
+        let resource_spans = group_spans_by_resource_and_scope(batch, &self.resource);
+        let body = Bytes::from(ExportTraceServiceRequest { resource_spans }.encode_to_vec());
+        let trying = async {
+            let mut pause = PAUSE;
+            loop {
+                match self.post(body.clone()).await {
+                    Ok((status, answer)) if status.is_success() => return Ok(rejected(&answer)),
+                    Ok((status, _)) if !may_be_tried_again(status) => return Err(format!("it answers {status}")),
+                    Ok(_) | Err(_) => sleep(pause).await,
+                }
+                pause *= 2;
+            }
+        };
+        timeout(LIMIT, trying).await.unwrap_or_else(|_| Err(format!("it took nothing within {} s", LIMIT.as_secs())))
+    }
+
+    async fn post(&self, body: Bytes) -> Result<(StatusCode, Bytes), String> {
+        let request = Request::post(self.url.clone()).header(header::CONTENT_TYPE, "application/x-protobuf");
+        let request = request.body(Full::new(body)).map_err(|error| error.to_string())?;
+        let (head, body) = self.client.request(request).await.map_err(|error| error.to_string())?.into_parts();
+        // The spans are taken, whatever becomes of the rest.
+        let answer = Limited::new(body, LONGEST_ANSWER).collect().await.map(Collected::to_bytes);
+        Ok((head.status, answer.unwrap_or_default()))
+    }
+}
+
+/// Whether the protocol has a batch sent again that was answered so (OTLP specification, "Retryable Response Codes").
+fn may_be_tried_again(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 429 | 502 | 503 | 504)
+}
+
+/// How many spans the collector did not want of those that it took.
+fn rejected(answer: &[u8]) -> u64 {
+    let answer = ExportTraceServiceResponse::decode(answer).unwrap_or_default();
+    answer.partial_success.map_or(0, |partial| u64::try_from(partial.rejected_spans).unwrap_or(0))
 }
 
 /// Sends what comes out of the queue, until nobody puts anything in.
-pub async fn export(exporter: SpanExporter, mut queue: mpsc::Receiver<Queued>, results: IntCounterVec) {
+pub async fn export(collector: Collector, mut queue: mpsc::Receiver<Queued>, results: IntCounterVec) {
     while let Some(first) = queue.recv().await {
         let mut batch = Batch::default();
         let mut has_room = batch.takes(first);
@@ -50,7 +109,7 @@ pub async fn export(exporter: SpanExporter, mut queue: mpsc::Receiver<Queued>, r
         while has_room && let Ok(Some(next)) = timeout_at(until, queue.recv()).await {
             has_room = batch.takes(next);
         }
-        batch.send(&exporter, &results).await;
+        batch.send(&collector, &results).await;
     }
 }
 
@@ -77,14 +136,18 @@ impl Batch {
         }
     }
 
-    async fn send(self, exporter: &SpanExporter, results: &IntCounterVec) {
+    async fn send(self, collector: &Collector, results: &IntCounterVec) {
         let count = self.spans.len() as u64;
         if count > 0 {
-            let sent = exporter.export(self.spans).await;
-            results.with_label_values(&[if sent.is_ok() { "exported" } else { "failed" }]).inc_by(count);
-            if let Err(error) = sent {
-                tracing::debug!(%error, count, "spans that the collector has not taken");
-            }
+            let failed = match collector.take(self.spans).await {
+                Ok(rejected) => rejected.min(count),
+                Err(error) => {
+                    tracing::debug!(error, count, "spans that the collector has not taken");
+                    count
+                }
+            };
+            results.with_label_values(&["exported"]).inc_by(count - failed);
+            results.with_label_values(&["failed"]).inc_by(failed);
         }
         for waiting in self.waiting {
             // Whoever asked may have gone.
@@ -133,5 +196,24 @@ fn attribute((name, value): (&'static str, Attribute)) -> KeyValue {
     match value {
         Attribute::Word(word) => KeyValue::new(name, word),
         Attribute::Number(number) => KeyValue::new(name, number),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::ExportTracePartialSuccess;
+
+    use super::*;
+
+    #[test]
+    fn what_the_collector_did_not_want_is_counted_and_nonsense_is_nothing() {
+        let said = |rejected_spans| {
+            let partial_success = Some(ExportTracePartialSuccess { rejected_spans, ..Default::default() });
+            ExportTraceServiceResponse { partial_success }.encode_to_vec()
+        };
+        assert_eq!((rejected(&said(3)), rejected(&said(-3)), rejected(b"OK"), rejected(b"")), (3, 0, 0, 0));
+        for (status, again) in [(200, false), (400, false), (429, true), (500, false), (503, true)] {
+            assert_eq!(may_be_tried_again(StatusCode::from_u16(status).unwrap()), again, "{status}");
+        }
     }
 }

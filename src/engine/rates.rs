@@ -78,19 +78,35 @@ impl Rates {
     /// Takes one request off a client's bucket; else after how many seconds there is one again. `client` is only asked
     /// for if there is a limit; who has none is not limited.
     pub fn take(&self, bucket: Bucket, client: impl FnOnce() -> Option<IpAddr>) -> Result<(), u64> {
-        let buckets = match bucket {
-            Bucket::Upstream => &self.upstream,
-            Bucket::Hits => &self.hits,
-        };
-        let Some(buckets) = buckets else { return Ok(()) };
-        client().map_or(Ok(()), |client| buckets.take(client))
+        let Some(buckets) = self.of(bucket) else { return Ok(()) };
+        client().map_or(Ok(()), |client| buckets.ask(&Asking { client, takes: true }))
+    }
+
+    /// The same, without taking anything.
+    pub fn look(&self, bucket: Bucket, client: impl FnOnce() -> Option<IpAddr>) -> Result<(), u64> {
+        let Some(buckets) = self.of(bucket) else { return Ok(()) };
+        client().map_or(Ok(()), |client| buckets.ask(&Asking { client, takes: false }))
+    }
+
+    fn of(&self, bucket: Bucket) -> Option<&Buckets> {
+        match bucket {
+            Bucket::Upstream => self.upstream.as_deref(),
+            Bucket::Hits => self.hits.as_deref(),
+        }
     }
 }
 
 /// The buckets of one rate.
 struct Buckets {
     rate: Rate,
-    limiter: RateLimiter<IpAddr, Clients, Since, NoOpMiddleware<Duration>>,
+    limiter: RateLimiter<Asking, Clients, Since, NoOpMiddleware<Duration>>,
+}
+
+/// Whose bucket, and whether one is taken off it or somebody only looks.
+#[derive(Clone, PartialEq, Eq, Hash)]
+struct Asking {
+    client: IpAddr,
+    takes: bool,
 }
 
 impl Buckets {
@@ -99,8 +115,8 @@ impl Buckets {
         Self { rate, limiter: RateLimiter::new(quota, Clients::default(), Since(clock::now())) }
     }
 
-    fn take(&self, client: IpAddr) -> Result<(), u64> {
-        self.limiter.check_key(&client).map_err(|until| {
+    fn ask(&self, asking: &Asking) -> Result<(), u64> {
+        self.limiter.check_key(asking).map_err(|until| {
             let wait = until.wait_time_from(self.limiter.clock().now());
             u64::try_from(wait.as_nanos().div_ceil(1_000_000_000)).unwrap_or(u64::MAX).max(1)
         })
@@ -153,22 +169,22 @@ impl Table {
 }
 
 impl StateStore for Clients {
-    type Key = IpAddr;
+    type Key = Asking;
 
-    fn measure_and_replace<T, F, E>(&self, client: &IpAddr, decide: F) -> Result<T, E>
+    fn measure_and_replace<T, F, E>(&self, asking: &Asking, decide: F) -> Result<T, E>
     where
         F: Fn(Option<Nanos>) -> Result<(T, Nanos), E>,
     {
         #[expect(clippy::cast_possible_truncation, reason = "any part of a hash will do")]
-        let at = self.hasher.hash_one(client) as usize % TABLES;
+        let at = self.hasher.hash_one(asking.client) as usize % TABLES;
         // Held for a few steps; a panic while it is held leaves it whole.
         let mut table = self.tables[at].lock().unwrap_or_else(PoisonError::into_inner);
-        let before = table.get(client);
+        let before = table.get(&asking.client);
         let decided = decide(before);
         // Who is refused is remembered, too: asking on shall not make anybody forgotten.
         let after = decided.as_ref().ok().map(|(_, after)| *after).or(before);
-        if let Some(after) = after {
-            table.put(*client, after);
+        if let Some(after) = after.filter(|_| asking.takes) {
+            table.put(asking.client, after);
         }
         decided.map(|(allowed, _)| allowed)
     }
@@ -200,6 +216,10 @@ mod tests {
             assert_eq!(take(&rates, Bucket::Upstream, 1), Ok(()));
         }
         assert_eq!(take(&rates, Bucket::Upstream, 1), Err(1));
+        for _ in 0..4 {
+            let looked = [1, 2].map(|number| rates.look(Bucket::Upstream, || Some(address(number))));
+            assert_eq!(looked, [Err(1), Ok(())], "who looks takes nothing");
+        }
         assert_eq!(take(&rates, Bucket::Upstream, 2), Ok(()), "another has his own");
         assert_eq!(take(&rates, Bucket::Hits, 1), Ok(()), "no limit of this kind");
         tokio::time::advance(Duration::from_millis(500)).await;

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::clock;
 use super::sampler::Sampler;
-use crate::policy::http::headers::TRACEPARENT;
+use crate::policy::http::headers::{TRACEPARENT, TRACESTATE};
 use crate::policy::http::key::Key;
 use crate::policy::http::trace::TraceContext;
 
@@ -27,6 +27,11 @@ pub struct TracingSettings {
     pub endpoint: Option<String>,
     /// `tracing.sample`: the share of requests that get a span, where no `traceparent` has decided.
     pub sample: f64,
+}
+
+/// The URL for spans at a collector (OTLP specification, "OTLP/HTTP Request").
+pub fn traces_url(endpoint: &str) -> String {
+    format!("{}/v1/traces", endpoint.trim_end_matches('/'))
 }
 
 /// One span, ended.
@@ -107,6 +112,10 @@ impl Spans {
     /// its head then names this span.
     pub fn begin(self: &Arc<Self>, headers: &mut HeaderMap) -> Option<Arc<Traced>> {
         let parent = TraceContext::of(headers);
+        // A state belongs to the trace that it came with; without one it is nobody's (W3C Trace Context, section 3.3).
+        if parent.is_none() {
+            headers.remove(TRACESTATE);
+        }
         if !parent.map_or_else(|| self.sampler.takes(self.share), |parent| parent.sampled) {
             return None;
         }

@@ -27,8 +27,7 @@ impl Budget {
 
     /// Counts a request, if there is room for it among so many a minute; else after how long there may be.
     pub fn take(&mut self, now: Instant, limit: usize, is_write: bool) -> Result<(), Duration> {
-        self.advance(now);
-        if self.left(limit, is_write) > 0 {
+        if self.has_room(now, limit, is_write) {
             self.sum += 1;
             let here = self.place(self.second);
             self.counts[here] += 1;
@@ -39,6 +38,12 @@ impl Budget {
         let first = (oldest..=self.second).find(|&second| self.counts[self.place(second)] > 0).unwrap_or(self.second);
         let free_at = self.began + Duration::from_secs(first + SECONDS as u64 + 1);
         Err(free_at.saturating_duration_since(now))
+    }
+
+    /// Whether there is room for one more now.
+    pub fn has_room(&mut self, now: Instant, limit: usize, is_write: bool) -> bool {
+        self.advance(now);
+        self.left(limit, is_write) > 0
     }
 
     /// How many more may be sent now.

@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::request::Parts;
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode};
 
 use super::access_log::STANDS_IN;
 use super::list::LookUp;
 use super::origin::answer::Unanswered;
-use super::outcome::Outcome;
+use super::outcome::{Outcome, SPARED_AND_KEPT, spared};
 use super::request::ClientRequest;
 use super::respond::ttl_left;
 use crate::engine::clock;
@@ -92,21 +92,31 @@ pub struct Change {
 }
 
 /// Explains a request, as if it had come from there. Nothing is fetched, counted or changed.
-pub fn explain(state: &Arc<State>, side: impl Into<Side>, mut head: Parts) -> Explained {
+pub fn explain(state: &Arc<State>, side: impl Into<Side>, head: Parts) -> Explained {
     let (active, now) = (state.active(), clock::now());
-    if !head.headers.contains_key(header::HOST) {
-        // Nobody types it, and every client sends it.
-        head.headers.insert(header::HOST, HeaderValue::from_static("localhost"));
-    }
     let route = active.route(&head);
     let (request_id, tally) = (HeaderValue::from_static(""), Arc::default());
     let (state, active, side) = (state.clone(), active.clone(), side.into());
     let request =
         ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally, traced: None };
-    request.explain(&route, &active.rules(), now)
+    let explained = request.explain(&route, &active.rules(), now);
+    match request.instead(&route, &explained.outcome) {
+        Some((outcome, why)) => Explained { outcome, why, ..explained },
+        None => explained,
+    }
 }
 
 impl ClientRequest {
+    /// What comes of it instead, if it is beyond a limit, or the upstream would not be asked for what passes by the cache.
+    fn instead(&self, route: &Route, foreseen: &Outcome) -> Option<(Outcome, &'static str)> {
+        if let Some(beyond) = self.would_be_beyond(route, foreseen) {
+            return Some(beyond);
+        }
+        let passes = foreseen.asks_upstream() && matches!(foreseen.ending, Ending::Bypass | Ending::Pass | Ending::Write);
+        let why = self.active.upstream.health().would_spare(&self.head.method).filter(|_| passes)?;
+        Some((Outcome::forwarded(Ending::Failed, "bypass").detail(why.label()), spared(why)))
+    }
+
     fn explain(&self, route: &Route, rules: &Rules<'_>, now: Instant) -> Explained {
         let is_left_alone = self.active.upstream.health().is_left_alone();
         let said = |outcome, why| Explained {
@@ -140,7 +150,10 @@ impl ClientRequest {
             }
             Route::Write(_) => said(Outcome::forwarded(Ending::Write, "method"), "a write is passed on"),
             Route::Tunnel | Route::Pass(_) => said(Outcome::forwarded(Ending::Pass, "bypass"), "it is passed on untouched"),
-            Route::Preflight => said(Outcome::own(Ending::Hit), "answered from what the upstream said to one before, if it is kept"),
+            Route::Preflight => {
+                let (outcome, why) = self.foresee_preflight(now);
+                said(outcome, why)
+            }
             Route::Webhook => said(Outcome::own(Ending::Webhook), "answered 204, and heeded if it is genuine"),
             Route::Refuse(refusal) => {
                 said(Outcome::own(Ending::Refused).detail(refused(*refusal).word), "it is not passed on")
@@ -265,7 +278,18 @@ impl ClientRequest {
             let why = "the upstream has said for how long it cannot give it, and nothing stands in";
             return (Outcome::own(Ending::Failed).detail("retry-after"), why);
         }
-        if let Some(detail) = self.state.cache.unshareable.get(key) {
+        let unshareable = self.state.cache.unshareable.get(key);
+        let joins = is_under_way && unshareable.is_none();
+        if let Some(spares) = self.active.upstream.health().would_spare(&Method::GET).filter(|_| !joins) {
+            return match self.stands_in(key, now).filter(|_| unshareable.is_none()) {
+                Some(entry) => {
+                    let outcome = Outcome::from_memory(Ending::Stale, ttl_left(&entry, &lifetimes, now));
+                    (outcome.detail(STANDS_IN), SPARED_AND_KEPT)
+                }
+                None => (Outcome::forwarded(Ending::Failed, reason).detail(spares.label()), spared(spares)),
+            };
+        }
+        if let Some(detail) = unshareable {
             let why = "its answers could not be shared a moment ago: each reader asks alone for ten seconds";
             return (Outcome::forwarded(Ending::Miss, "uri-miss").detail(detail), why);
         }

@@ -47,6 +47,26 @@ impl ClientRequest {
         Some(self.too_many("this address asks too often; try again later", after, "rate", limit))
     }
 
+    /// Beyond which of the limits a request would be that would end so, in the order of the request path; nothing is taken.
+    pub(super) fn would_be_beyond(&self, route: &Route, foreseen: &Outcome) -> Option<(Outcome, &'static str)> {
+        let of_rate = match (route, foreseen.ending) {
+            (Route::Webhook, _) => return None,
+            // Where the answers say how they are cached, that only what is kept is wanted is asked first.
+            (Route::Cached(_), Ending::Refused) => None,
+            (_, Ending::Hit | Ending::Stale) => {
+                Some((Bucket::Hits, Limit::HitRate, "the address that asks is beyond limits.hit_rate: 429"))
+            }
+            _ => Some((Bucket::Upstream, Limit::Rate, "the address that asks is beyond limits.rate: 429")),
+        };
+        let refused = |word, limit| Outcome::own(Ending::Refused).detail(word).beyond(limit);
+        if announces_more_than(self.active.config.requests.body, &self.head.headers) {
+            return Some((refused("length", Limit::Body), "its body is longer than limits.body: 413"));
+        }
+        let (bucket, limit, why) = of_rate?;
+        let looked = self.active.rates.look(bucket, || self.limited_as());
+        looked.is_err().then(|| (refused("rate", limit), why))
+    }
+
     fn without_room(&self, full: Full) -> Answered {
         let (mut response, outcome) = match full {
             Full::InAll => {

@@ -113,6 +113,11 @@ impl Outcome {
         self.detail(error.label())
     }
 
+    /// Whether the upstream is asked for it, and not only waited for.
+    pub fn asks_upstream(&self) -> bool {
+        matches!(self.way, Way::Forwarded { collapsed: false, .. })
+    }
+
     /// The value of `Cache-Status`.
     pub fn field(&self) -> HeaderValue {
         let mut text = String::with_capacity(128);
@@ -139,6 +144,18 @@ impl Outcome {
             text.push_str(detail);
         }
         HeaderValue::from_str(&text).expect("made of tokens")
+    }
+}
+
+/// What is kept is served, since the upstream would not be asked now.
+pub const SPARED_AND_KEPT: &str = "the upstream is spared requests for now: what is kept stands in";
+
+/// The upstream would not be asked now, and nothing stands in.
+pub fn spared(why: Why) -> &'static str {
+    match why {
+        Why::Failing => "the upstream fails and is left alone, but for one request a second, and nothing stands in: 503",
+        Why::Budget => "the upstream has had its upstream.requests_per_minute, and nothing stands in: 503",
+        Why::Queue => "too many wait for the upstream already, and nothing stands in: 503",
     }
 }
 

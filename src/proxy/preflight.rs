@@ -4,6 +4,7 @@
 //! same for all; never on the contact. So the upstream is told these and no more: what one client says beside them could
 //! change what all others get.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header};
@@ -39,19 +40,11 @@ impl ClientRequest {
             return self.pass(None).await;
         }
         let now = clock::now();
-        let questions = [question(&self.head.headers, "*"), self.question_of_origin()];
-        for question in questions.iter().flatten() {
-            if let Some(stored) = self.state.cache.preflights.get(question)
-                && now < stored.until
-                && stored.fingerprint == self.active.fingerprint
-            {
-                if let Some(refused) = self.asks_too_often(Bucket::Hits) {
-                    return refused;
-                }
-                let response = stored.answer.respond(&self.head.method, &self.head.headers, None).map(Body::from);
-                let left = stored.until.saturating_duration_since(now).as_secs();
-                return (response, Outcome::from_memory(Ending::Hit, i64::try_from(left).unwrap_or(i64::MAX)));
+        if let Some((stored, outcome)) = self.answered_before(now) {
+            if let Some(refused) = self.asks_too_often(Bucket::Hits) {
+                return refused;
             }
+            return (stored.answer.respond(&self.head.method, &self.head.headers, None).map(Body::from), outcome);
         }
         if let Some(refused) = self.asks_too_often(Bucket::Upstream) {
             return refused;
@@ -64,6 +57,29 @@ impl ClientRequest {
             }
             Err(error) => self.failed(error),
         }
+    }
+
+    /// What the upstream said to one like it, as long as that holds.
+    fn answered_before(&self, now: Instant) -> Option<(Arc<StoredPreflight>, Outcome)> {
+        let questions = [question(&self.head.headers, "*"), self.question_of_origin()];
+        let holds = |stored: &Arc<StoredPreflight>| now < stored.until && stored.fingerprint == self.active.fingerprint;
+        let mut kept = questions.iter().flatten().filter_map(|question| self.state.cache.preflights.get(question));
+        let stored = kept.find(holds)?;
+        let left = stored.until.saturating_duration_since(now).as_secs();
+        Some((stored, Outcome::from_memory(Ending::Hit, i64::try_from(left).unwrap_or(i64::MAX))))
+    }
+
+    /// What would become of it, and why.
+    pub(super) fn foresee_preflight(&self, now: Instant) -> (Outcome, &'static str) {
+        if self.active.config.forward.host == HostRule::Client {
+            let why = "it is passed on: what is said to one host is not for another (upstream.host = \"client\")";
+            return (Outcome::forwarded(Ending::Pass, "bypass"), why);
+        }
+        let asks = || {
+            let why = "nothing is kept that the upstream said to one like it: it is asked";
+            (Outcome::forwarded(Ending::Pass, "uri-miss"), why)
+        };
+        self.answered_before(now).map_or_else(asks, |(_, outcome)| (outcome, "what the upstream said to one like it is kept"))
     }
 
     /// The request, from what the answer may depend on.

@@ -300,7 +300,7 @@ impl ClientRequest {
     }
 
     /// The last good answer that this reader may have instead of an error.
-    fn stands_in(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
+    pub(super) fn stands_in(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
         self.state.stale_if_error(&self.active, key, now).filter(|entry| entry.answer.serves(&self.head.headers))
     }
 

@@ -210,10 +210,11 @@ impl State {
 /// Begins to trace, if the settings name a collector and the program was built for it.
 #[cfg(feature = "otlp")]
 fn traced(settings: &TracingSettings, metrics: &Metrics) -> Option<Arc<Spans>> {
-    let exporter = otlp::exporter(settings.endpoint.as_ref()?).expect("the settings have a URL that can be asked");
+    let collector =
+        otlp::Collector::new(settings.endpoint.as_ref()?).expect("the settings have a URL that can be asked");
     let (spans, queue) = Spans::new(settings.sample, &metrics.telling.spans);
     // It ends with the last that may put something into the queue.
-    tokio::spawn(otlp::export(exporter, queue, metrics.telling.spans.clone()));
+    tokio::spawn(otlp::export(collector, queue, metrics.telling.spans.clone()));
     Some(spans)
 }
 

@@ -253,11 +253,35 @@ async fn the_command_asks_a_running_proxy_or_the_settings_alone() {
     let ignoring = [("ANTEROOM_CACHE__CREDENTIALS", "ignore")];
     let offline = run(&["explain", "--offline", "GET", path, "Cookie: x"], &ignoring, &identifiers).await;
     assert!(offline.stdout.contains("credentials count for nothing"), "{offline:?}");
+    // What the proxy refuses is refused here, too.
+    for (fields, said) in [
+        (&["Host: a", "Host: b"][..], "exactly one Host"),
+        (&["Transfer-Encoding: gzip"], "transfer coding"),
+        (&["Content-Length: 99999999999999"], "no body is that long"),
+    ] {
+        let offline = run(&[&["explain", "--offline", "GET", path], fields].concat(), &[], &identifiers).await;
+        assert!(offline.stdout.starts_with("kind    refused\n") && offline.stdout.contains(said), "{offline:?}");
+    }
+    // What answers and is none is no mistake of whoever asks.
+    let other = Script::start(|_| answer(200, "application/json", "{\"status\": \"ok\"}")).await;
+    for arguments in [&["explain", "GET", "/"][..], &["top", "--once", "--seconds", "1"], &["purge", "--all"]] {
+        let arguments = [arguments, &["--admin", &other.url]].concat();
+        let asked = run(&arguments, &[("ANTEROOM_ADMIN__TOKEN", "let-me-in")], "").await;
+        assert!(
+            asked.code == Some(1) && asked.stderr.contains("is not the private listener"),
+            "{arguments:?}: {asked:?}"
+        );
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let two_tokens = folder.path().join("token");
+    std::fs::write(&two_tokens, "let-me-in\nvisitor-a\n").unwrap();
+    let two_tokens = two_tokens.to_str().unwrap();
     for (arguments, input, said) in [
         (&["GET", path][..], identifiers.as_str(), "needs --token-file"),
         (&["--offline", "GET", path], "one line\n", "no line for everything"),
         (&["--offline", "GET", "visitor-a"], "", "begins with a slash"),
         (&["--offline", "GET", "/", "visitor-a"], "", "a colon"),
+        (&["--token-file", two_tokens, "GET", "/"], "", "it holds 2 lines"),
     ] {
         let wrong = run(&[&["explain", "--admin", &program.admin], arguments].concat(), &[], input).await;
         assert_eq!(wrong.code, Some(2), "{wrong:?}");
@@ -333,4 +357,72 @@ async fn by_the_terms_of_the_answers_what_the_client_wants_is_reckoned_with() {
         "{told}"
     );
     assert_came_true(&told, &answer);
+}
+
+/// A preflight, a limit on rates, a body that is too long, and an upstream that would not be asked.
+#[tokio::test]
+async fn what_limits_and_an_upstream_that_is_spared_make_of_it_is_told() {
+    let settings = format!(
+        "{TOKEN}cache.ttl = \"20s\"\nlimits.rate = 1\nlimits.burst = 3\nlimits.hit_rate = 1\nlimits.hit_burst = 1\nlimits.body = \"1KiB\"\nupstream.requests_per_minute = 4"
+    );
+    let (_stand_in, proxy) = both(&settings).await;
+    let path = StandIn::list_path("visitor-a");
+    let asks = [("origin", "https://site.test"), ("access-control-request-method", "GET")];
+    let lines = asks.map(|(name, value)| format!("{name}: {value}"));
+    let lines = lines.each_ref().map(String::as_str);
+    for (outcome, why) in [("pass", "nothing is kept"), ("hit", "is kept")] {
+        let told = explained(&proxy, "OPTIONS", &path, &lines).await;
+        assert!(told["now"]["outcome"] == outcome && told["now"]["why"].as_str().unwrap().contains(why), "{told}");
+        assert_came_true(&told, &send(request("OPTIONS", &proxy.list_url("visitor-a"), &asks, "")).await);
+    }
+    // Looking takes nothing: one of three is gone. The next hit is the second within a second, of which one is allowed.
+    proxy.list("visitor-a").await;
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert_eq!(
+        (&told["now"]["cache_status"], answer.status),
+        (&"anteroom; detail=rate".into(), StatusCode::TOO_MANY_REQUESTS)
+    );
+    assert!(
+        told["now"]["why"].as_str().unwrap().contains("limits.hit_rate") && told["kept"]["status"] == 200,
+        "{told}"
+    );
+    let (told, answer) = explained_and_asked(&proxy, &[("cookie", "a=b")]).await;
+    assert_eq!(told["now"]["outcome"], "bypass", "{told}");
+    assert_came_true(&told, &answer);
+    let (told, answer) = explained_and_asked(&proxy, &[("cookie", "a=b")]).await;
+    assert_eq!((&told["now"]["outcome"], answer.status), (&"refused".into(), StatusCode::TOO_MANY_REQUESTS), "{told}");
+    assert!(told["now"]["why"].as_str().unwrap().contains("limits.rate"), "{told}");
+    let told = explained(&proxy, "POST", &format!("{path}/131/messages"), &["Content-Length: 1025"]).await;
+    assert!(told["now"]["why"].as_str().unwrap().contains("limits.body"), "{told}");
+    // Three were sent; for reads that is all of four, since a part is kept for writes.
+    jump(Duration::from_secs(5)).await;
+    let (told, answer) = explained_and_asked(&proxy, &[("cookie", "a=b")]).await;
+    assert_eq!((&told["now"]["outcome"], answer.status), (&"failed".into(), StatusCode::SERVICE_UNAVAILABLE), "{told}");
+    assert_came_true(&told, &answer);
+    let told = explained(&proxy, "POST", &format!("{path}/131/messages"), &[]).await;
+    assert_eq!(told["now"]["outcome"], "write", "{told}");
+    // What is kept stands in when it is no longer good enough, and else there is a 503.
+    jump(Duration::from_secs(35)).await;
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert!(told["now"]["outcome"] == "stale" && told["now"]["why"].as_str().unwrap().contains("stands in"), "{told}");
+    assert_came_true(&told, &answer);
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-b"), &[]).await;
+    assert_came_true(&told, &proxy.list("visitor-b").await);
+    assert!(told["now"]["why"].as_str().unwrap().contains("requests_per_minute"), "{told}");
+}
+
+/// The same upstream, where the answers say how they are cached.
+#[tokio::test]
+async fn by_the_terms_of_the_answers_an_upstream_that_is_spared_is_told_of() {
+    let settings = format!("{TOKEN}cache.ttl = \"origin\"\ncache.settle = \"0s\"\nupstream.requests_per_minute = 2");
+    let (stand_in, proxy) = both(&settings).await;
+    stand_in.set_response_header("cdn-cache-control", "max-age=1, stale-if-error=600");
+    proxy.list("visitor-a").await;
+    jump(Duration::from_secs(3)).await;
+    let (told, answer) = explained_and_asked(&proxy, &[]).await;
+    assert!(told["now"]["outcome"] == "stale" && told["now"]["why"].as_str().unwrap().contains("stands in"), "{told}");
+    assert_came_true(&told, &answer);
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-b"), &[]).await;
+    assert_eq!(told["now"]["outcome"], "failed", "{told}");
+    assert_came_true(&told, &proxy.list("visitor-b").await);
 }

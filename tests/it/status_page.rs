@@ -98,7 +98,7 @@ async fn take_picture(browser: &mut Browser, program: &Program, path: PathBuf) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_shows_what_the_proxy_does_at_every_size() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let secret = "webhook.secrets = [\"known to both\"]\ncache.ttl = \"2s\"\nadmin.token = \"hush-hush\"";
+    let secret = "webhook.secrets = [\"known to both\"]\ncache.ttl = \"2s\"\nadmin.token = \"hush-hush\"\nlog.level = \"info,[a|b]=info\"";
     let program = Program::serve(&stand_in.url(), secret).await;
     stand_in
         .send_webhooks_to(Webhook::account(format!("{}/_anteroom/webhooks", program.url)).signed_with("known to both"));
@@ -122,6 +122,8 @@ async fn the_page_shows_what_the_proxy_does_at_every_size() {
         ("about-version", &format!("^{} ", env!("CARGO_PKG_VERSION"))),
         ("settings", r#"cache\.ttl\s+"2s"\s+.*anteroom\.toml:2"#),
         ("settings", r#"webhook\.secrets\s+\["\*\*\*"\]"#),
+        ("settings", r#"log\.level\s+"info,\[a\|b\]=info""#),
+        ("settings", r#"upstream\.url\s+"http://127\.0\.0\.1:\d+"\s+--upstream"#),
     ] {
         browser.wait_until(&shows(id, pattern)).await;
     }
@@ -331,4 +333,27 @@ async fn the_json_is_as_documented_and_the_page_may_load_nothing_from_elsewhere(
         let answer = send(request(method, &format!("{}{path}", proxy.admin), &[], "")).await;
         assert_eq!(answer.status.as_u16(), status, "{method} {path}");
     }
+}
+
+/// A page of another site could let its own name lead to this machine, and read what is read here.
+#[tokio::test]
+async fn by_a_strangers_name_nothing_is_read_but_what_programs_ask_for() {
+    let (_stand_in, proxy) = both("admin.token = \"hush-hush\"").await;
+    let by_name = |path: &'static str, name: &'static str| {
+        let url = format!("{}{path}", proxy.admin);
+        async move { get_with(&url, &[("host", name)]).await.status.as_u16() }
+    };
+    for path in ["/", "/page.js", "/status", "/top?seconds=1", "/docs/status.md"] {
+        assert_eq!(by_name(path, "evil.test:9180").await, 421, "{path}");
+        assert_eq!(by_name(path, "localhost:9180").await, 200, "{path}");
+        let embedded = [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "script")];
+        assert_eq!(get_with(&format!("{}{path}", proxy.admin), &embedded).await.status.as_u16(), 403, "{path}");
+    }
+    for path in ["/metrics", "/live", "/ready"] {
+        assert_eq!(by_name(path, "anteroom.example.com").await, 200, "{path}");
+    }
+    let fields = [("host", "anteroom.example.com"), ("authorization", "Bearer hush-hush")];
+    let question = r#"{"method": "GET", "path": "/"}"#;
+    let explained = send(request("POST", &format!("{}/explain", proxy.admin), &fields, question)).await;
+    assert_eq!(explained.status.as_u16(), 200);
 }

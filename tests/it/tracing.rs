@@ -1,11 +1,12 @@
 //! Traces, as a collector gets them that speaks OTLP over HTTP.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anteroom_stand_in::{Fault, Matcher, Options, Point, StandIn};
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -31,6 +32,10 @@ struct Collector {
     url: String,
     spans: Arc<Mutex<Vec<Span>>>,
     resources: Arc<Mutex<Vec<Resource>>>,
+    /// The heads of what came.
+    heads: Arc<Mutex<Vec<HeaderMap>>>,
+    /// So often it says first that it has no time.
+    busy: Arc<AtomicUsize>,
 }
 
 impl Collector {
@@ -53,6 +58,10 @@ impl Collector {
     async fn take(self, request: Request<Incoming>, status: StatusCode) -> hyper::Result<Response<Full<Bytes>>> {
         assert_eq!((request.method().as_str(), request.uri().path()), ("POST", "/v1/traces"));
         assert_eq!(request.headers()["content-type"], "application/x-protobuf");
+        self.heads.lock().unwrap().push(request.headers().clone());
+        let is_busy =
+            self.busy.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |times| times.checked_sub(1)).is_ok();
+        let status = if is_busy { StatusCode::SERVICE_UNAVAILABLE } else { status };
         let body = request.into_body().collect().await?.to_bytes();
         let sent = ExportTraceServiceRequest::decode(body).expect("OTLP");
         if status.is_success() {
@@ -223,4 +232,80 @@ async fn the_last_spans_are_sent_when_it_ends() {
     program.signal("TERM").await;
     assert_eq!(program.ended().await.code(), Some(0));
     assert_eq!(collector.spans.lock().unwrap().len(), 2);
+}
+
+/// A `tracestate` belongs to the trace that it came with.
+#[tokio::test]
+async fn a_new_trace_takes_no_state_of_another_along() {
+    let (collector, stand_in) =
+        (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
+    let proxy = Proxy::start(&stand_in, &collector.settings(1.0)).await;
+    let url = proxy.contact_url("visitor-a");
+    for (parent, kept) in [(None, false), (Some("00-nonsense"), false), (Some(PARENT), true)] {
+        let fields: Vec<_> =
+            parent.map(|parent| ("traceparent", parent)).into_iter().chain([("tracestate", "a=b")]).collect();
+        get_with(&url, &fields).await;
+        let asked = stand_in.requests().pop().expect("it was asked");
+        assert_eq!(asked.headers.contains_key("tracestate"), kept, "{parent:?}");
+    }
+}
+
+/// Where the answers say how they are cached, fetches that others may wait for have spans as well.
+#[tokio::test]
+async fn by_the_terms_of_the_answers_a_shared_fetch_is_a_span_and_who_waits_is_linked() {
+    let (collector, stand_in) =
+        (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
+    stand_in.set_response_header("cdn-cache-control", "max-age=20");
+    let proxy = Proxy::start(&stand_in, &format!("cache.ttl = \"origin\"\n{}", collector.settings(1.0))).await;
+    let gate = stand_in.hold(Point::AfterReading, Matcher::lists());
+    let first = reading(&proxy, "visitor-a");
+    gate.arrived(1).await;
+    let second = reading(&proxy, "visitor-a");
+    proxy.wait_for_metric("anteroom_waiters", 2.0).await;
+    gate.release_all();
+    assert!(first.await.unwrap().status == StatusCode::OK && second.await.unwrap().status == StatusCode::OK);
+    let spans = collector.spans(3).await;
+    let [fetch] = named(&spans, "fetch")[..] else { panic!("{spans:?}") };
+    assert_eq!(word(&fetch.attributes, "anteroom.fetch.end"), "answered");
+    let of = |outcome: &str| spans.iter().find(|span| word(&span.attributes, "anteroom.outcome") == outcome).unwrap();
+    assert_eq!((&fetch.parent_span_id, &fetch.trace_id), (&of("miss").span_id, &of("miss").trace_id));
+    assert_eq!(of("joined").links.iter().map(|link| &link.span_id).collect::<Vec<_>>(), [&fetch.span_id]);
+    assert_eq!(sent_on(&stand_in, &Matcher::lists()), field(&fetch.trace_id, &fetch.span_id));
+}
+
+#[tokio::test]
+async fn a_collector_that_has_no_time_is_asked_again() {
+    let (collector, stand_in) =
+        (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
+    collector.busy.store(2, Ordering::Relaxed);
+    let proxy = Proxy::start(&stand_in, &collector.settings(1.0)).await;
+    get(&proxy.contact_url("visitor-a")).await;
+    assert_eq!(collector.spans(1).await.len(), 1);
+    assert_eq!(collector.heads.lock().unwrap().len(), 3);
+    proxy.wait_for_metric("anteroom_spans_total{result=\"exported\"}", 1.0).await;
+}
+
+/// What is set for other programs on the machine decides nothing here, and goes to no collector of ours.
+#[tokio::test]
+async fn variables_of_other_programs_are_not_obeyed() {
+    let (collector, elsewhere) = (Collector::start(StatusCode::OK).await, Collector::start(StatusCode::OK).await);
+    let variables = [
+        ("ANTEROOM_TRACING__ENDPOINT", collector.url.as_str()),
+        ("ANTEROOM_TRACING__SAMPLE", "1.0"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-token=hush"),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", elsewhere.url.as_str()),
+        ("OTEL_SERVICE_NAME", "another"),
+    ];
+    let program = Program::demo_with(&["--no-acts"], &variables).await;
+    get(&format!("{}{}", program.url, StandIn::list_path("visitor-a"))).await;
+    collector.spans(2).await;
+    let heads = collector.heads.lock().unwrap();
+    assert!(
+        heads.iter().all(|head| !head.contains_key("x-token") && !head.contains_key("content-encoding")),
+        "{heads:?}"
+    );
+    assert_eq!(word(&collector.resources.lock().unwrap()[0].attributes, "service.name"), "anteroom");
+    assert!(elsewhere.heads.lock().unwrap().is_empty());
 }

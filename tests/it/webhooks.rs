@@ -8,6 +8,7 @@ use http::StatusCode;
 use sha2::Sha256;
 
 use crate::support;
+use crate::support::child::Program;
 use crate::support::raw::{Talk, exchange};
 use crate::support::{Answer, Proxy, get, jump, post, request, send, settings};
 
@@ -573,4 +574,15 @@ async fn what_is_overridden_is_not_waited_for() {
     post(&messages, r#"{"content":"Hello"}"#).await;
     jump(Duration::from_secs(61)).await;
     assert!(get(&format!("{}/ready", proxy.admin)).await.text().contains("silent"));
+}
+
+/// The log tells of it when it is so, not with the next request.
+#[tokio::test]
+async fn that_webhooks_are_silent_is_told_though_nobody_asks_for_anything() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let settings = "webhook.secrets = [\"known to both\"]\nwebhook.silent_after = \"1s\"";
+    let program = Program::serve(&stand_in.url(), settings).await;
+    let messages = format!("{}{}/131/messages", program.url, StandIn::list_path("visitor-a"));
+    assert_eq!(post(&messages, r#"{"content":"Hello"}"#).await.status, StatusCode::OK);
+    program.wait_for_stderr("webhooks are silent").await;
 }

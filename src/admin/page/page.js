@@ -166,8 +166,8 @@ function fill(place, name, { caption, heads = [], rows, nothing: none }) {
     [text, ...cells].forEach((cell, column) => {
       const target = row.cells[column];
       if (typeof cell !== "object") {
-        // A word of the metrics and the log has its meaning beside it.
-        const [word, meaning] = cell.split("|");
+        // A word of the metrics and the log has its meaning beside it; what is set may hold any character.
+        const [word, meaning] = column === 0 ? cell.split("|") : [cell];
         if (target.dataset.told === cell) return;
         target.dataset.told = cell;
         target.replaceChildren(word, ...(meaning ? [element("span", {}, meaning)] : []));

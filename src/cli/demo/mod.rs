@@ -17,12 +17,14 @@ use std::time::Duration;
 
 use crate::config::{self, Flags, Loaded, SettingsFile};
 use crate::engine::metrics::Metrics;
+use crate::policy::http::target::is_reachable;
 use crate::policy::secret::Secret;
 use crate::server::sockets::Inherited;
 use anteroom_stand_in::{Fault, INBOX, Options, StandIn, Trouble, Webhook};
 use clap::Args;
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use http::Uri;
+use http::uri::{Authority, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::log::log_to_standard_error;
@@ -64,8 +66,8 @@ pub(super) struct Demo {
     no_acts: bool,
     /// A proxy in front of the stand-in, where visitors are to read and write, so that there is something to see; without
     /// acts.
-    #[arg(long, value_name = "URL")]
-    visit: Option<Uri>,
+    #[arg(long, value_name = "URL", value_parser = visited)]
+    visit: Option<Authority>,
     /// What the stand-in does wrong with lists; may be given more than once; without acts.
     #[arg(long, value_name = "KIND", value_parser = fault())]
     fault: Vec<Fault>,
@@ -75,6 +77,14 @@ pub(super) struct Demo {
 fn fault() -> impl TypedValueParser<Value = Fault> {
     let values = Fault::ALL.map(|(name, _, about)| PossibleValue::new(name).help(about));
     PossibleValuesParser::new(values).map(|name| Fault::named(&name).expect("one of the possible values"))
+}
+
+/// Where visitors go: a URL of a proxy that speaks HTTP without TLS, or what is wrong with it.
+fn visited(text: &str) -> Result<Authority, String> {
+    let url: Option<Uri> = text.parse().ok().filter(|_| !text.contains('#'));
+    let url = url.filter(|url| url.scheme() == Some(&Scheme::HTTP) && url.path() == "/" && url.query().is_none());
+    let authority = url.as_ref().and_then(Uri::authority).filter(|authority| is_reachable(authority));
+    authority.cloned().ok_or_else(|| "write http://, the host of a proxy and its port, and nothing after it".to_owned())
 }
 
 impl Demo {
@@ -95,7 +105,7 @@ impl Demo {
         let metrics = Arc::new(Metrics::new());
         let log = log_to_standard_error(&loaded.config.log, &metrics)?;
         announce(&format!("stand-in for the API on {}\n", stand_in.url()));
-        if let Some(authority) = self.visit.as_ref().and_then(Uri::authority) {
+        if let Some(authority) = &self.visit {
             tokio::spawn(visit(Client::new(&format!("http://{authority}"))));
         }
         let (lifetimes, path) = (loaded.config.lifetimes, loaded.config.webhook.path.clone());
@@ -189,4 +199,29 @@ curl -sD- -o/dev/null -H 'api_access_token: agent-token' -d 'content=We are here
 Ctrl-C ends it.
 "
     ));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visitors_go_to_a_proxy_and_nowhere_else() {
+        assert_eq!(visited("http://proxy:8080/").as_ref().map(Authority::as_str), Ok("proxy:8080"));
+        assert!(visited("http://127.0.0.1").is_ok());
+        for wrong in [
+            "",
+            "hush",
+            "proxy:8080",
+            "https://proxy",
+            "http://",
+            "http://a:b@proxy",
+            "http://proxy:0",
+            "http://proxy/path",
+            "http://proxy/?a",
+            "http://proxy/#a",
+        ] {
+            assert!(visited(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -90,12 +90,20 @@ impl Health {
         let asked = self.breaker().map_or(Ok(()), |mut breaker| breaker.ask(now));
         asked.map_err(|after| self.spares(Why::Failing, after))?;
         let Some(limit) = self.requests_per_minute else { return Ok(()) };
-        let is_write = !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS);
         let mut budget = lock(&self.budget);
-        let taken = budget.take(now, limit, is_write);
+        let taken = budget.take(now, limit, is_write(method));
         self.metrics.ways.budget_left.set(i64::try_from(budget.left(limit, true)).unwrap_or(i64::MAX));
         drop(budget);
         taken.map_err(|after| self.spares(Why::Budget, after))
+    }
+
+    /// Why a request would not be sent now, if it would not; nothing is counted.
+    pub fn would_spare(&self, method: &Method) -> Option<Why> {
+        if self.is_left_alone() {
+            return Some(Why::Failing);
+        }
+        let limit = self.requests_per_minute?;
+        (!lock(&self.budget).has_room(clock::now(), limit, is_write(method))).then_some(Why::Budget)
     }
 
     /// Whether it is left alone since it fails.
@@ -192,6 +200,11 @@ impl Health {
     fn breaker(&self) -> Option<MutexGuard<'_, Breaker>> {
         self.breaker.as_ref().map(lock)
     }
+}
+
+/// For which a part of the budget is kept.
+fn is_write(method: &Method) -> bool {
+    !matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
 }
 
 /// It cannot answer anything, as it says itself or whoever stands before it.

@@ -80,11 +80,13 @@ impl Cause {
 /// The last changes, by their ticks.
 pub struct Causes {
     slots: Box<[AtomicU64]>,
+    /// When the latest change was that another has taken the slot of.
+    forgotten: AtomicU64,
 }
 
 impl Default for Causes {
     fn default() -> Self {
-        Self { slots: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect() }
+        Self { slots: (0..REMEMBERED).map(|_| AtomicU64::new(0)).collect(), forgotten: AtomicU64::new(0) }
     }
 }
 
@@ -94,7 +96,11 @@ impl Causes {
         let now = now & ((1 << MOMENT_BITS) - 1);
         // One more, so that no slot that was written is zero.
         let word = round_of(tick) << (MOMENT_BITS + CAUSE_BITS) | (cause as u64 + 1) << MOMENT_BITS | now;
-        self.slot(tick).store(word, Ordering::Relaxed);
+        let before = self.slot(tick).swap(word, Ordering::Relaxed);
+        // A fetch has a tick and takes no slot, so what is forgotten is seen only here.
+        if before != 0 && before >> (MOMENT_BITS + CAUSE_BITS) != round_of(tick) {
+            self.forgotten.fetch_max(before & ((1 << MOMENT_BITS) - 1), Ordering::Relaxed);
+        }
     }
 
     /// What the change of this tick was and when, if that is remembered.
@@ -108,10 +114,9 @@ impl Causes {
         Some((*cause, Moment(word & ((1 << MOMENT_BITS) - 1))))
     }
 
-    /// The earliest moment that is remembered of anything: what is not remembered was before it.
-    pub fn reach_back_to(&self) -> Option<Moment> {
-        let words = self.slots.iter().map(|slot| slot.load(Ordering::Relaxed)).filter(|word| *word != 0);
-        words.map(|word| Moment(word & ((1 << MOMENT_BITS) - 1))).min()
+    /// What is not remembered was no later than this; the beginning if all is.
+    pub fn reach_back_to(&self) -> Moment {
+        Moment(self.forgotten.load(Ordering::Relaxed))
     }
 
     fn slot(&self, tick: Tick) -> &AtomicU64 {
@@ -135,20 +140,25 @@ mod tests {
         let (ledger, causes) = (Ledger::new(1 << 4, [1, 2]), Causes::default());
         let place = ledger.place(&Scope::Source("a"));
         let first = ledger.invalidate(place);
-        assert_eq!((causes.of(first), causes.reach_back_to()), (None, None), "it is not noted yet");
+        assert_eq!(causes.of(first), None, "it is not noted yet");
         causes.note(first, Cause::Write, Moment(7));
         let second = ledger.invalidate(place);
         causes.note(second, Cause::Settings, Moment(9));
         assert_eq!(causes.of(first), Some((Cause::Write, Moment(7))));
         assert_eq!(causes.of(second), Some((Cause::Settings, Moment(9))));
-        assert_eq!(causes.reach_back_to(), Some(Moment(7)));
         // A fetch has a tick, too, and no cause.
         assert_eq!(causes.of(ledger.own_tick()), None);
-        for _ in 0..REMEMBERED {
-            causes.note(ledger.invalidate(place), Cause::Webhook, Moment(1000));
+        // Ticks of fetches take nobody's slot: all is remembered.
+        while ledger.now().number() < REMEMBERED {
+            ledger.own_tick();
         }
-        assert_eq!(causes.of(first), None, "another one has its slot");
-        assert_eq!(causes.reach_back_to(), Some(Moment(1000)));
+        assert_eq!((causes.of(first), causes.reach_back_to()), (Some((Cause::Write, Moment(7))), Moment(0)));
+        let third = ledger.invalidate(place);
+        causes.note(third, Cause::Webhook, Moment(1000));
+        assert_eq!((causes.of(first), causes.reach_back_to()), (None, Moment(7)), "another one has its slot");
+        assert_eq!(causes.of(second), Some((Cause::Settings, Moment(9))), "and that of nobody else");
+        causes.note(third, Cause::Write, Moment(1001));
+        assert_eq!(causes.reach_back_to(), Moment(7), "noted once more, it is not forgotten");
     }
 
     #[test]

@@ -18,6 +18,8 @@ pub const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 /// W3C Trace Context.
 /// Which trace a request belongs to (W3C Trace Context).
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What the programs of a trace have added to it (W3C Trace Context, section 3.3).
+pub const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// What rack-cors reads beside `Origin`.
 const X_ORIGIN: HeaderName = HeaderName::from_static("x-origin");
 

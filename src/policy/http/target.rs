@@ -47,6 +47,12 @@ pub fn host(head: &Parts) -> Option<HeaderValue> {
     }
 }
 
+/// Whether an authority is a host that can be connected to, and a port if it names one: no user, no port 0.
+pub fn is_reachable(authority: &Authority) -> bool {
+    let port = authority.as_str().rsplit_once(']').map_or(authority.as_str(), |(_, port)| port).rsplit_once(':');
+    is_host(authority.as_str().as_bytes()) && port.is_none_or(|_| authority.port_u16().is_some_and(|port| port > 0))
+}
+
 /// A name or an address, and a port if it has one. Of what RFC 3986 section 3.2.2 allows in names, what no name in use
 /// has is left out: commas make lists, semicolons end a part of `Forwarded`, and percent signs mean anything.
 fn is_host(host: &[u8]) -> bool {
@@ -68,6 +74,25 @@ fn is_host(host: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_can_be_connected_to_is_a_host_with_a_port_that_is_one() {
+        for (text, expected) in [
+            ("h", true),
+            ("h:1", true),
+            ("[::1]", true),
+            ("[::1]:65535", true),
+            ("h:", false),
+            ("h:0", false),
+            ("h:65536", false),
+            ("[::1]:0", false),
+            ("u@h", false),
+            (":1", false),
+        ] {
+            let authority = Authority::try_from(text);
+            assert_eq!(authority.as_ref().is_ok_and(is_reachable), expected, "{text}");
+        }
+    }
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_a_port_or_without() {

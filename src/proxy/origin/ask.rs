@@ -92,7 +92,7 @@ impl ClientRequest {
     /// Joins a fetch that is under way, or begins one. None if what it brought may not be given to this request.
     async fn share(&self, asking: &Asking, key: &Key, deadline: Instant) -> Option<Answered> {
         let settled = || self.found(asking).map(Fetched::Found);
-        let begin = || begin(Fetch::of(self, asking, Waits::ForReaders));
+        let begin = || begin(Fetch::of(self, asking, Waits::ForReaders).traced(self, key));
         let joined = self.state.cache.fetches.join(key, |_, noted| self.is_current_path(key, noted), settled, begin);
         match joined {
             Joined::Led(ticket) => {
@@ -100,6 +100,9 @@ impl ClientRequest {
                 Some(self.take_own(asking, landed))
             }
             Joined::Followed(ticket) => {
+                if let Some(traced) = &self.traced {
+                    traced.waits_for(key);
+                }
                 let noted = ticket.noted;
                 let landed = self.landing(ticket, deadline).await;
                 self.take_others(asking, noted, landed)
@@ -142,7 +145,7 @@ impl ClientRequest {
             reason: "stale",
         };
         let is_joinable = |_, noted| self.is_current_path(key, noted);
-        let begin = || begin(Fetch::of(self, &asking, Waits::Behind));
+        let begin = || begin(Fetch::of(self, &asking, Waits::Behind).traced(self, &choice));
         drop(self.state.cache.fetches.join(&choice, is_joinable, || None, begin));
     }
 

@@ -14,10 +14,12 @@ use crate::engine::clock;
 use crate::engine::flights::{FlightEnd, Interest, NewFlight};
 use crate::engine::places::Place;
 use crate::engine::responses::{Fetched, Stored};
+use crate::engine::spans::FetchSpan;
 use crate::engine::upstream::error::{UpstreamError, Why};
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::attempts::PAUSE;
 use crate::policy::http::client::Client;
+use crate::policy::http::headers::TRACEPARENT;
 use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::policy::http::route::{has_authorization, is_plain};
@@ -65,6 +67,8 @@ pub(super) struct Fetch {
     pub(super) peer: Client,
     client: IpAddr,
     waits: Waits,
+    /// Its span, if others may wait for it and whoever began it has one.
+    span: Option<FetchSpan>,
 }
 
 /// When a request was sent and when the head of its answer came, by the wall clock, and by the one that does not jump.
@@ -137,11 +141,30 @@ impl Fetch {
             peer: request.client(),
             client: request.client_network(),
             waits,
+            span: None,
         }
     }
 
+    /// The fetch with a span of its own, as part of the request's, if that has one; others wait for it by this key.
+    pub(super) fn traced(mut self, request: &ClientRequest, choice: &Key) -> Self {
+        self.span = request.traced.as_ref().map(|traced| traced.fetch(choice));
+        if let (Some(head), Some(span)) = (&mut self.head, &self.span) {
+            head.headers_mut().insert(TRACEPARENT, span.context.field());
+        }
+        self
+    }
+
     /// Waits for a place, and fetches.
-    async fn run(self, interest: Interest<Fetched>) -> Fetched {
+    async fn run(mut self, interest: Interest<Fetched>) -> Fetched {
+        let span = self.span.take();
+        let fetched = self.run_to_its_end(interest).await;
+        if let Some(mut span) = span {
+            span.ended(fetched.label());
+        }
+        fetched
+    }
+
+    async fn run_to_its_end(self, interest: Interest<Fetched>) -> Fetched {
         let place = match place_for(&self.state, &self.active, self.client, self.waits, &interest).await {
             Ok(place) => place,
             Err(error) => return error.map_or(Fetched::NotSent, Fetched::Failed),

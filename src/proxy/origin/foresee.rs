@@ -10,7 +10,7 @@ use crate::engine::responses::Stored;
 use crate::policy::http::attempts::Attempt;
 use crate::policy::http::key::Key;
 use crate::proxy::access_log::STANDS_IN;
-use crate::proxy::outcome::Outcome;
+use crate::proxy::outcome::{Outcome, SPARED_AND_KEPT, spared};
 use crate::proxy::request::ClientRequest;
 
 impl ClientRequest {
@@ -38,6 +38,13 @@ impl ClientRequest {
             return (outcome, Some("the upstream has just failed: what is kept stands in"), is_under_way);
         }
         let joins = is_under_way && self.may_share(&asking);
+        if let Some(why) = self.active.upstream.health().would_spare(&self.head.method).filter(|_| !joins) {
+            if let Some(stored) = asking.stored.as_ref().filter(|stored| self.may_stand_in(stored, &asking, now)) {
+                let left = stored.terms.seconds_left(stored.age(now));
+                return (Outcome::from_memory(Ending::Stale, left).detail(STANDS_IN), Some(SPARED_AND_KEPT), is_under_way);
+            }
+            return (asking.outcome(Ending::Failed).detail(why.label()), Some(spared(why)), is_under_way);
+        }
         let ending = if joins { Ending::Joined } else { Ending::Miss };
         (asking.outcome(ending).collapsed(joins), None, is_under_way)
     }
