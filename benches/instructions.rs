@@ -69,7 +69,7 @@ fn with_an_answer() -> Arc<State> {
         fingerprint: state.active().fingerprint,
         failure: Failure::default(),
     };
-    state.cache.responses.put(key, &Arc::new(stored));
+    state.cache.responses.put(key, &Arc::new(stored), &HeaderMap::new());
     state
 }
 

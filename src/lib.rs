@@ -141,6 +141,7 @@ pub mod proxy {
         mod ask;
         mod fetch;
         mod keep;
+        mod combine;
         mod named;
         mod serve;
         mod asking;

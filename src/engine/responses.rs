@@ -19,7 +19,7 @@ use super::upstream::error::UpstreamError;
 use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::key::Key;
 use crate::policy::rfc9111::form;
-use crate::policy::rfc9111::part::Extent;
+use crate::policy::rfc9111::part::{Extent, is_same};
 use crate::policy::rfc9111::reuse::Terms;
 use crate::policy::rfc9111::vary::Chosen;
 
@@ -77,14 +77,17 @@ impl Stored {
         taken(self.body.len()) + fields + self.chosen.weight() + self.places.len() * size_of::<Place>() + BOOKKEEPING
     }
 
-    /// Whether another takes its place: it is chosen by the same, or what chooses has changed since. A part takes the place of
-    /// the whole only if it is of another.
-    fn gives_way_to(&self, newer: &Self) -> bool {
+    /// Whether another, which was given to a request with these fields, takes its place: it would have been given to that
+    /// request, too, whatever fields either of them is chosen by. A part takes the place of the whole only if it is of another.
+    fn gives_way_to(&self, newer: &Self, asked: &HeaderMap) -> bool {
         let is_of_another = self.fields.get(ETAG) != newer.fields.get(ETAG);
-        let is_replaced = newer.part.is_none() || self.part == newer.part || is_of_another;
-        self.fingerprint != newer.fingerprint
-            || !self.chosen.differs_by_the_same(&newer.chosen)
-            || self.chosen == newer.chosen && is_replaced
+        let is_in_it = newer.part.is_none_or(|newer| self.part.is_some_and(|part| newer.has(part)));
+        self.fingerprint != newer.fingerprint || self.chosen.matches(asked) && (is_in_it || is_of_another)
+    }
+
+    /// The greater, the rather it is chosen.
+    fn order(&self) -> (bool, Duration, Tick, bool) {
+        (!self.chosen.is_for_all(), self.made, self.noted, self.part.is_none())
     }
 
     /// Whether a request asks for no more than what there is of it.
@@ -95,19 +98,19 @@ impl Stored {
     /// It, as far as its forms depend on it.
     pub fn shape(&self) -> form::Stored<'_> {
         let length = self.part.map_or(self.body.len() as u64, |part| part.of);
-        form::Stored { status: self.status, fields: &self.fields, length, received: self.received.1 }
+        form::Stored { status: self.status, fields: &self.fields, length, part: self.part, received: self.received.1 }
     }
 }
 
 /// Why nothing was chosen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Missing {
     /// Nothing is stored for the target.
     Target,
     /// What is stored is for other requests.
     Choice,
-    /// Only a part of it is stored.
-    Rest,
+    /// Only this part of it is stored.
+    Rest(Arc<Stored>),
 }
 
 /// What a fetch brings.
@@ -176,19 +179,24 @@ impl Responses {
         Self { cache }
     }
 
-    /// The answer for a request with this method and these fields: of several that would do the one that was made last; else
-    /// what is missing.
+    /// The answer for a request with this method and these fields; else what is missing. Of several that would do, it is the one
+    /// that was made last; but one that says what it is chosen by is before those that do not, which may have been made for
+    /// those who prefer nothing (RFC 9111 section 4.1).
     pub fn choose(&self, key: &Key, method: &Method, asked: &HeaderMap, fingerprint: u64) -> Result<Arc<Stored>, Missing> {
         let Some(all) = self.cache.get(key) else { return Err(Missing::Target) };
-        let mut missing = Missing::Choice;
-        let fitting = all.iter().rev().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
-        let enough = fitting.filter(|one| {
-            let is_enough = one.is_enough_for(method, asked);
-            missing = if is_enough { missing } else { Missing::Rest };
-            is_enough
-        });
-        let chosen = enough.max_by_key(|one| (one.part.is_none(), one.made)).cloned();
-        chosen.ok_or(missing)
+        let fitting = || all.iter().rev().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
+        let enough = fitting().filter(|one| one.is_enough_for(method, asked)).max_by_key(|one| one.order());
+        let part = || fitting().max_by_key(|one| one.order()).cloned().map_or(Missing::Choice, Missing::Rest);
+        enough.cloned().ok_or_else(part)
+    }
+
+    /// A part that lies beside, or overlaps, another one of the same whole (RFC 9111 section 3.4), for a request with these
+    /// fields.
+    pub fn part_beside(&self, key: &Key, asked: &HeaderMap, fields: &HeaderMap, extent: Extent, fingerprint: u64) -> Option<Arc<Stored>> {
+        let all = self.cache.get(key)?;
+        let mut fitting = all.iter().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
+        let is_beside = |one: &&Arc<Stored>| one.part.is_some_and(|part| part.with(extent).is_some()) && is_same(&one.fields, fields);
+        fitting.find(is_beside).cloned()
     }
 
     /// What requests of a key differ by, as the last answer had it: a text that is the same for those that are given the same.
@@ -197,18 +205,23 @@ impl Responses {
         last.map(|last| last.chosen.text_of(asked)).unwrap_or_default()
     }
 
-    /// Keeps an answer beside those that others are given, unless one from a later fetch is kept in its place.
-    pub fn put(&self, key: Key, stored: &Arc<Stored>) {
+    /// Keeps an answer that was given to a request with these fields, beside those that others are given; unless what a later
+    /// fetch brought would have been given to that request, too. Says whether it is kept.
+    pub fn put(&self, key: Key, stored: &Arc<Stored>, asked: &HeaderMap) -> bool {
+        let mut is_kept = true;
         self.cache.entry(key).and_compute_with(|all| {
             let all = all.map(moka::Entry::into_value).unwrap_or_default();
-            if all.iter().any(|other| other.chosen == stored.chosen && other.part == stored.part && other.noted > stored.noted) {
+            let is_newer = |other: &Stored| other.noted > stored.noted && other.chosen.matches(asked);
+            is_kept = !all.iter().any(|other| is_newer(other) && stored.gives_way_to(other, asked));
+            if !is_kept {
                 return Op::Nop;
             }
             let mut kept = vec![stored.clone()];
-            kept.extend(all.iter().filter(|other| !other.gives_way_to(stored)).take(MOST - 1).cloned());
+            kept.extend(all.iter().filter(|other| !other.gives_way_to(stored, asked)).take(MOST - 1).cloned());
             Op::Put(kept.into())
         });
         self.cache.run_pending_tasks();
+        is_kept
     }
 
     /// Forgets an answer, if it is there still; says whether it was.

@@ -176,7 +176,7 @@ impl ClientRequest {
                 let left = stored.terms.seconds_left(stored.age(now));
                 (Some(stored), Outcome::from_memory(ending, left), why, false)
             }
-            Err(Unanswered { stored, reason }) => {
+            Err(Unanswered { stored, reason, .. }) => {
                 let why = match reason {
                     "vary-miss" => "what is kept was chosen by other fields of a request (Vary)",
                     "partial" => "what is kept is not all that is asked for",

@@ -27,7 +27,14 @@ enum Way {
     /// From memory, with the seconds it stays fresh.
     Hit { ttl: i64 },
     /// Forwarded, for a reason of RFC 9211 section 2.2.
-    Forwarded { reason: &'static str, status: Option<StatusCode>, stored: bool, collapsed: bool },
+    Forwarded {
+        reason: &'static str,
+        status: Option<StatusCode>,
+        stored: bool,
+        collapsed: bool,
+        /// The seconds that what came stays fresh, if that is known.
+        ttl: Option<i64>,
+    },
     /// Neither.
     Own,
 }
@@ -40,7 +47,7 @@ impl Outcome {
 
     /// Forwarded, for this reason of RFC 9211 section 2.2.
     pub fn forwarded(ending: Ending, reason: &'static str) -> Self {
-        Self::new(ending, Way::Forwarded { reason, status: None, stored: false, collapsed: false })
+        Self::new(ending, Way::Forwarded { reason, status: None, stored: false, collapsed: false, ttl: None })
     }
 
     /// Answered here.
@@ -75,6 +82,25 @@ impl Outcome {
     pub fn collapsed(mut self, is_collapsed: bool) -> Self {
         if let Way::Forwarded { collapsed, .. } = &mut self.way {
             *collapsed = is_collapsed;
+        }
+        self
+    }
+
+    /// What is sent stays fresh for so many seconds.
+    #[must_use]
+    pub fn fresh_for(mut self, seconds: i64) -> Self {
+        if let Way::Forwarded { ttl, .. } = &mut self.way {
+            *ttl = Some(seconds);
+        }
+        self
+    }
+
+    /// It came from memory after the upstream had been asked for this reason, and answered with this status, if it did: that is
+    /// no hit (RFC 9211 section 2.1).
+    #[must_use]
+    pub fn after_asking(mut self, reason: &'static str, status: Option<StatusCode>) -> Self {
+        if let Way::Hit { ttl } = self.way {
+            self.way = Way::Forwarded { reason, status, stored: false, collapsed: false, ttl: Some(ttl) };
         }
         self
     }
@@ -127,7 +153,7 @@ impl Outcome {
                 text.push_str("; hit; ttl=");
                 text.push_str(itoa::Buffer::new().format(ttl));
             }
-            Way::Forwarded { reason, status, stored, collapsed } => {
+            Way::Forwarded { reason, status, stored, collapsed, ttl } => {
                 text.push_str("; fwd=");
                 text.push_str(reason);
                 if let Some(status) = status {
@@ -136,6 +162,10 @@ impl Outcome {
                 }
                 text.push_str(if stored { "; stored" } else { "" });
                 text.push_str(if collapsed { "; collapsed" } else { "" });
+                if let Some(ttl) = ttl {
+                    text.push_str("; ttl=");
+                    text.push_str(itoa::Buffer::new().format(ttl));
+                }
             }
             Way::Own => {}
         }
@@ -171,6 +201,14 @@ mod tests {
             (
                 Outcome::forwarded(Ending::Joined, "uri-miss").status(StatusCode::OK).stored(true).collapsed(true),
                 "anteroom; fwd=uri-miss; fwd-status=200; stored; collapsed",
+            ),
+            (
+                Outcome::forwarded(Ending::Miss, "stale").status(StatusCode::NOT_MODIFIED).stored(true).fresh_for(9),
+                "anteroom; fwd=stale; fwd-status=304; stored; ttl=9",
+            ),
+            (
+                Outcome::from_memory(Ending::Stale, -3).after_asking("stale", Some(StatusCode::BAD_GATEWAY)).detail("x"),
+                "anteroom; fwd=stale; fwd-status=502; ttl=-3; detail=x",
             ),
             (Outcome::forwarded(Ending::Bypass, "bypass").detail("cookie"), "anteroom; fwd=bypass; detail=cookie"),
             (Outcome::own(Ending::Refused), "anteroom"),

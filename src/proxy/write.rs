@@ -21,6 +21,7 @@ use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::route::{Source, Target, effect_of};
 use crate::policy::coherence::answer_ids::{self, AnswerIds, Named};
 use crate::policy::coherence::watermark::must_cause_an_event;
+use crate::policy::rfc9111::invalidate::effect_on_target;
 use crate::state::State;
 use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
@@ -35,7 +36,8 @@ impl ClientRequest {
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
         let Some(request) = self.forwarded() else { return self.unsendable() };
         let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
-        let write = Write { state, active, targets, request, peer };
+        let is_to_the_list = self.is_to_a_kept_list();
+        let write = Write { state, active, targets, request, peer, is_to_the_list };
         match self.tally.waiting(write.run()).await {
             Ok(response) => {
                 self.invalidate_named(&response);
@@ -59,6 +61,8 @@ pub struct Write {
     pub request: Request<Body>,
     /// Whose it is.
     pub peer: Client,
+    /// Its target is a list under `cache.ttl = "origin"`.
+    pub is_to_the_list: bool,
 }
 
 impl Write {
@@ -107,7 +111,8 @@ impl Write {
             let [began, answered] = [began, clock::now()].map(|at| self.state.invalidation.epoch.moment(at));
             self.state.invalidation.watermark.owed(began, answered);
         }
-        guard.answered(effect_of(response.status()));
+        let effect = if self.is_to_the_list { effect_on_target } else { effect_of };
+        guard.answered(effect(response.status()));
         let (head, body) = response.into_parts();
         let mut body = self.active.upstream.watch(body, exchange);
         if guard.armed {

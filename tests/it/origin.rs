@@ -2,11 +2,13 @@
 
 mod asking;
 mod coherence;
+mod families;
 mod fields;
 mod forms;
 mod reuse;
 mod sentences;
 mod stale;
+mod steps;
 mod vary;
 
 use std::sync::{Arc, Mutex};

@@ -321,7 +321,12 @@ fn has_parameter(query: Option<&str>, name: &str) -> bool {
 /// Whether a request asks for what its first line names, and says no more: without a body, and without another target. Else
 /// what comes may be the answer to that, and nobody else's.
 pub fn is_plain(headers: &HeaderMap) -> bool {
-    !has_body(headers) && !has_one_of(headers, &OTHER_TARGETS)
+    !has_body(headers) && !names_another_target(headers)
+}
+
+/// Whether some servers may take the target from elsewhere than the first line.
+pub fn names_another_target(headers: &HeaderMap) -> bool {
+    has_one_of(headers, &OTHER_TARGETS)
 }
 
 /// Whether a request announces a body (RFC 9112 section 6.3).

@@ -35,10 +35,22 @@ impl Told {
     }
 }
 
-/// A time in one of the three forms that a recipient reads. What lies before 1970 is none.
+/// A time in one of the three forms that a recipient reads, in any case (RFC 9111 section 4.2). What lies before 1970 is none,
+/// and so is one of another zone than GMT.
 pub fn read(value: &[u8]) -> Option<Duration> {
-    let text = std::str::from_utf8(value).ok()?;
-    httpdate::parse_http_date(text.trim()).ok()?.duration_since(UNIX_EPOCH).ok()
+    let text = std::str::from_utf8(value).ok()?.trim();
+    let time = httpdate::parse_http_date(text).or_else(|_| httpdate::parse_http_date(&in_usual_case(text)));
+    time.ok()?.duration_since(UNIX_EPOCH).ok()
+}
+
+/// The words of a time as they are defined: each with one capital, but for the zone.
+fn in_usual_case(text: &str) -> String {
+    let mut is_inside = false;
+    let cased = text.chars().map(|char| {
+        let is_first = !std::mem::replace(&mut is_inside, char.is_ascii_alphabetic());
+        if is_first { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }
+    });
+    cased.collect::<String>().replace("Gmt", "GMT")
 }
 
 /// When an answer was made: its `Date`, or when it came (RFC 9110 section 6.6.1).
@@ -57,7 +69,11 @@ mod tests {
         for good in ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"] {
             assert_eq!(read(good.as_bytes()), Some(TIME), "{good}");
         }
-        for bad in ["", "0", "-1", "Sun, 06 Nov 1994 08:49:37 AEST", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1960 08:49:37 GMT"] {
+        // RFC 9111 section 4.2: "SHOULD match the field value case-insensitively".
+        for good in ["SUN, 06 nov 1994 08:49:37 gmt", "sunday, 06-NOV-94 08:49:37 GmT", "sun nov  6 08:49:37 1994"] {
+            assert_eq!(read(good.as_bytes()), Some(TIME), "{good}");
+        }
+        for bad in ["", "0", "-1", "Sun, 06 Nov 1994 08:49:37 AEST", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 1960 08:49:37 GMT"] {
             assert_eq!(read(bad.as_bytes()), None, "{bad}");
         }
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");

@@ -9,6 +9,8 @@ use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID, remove_hop_by_hop
 /// for every answer.
 const NOT_STORED: [HeaderName; 5] =
     [HeaderName::from_static("proxy-authentication-info"), header::TRAILER, header::AGE, CACHE_STATUS, X_REQUEST_ID];
+/// Fields that hold of one part of an answer (RFC 9110 section 14.4, RFC 9530 section 2).
+const OF_THE_PART: [&str; 3] = ["content-range", "content-digest", "content-md5"];
 /// Fields of the stored bytes, which no later head changes (section 3.2).
 const OF_THE_BYTES: [HeaderName; 3] = [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE];
 
@@ -25,17 +27,32 @@ pub fn stored(head: &HeaderMap, control: &Control) -> HeaderMap {
     kept
 }
 
+/// The fields of two parts put together (section 3.4): those of the stored one as the other's update them, without what holds
+/// of one part.
+pub fn combined(stored_fields: &HeaderMap, newer: &HeaderMap) -> HeaderMap {
+    let mut fields = replaced(stored_fields, newer);
+    for name in OF_THE_PART {
+        fields.remove(name);
+    }
+    fields
+}
+
 /// Stored fields after a 304 or an answer to `HEAD` with these fields: each that came replaces those of its name.
 pub fn updated(stored_fields: &HeaderMap, update: &HeaderMap, control: &Control) -> HeaderMap {
     let mut update = stored(update, control);
     for name in &OF_THE_BYTES {
         update.remove(name);
     }
+    replaced(stored_fields, &update)
+}
+
+/// Each field that came in the place of those of its name.
+fn replaced(stored_fields: &HeaderMap, update: &HeaderMap) -> HeaderMap {
     let mut fields = stored_fields.clone();
     for name in update.keys() {
         fields.remove(name);
     }
-    for (name, value) in &update {
+    for (name, value) in update {
         fields.append(name.clone(), value.clone());
     }
     fields
@@ -114,5 +131,13 @@ mod tests {
             ("content-type", "c/d"),
         ];
         assert_eq!(updated(&before, &update, &Control::of(&update)), map(&expected));
+    }
+
+    /// Section 3.4.
+    #[test]
+    fn two_parts_have_the_fields_of_both_but_those_of_one() {
+        let first = map(&[("x", "1"), ("y", "1"), ("content-range", "bytes 0-1/4"), ("content-digest", "a")]);
+        let second = map(&[("x", "2"), ("content-range", "bytes 2-3/4"), ("repr-digest", "c")]);
+        assert_eq!(combined(&first, &second), map(&[("x", "2"), ("y", "1"), ("repr-digest", "c")]));
     }
 }

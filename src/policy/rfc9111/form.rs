@@ -3,13 +3,17 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode};
 
 use super::dates::Told;
-use super::part::Wanted;
-use super::validate::has_already;
+use super::part::{Extent, Wanted};
+use super::validate::{has_already, is_strong_date};
 use crate::policy::http::stored_head::OF_THE_CONTENT;
+
+/// Digests of the content as it is sent (RFC 9530 section 2, and `Content-MD5` before it): of a part it is another. That of the
+/// whole (`Repr-Digest`, `Digest`) holds of a part, too.
+const DIGESTS: [HeaderName; 2] = [HeaderName::from_static("content-digest"), HeaderName::from_static("content-md5")];
 
 /// A form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +37,8 @@ pub struct Stored<'a> {
     pub fields: &'a HeaderMap,
     /// Bytes of the whole body, of which a part may be stored.
     pub length: u64,
+    /// Which part of it is stored, if not all.
+    pub part: Option<Extent>,
     /// When its head came, since 1970.
     pub received: Duration,
 }
@@ -40,7 +46,7 @@ pub struct Stored<'a> {
 impl Stored<'_> {
     /// The form for a request. Conditions are judged before the part (RFC 9110 section 13.2.2).
     pub fn form(&self, method: &Method, asked: &HeaderMap) -> Form {
-        let Self { status, fields, length, received } = *self;
+        let Self { status, fields, length, received, .. } = *self;
         if has_already(status, fields, received, asked) {
             return Form::NotModified;
         }
@@ -61,11 +67,9 @@ impl Stored<'_> {
         if meant.as_bytes().starts_with(b"W/") || meant.as_bytes().starts_with(b"\"") {
             return !meant.as_bytes().starts_with(b"W/") && self.fields.get(header::ETAG) == Some(meant);
         }
-        let [meant, changed, made] = [(asked, header::IF_RANGE), (self.fields, header::LAST_MODIFIED), (self.fields, header::DATE)]
-            .map(|(fields, name)| Told::by(fields, &name).time());
-        // Strong is a date that lies so far back that nothing changed twice within its second (section 8.8.2.2).
-        let is_strong = made.zip(changed).is_some_and(|(made, changed)| made > changed);
-        meant.is_some() && meant == changed && is_strong
+        let [meant, changed] =
+            [(asked, header::IF_RANGE), (self.fields, header::LAST_MODIFIED)].map(|(fields, name)| Told::by(fields, &name).time());
+        meant.is_some() && meant == changed && is_strong_date(self.fields)
     }
 
     /// Status and fields of a form, without a length.
@@ -75,23 +79,28 @@ impl Stored<'_> {
         match form {
             Form::Whole => (self.status, fields),
             Form::NotModified => {
-                for name in &OF_THE_CONTENT {
-                    fields.remove(name);
-                }
+                remove_all(&mut fields, OF_THE_CONTENT.iter().chain(&DIGESTS));
                 (StatusCode::NOT_MODIFIED, fields)
             }
             Form::Part(first, last) => {
+                if self.part.is_none_or(|part| (part.first, part.last) != (first, last)) {
+                    remove_all(&mut fields, &DIGESTS);
+                }
                 fields.insert(header::CONTENT_RANGE, range(format!("bytes {first}-{last}/{}", self.length)));
                 (StatusCode::PARTIAL_CONTENT, fields)
             }
             Form::NoPart => {
-                for name in &OF_THE_CONTENT {
-                    fields.remove(name);
-                }
+                remove_all(&mut fields, OF_THE_CONTENT.iter().chain(&DIGESTS));
                 fields.insert(header::CONTENT_RANGE, range(format!("bytes */{}", self.length)));
                 (StatusCode::RANGE_NOT_SATISFIABLE, fields)
             }
         }
+    }
+}
+
+fn remove_all<'a>(fields: &mut HeaderMap, names: impl IntoIterator<Item = &'a HeaderName>) {
+    for name in names {
+        fields.remove(name);
     }
 }
 
@@ -105,7 +114,7 @@ mod tests {
 
     fn form(status: u16, stored: &[(&'static str, &'static str)], method: &Method, asked: &[(&'static str, &'static str)]) -> Form {
         let (status, fields) = (StatusCode::from_u16(status).unwrap(), map(stored));
-        Stored { status, fields: &fields, length: 10, received: Duration::ZERO }.form(method, &map(asked))
+        Stored { status, fields: &fields, length: 10, part: None, received: Duration::ZERO }.form(method, &map(asked))
     }
 
     /// RFC 9110 sections 14.1.2, 14.2 and 15.5.17.
@@ -148,9 +157,9 @@ mod tests {
     /// RFC 9110 sections 15.3.7, 15.4.5 and 15.5.17.
     #[test]
     fn each_form_has_its_fields() {
-        let fields = map(&[("etag", "\"a\""), ("content-type", "text/plain"), ("content-encoding", "gzip"), ("x", "y")]);
-        let stored = Stored { status: StatusCode::OK, fields: &fields, length: 10, received: Duration::ZERO };
-        let bare = [("etag", "\"a\""), ("x", "y")];
+        let fields = map(&[("etag", "\"a\""), ("content-type", "text/plain"), ("content-encoding", "gzip"), ("x", "y"), ("content-digest", "d"), ("repr-digest", "r")]);
+        let stored = Stored { status: StatusCode::OK, fields: &fields, length: 10, part: None, received: Duration::ZERO };
+        let bare = [("etag", "\"a\""), ("x", "y"), ("repr-digest", "r")];
         for (form, status, expected) in [
             (Form::Whole, 200, fields.clone()),
             (Form::NotModified, 304, map(&bare)),
@@ -159,7 +168,10 @@ mod tests {
             assert_eq!(stored.head(form), (StatusCode::from_u16(status).unwrap(), expected));
         }
         let (status, part) = stored.head(Form::Part(2, 4));
-        assert_eq!((status.as_u16(), part.len()), (206, 5));
+        assert_eq!((status.as_u16(), part.len()), (206, 6), "a digest is of all that was sent (RFC 9530 section 2)");
         assert_eq!(part["content-range"], "bytes 2-4/10");
+        let stored = Stored { part: Some(Extent { first: 2, last: 4, of: 10 }), ..stored };
+        let [same, less] = [Form::Part(2, 4), Form::Part(3, 4)].map(|form| stored.head(form).1.contains_key("content-digest"));
+        assert!(same && !less, "a part as it came has its own");
     }
 }

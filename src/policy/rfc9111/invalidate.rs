@@ -3,6 +3,8 @@
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, StatusCode, Uri, header};
 
+use crate::policy::http::route::{Effect, effect_of};
+
 /// Where something is, for comparing.
 #[derive(Clone, Copy, Debug)]
 pub struct Place<'a> {
@@ -17,6 +19,16 @@ pub struct Place<'a> {
 pub fn invalidates(method: &Method, status: StatusCode) -> bool {
     let is_safe = matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE);
     !is_safe && (status.is_success() || status.is_redirection())
+}
+
+/// What a request with an unsafe method did to its own target (section 4.4): an error changed nothing, unless a gateway says by it
+/// that it does not know, or this API that it refuses what it had half done (422, as for any write).
+pub fn effect_on_target(status: StatusCode) -> Effect {
+    match status.as_u16() {
+        422 | 502 | 504 => Effect::Unclear,
+        400..=999 => Effect::Nothing,
+        _ => effect_of(status),
+    }
 }
 
 /// The targets that `Location` and `Content-Location` name, of the same host as the request: its own, or the upstream's (section
@@ -108,6 +120,23 @@ mod tests {
         ] {
             let method = method.parse().unwrap();
             assert_eq!(invalidates(&method, StatusCode::from_u16(status).unwrap()), expected, "{method} {status}");
+        }
+    }
+
+    /// Section 4.4.
+    #[test]
+    fn an_error_changed_nothing_unless_nobody_knows() {
+        for (status, expected) in [
+            (200, Effect::Committed),
+            (303, Effect::Unclear),
+            (404, Effect::Nothing),
+            (422, Effect::Unclear),
+            (500, Effect::Nothing),
+            (503, Effect::Nothing),
+            (502, Effect::Unclear),
+            (504, Effect::Unclear),
+        ] {
+            assert_eq!(effect_on_target(StatusCode::from_u16(status).unwrap()), expected, "{status}");
         }
     }
 

@@ -1,6 +1,6 @@
 //! Parts of an answer (RFC 9110 section 14): which is asked for, which one came, and whether one has the other in it.
 
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 
 /// Which part is asked for, of an answer of so many bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,10 +78,56 @@ impl Extent {
         self.last - self.first + 1
     }
 
+    /// Whether another part lies in it.
+    pub fn has(&self, other: Self) -> bool {
+        self.of == other.of && self.first <= other.first && other.last <= self.last
+    }
+
+    /// Both together, if nothing is missing between them (RFC 9110 section 15.3.7.3).
+    pub fn with(self, other: Self) -> Option<Self> {
+        let touches = self.first <= other.last + 1 && other.first <= self.last + 1;
+        let both = Self { first: self.first.min(other.first), last: self.last.max(other.last), of: self.of };
+        (touches && self.of == other.of).then_some(both)
+    }
+
+    /// Whether it is the whole.
+    pub fn is_whole(&self) -> bool {
+        self.length() == self.of
+    }
+
+    /// What is missing of the whole, as a `Range` (RFC 9110 section 14.2); none if that is nothing, or two parts.
+    pub fn rest(&self) -> Option<String> {
+        match (self.first, self.last) {
+            (0, last) if last + 1 < self.of => Some(format!("bytes={}-", last + 1)),
+            (first, last) if first > 0 && last + 1 == self.of => Some(format!("bytes=0-{}", first - 1)),
+            _ => None,
+        }
+    }
+
     /// Whether a request asks for a part that is in it.
     pub fn has_what_is_asked(&self, asked: &HeaderMap) -> bool {
         matches!(Wanted::of(asked, self.of), Wanted::Part(first, last) if self.first <= first && last <= self.last)
     }
+}
+
+/// Asks for what is missing of a stored part, if it is still of the same bytes, and else for the whole (RFC 9110 section
+/// 13.1.5).
+pub fn ask_for_rest(stored: &HeaderMap, part: Extent, request: &mut HeaderMap) {
+    let rest = part.rest().and_then(|rest| HeaderValue::try_from(rest).ok());
+    if let (Some(rest), Some(tag)) = (rest, strong_tag(stored)) {
+        request.insert(header::RANGE, rest);
+        request.insert(header::IF_RANGE, tag.clone());
+    }
+}
+
+/// Whether two heads are of parts of the same bytes: they share a strong validator (RFC 9110 section 15.3.7.3).
+pub fn is_same(one: &HeaderMap, other: &HeaderMap) -> bool {
+    strong_tag(one).is_some_and(|tag| strong_tag(other) == Some(tag))
+}
+
+/// The entity tag, if it means the same bytes (RFC 9110 section 8.8.1).
+pub fn strong_tag(fields: &HeaderMap) -> Option<&HeaderValue> {
+    fields.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
 }
 
 #[cfg(test)]
@@ -120,6 +166,29 @@ mod tests {
         }
         assert_eq!(Wanted::of(&map(&[("range", "bytes=0-1"), ("range", "bytes=0-1")]), 10), Wanted::Whole);
         assert_eq!(Wanted::of(&map(&[]), 10), Wanted::Whole);
+    }
+
+    /// RFC 9110 section 15.3.7.3.
+    #[test]
+    fn parts_without_a_gap_make_one() {
+        let extent = |(first, last)| Extent { first, last, of: 10 };
+        for (one, other, both, rest) in [
+            ((0, 3), (4, 9), Some((0, 9)), [Some("bytes=4-"), Some("bytes=0-3")]),
+            ((2, 5), (4, 7), Some((2, 7)), [None, None]),
+            ((0, 9), (4, 4), Some((0, 9)), [None, None]),
+            ((0, 3), (5, 9), None, [Some("bytes=4-"), Some("bytes=0-4")]),
+        ] {
+            let (one, other) = (extent(one), extent(other));
+            assert_eq!([one.with(other), other.with(one)], [both.map(extent); 2], "{one:?} {other:?}");
+            assert_eq!([one, other].map(|part| part.rest()).each_ref().map(Option::as_deref), rest, "{one:?} {other:?}");
+            assert_eq!(one.with(other).is_some_and(|both| both.is_whole()), both == Some((0, 9)));
+            assert_eq!(one.has(other), both == Some((one.first, one.last)));
+        }
+        assert_eq!(extent((0, 3)).with(Extent { first: 4, last: 9, of: 11 }), None, "of another whole");
+        for (one, other, expected) in [("\"a\"", "\"a\"", true), ("\"a\"", "\"b\"", false), ("W/\"a\"", "W/\"a\"", false), ("a", "a", false)] {
+            assert_eq!(is_same(&map(&[("etag", one)]), &map(&[("etag", other)])), expected, "{one} {other}");
+        }
+        assert!(!is_same(&map(&[]), &map(&[])));
     }
 
     /// RFC 9110 section 14.4.

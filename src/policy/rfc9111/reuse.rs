@@ -43,7 +43,7 @@ impl Terms {
         self.initial_age.saturating_add(since)
     }
 
-    /// For how long it stays fresh at this age, in seconds: negative if it is stale (RFC 9211 section 2.5).
+    /// For how long it stays fresh at this age, in seconds: negative if it is stale (RFC 9211 section 2.4).
     pub fn seconds_left(&self, age: Duration) -> i64 {
         let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
         seconds(self.lifetime).saturating_sub(seconds(age))
@@ -98,7 +98,8 @@ pub fn reuse(terms: &Terms, age: Duration, asked: &RequestDirectives) -> Reuse {
         Reuse::No(Why::Stale)
     } else if asked.max_stale.is_some_and(|most| stale_for <= most) && !is_too_old {
         Reuse::Stale
-    } else if stale_for < terms.while_revalidating && !is_too_old && asked.min_fresh.is_none() {
+    } else if stale_for < terms.while_revalidating && !is_too_old && asked.min_fresh.is_none() && !asked.no_store {
+        // Where what comes may not be stored, nothing would be revalidated.
         Reuse::WhileRevalidating
     } else {
         Reuse::No(Why::Stale)

@@ -49,18 +49,23 @@ pub fn is_for_the_origin(request: &HeaderMap) -> bool {
     request.contains_key(header::IF_MATCH) || request.contains_key(header::IF_UNMODIFIED_SINCE)
 }
 
-/// Whether a 304 is about this stored answer (section 4.3.4): if it has a validator, it has to be the same one.
+/// Whether a 304 is about this stored answer (section 4.3.4): if it has strong validators, one of them has to be the same; if
+/// it has weak ones alone, one of those. One without any is about what was asked about.
 pub fn is_about(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
-    let (changed, known) = (not_modified.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED));
-    if not_modified.get(header::ETAG).is_none() && changed.is_some() && changed != known {
-        return false;
+    let (etag, known) = (not_modified.get(header::ETAG), stored.get(header::ETAG));
+    let (changed, known_changed) = (not_modified.get(header::LAST_MODIFIED), stored.get(header::LAST_MODIFIED));
+    let same_date = changed.is_some() && changed == known_changed;
+    match etag {
+        None => changed.is_none() || same_date,
+        Some(told) if is_weak(told) => known.is_some_and(|known| opaque(told) == opaque(known)) || (known.is_none() && same_date),
+        Some(told) => known == Some(told) || (same_date && is_strong_date(stored)),
     }
-    match (not_modified.get(header::ETAG), stored.get(header::ETAG)) {
-        (None, _) => true,
-        (Some(_), None) => false,
-        (Some(told), Some(stored)) if is_weak(told) => opaque(told) == opaque(stored),
-        (Some(told), Some(stored)) => told == stored,
-    }
+}
+
+/// Whether nothing can have changed twice within the second of `Last-Modified` (RFC 9110 section 8.8.2.2).
+pub fn is_strong_date(fields: &HeaderMap) -> bool {
+    let [changed, made] = [header::LAST_MODIFIED, header::DATE].map(|name| Told::by(fields, &name).time());
+    made.zip(changed).is_some_and(|(made, changed)| made > changed)
 }
 
 /// What an answer to `HEAD` says of a stored answer to `GET` (section 4.3.5).
@@ -158,6 +163,12 @@ mod tests {
             (&[("last-modified", THEN)], &[], true),
             (&[("last-modified", THEN)], &[("last-modified", THEN)], true),
             (&[("last-modified", THEN)], &[("etag", "\"a\"")], false),
+            (&[("last-modified", THEN)], &[("etag", "\"a\""), ("last-modified", THEN)], false),
+            (&[("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", THEN)], true),
+            (&[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", THEN)], true),
+            (&[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", AFTER)], false),
+            (&[("last-modified", THEN)], &[("etag", "W/\"a\""), ("last-modified", THEN)], true),
+            (&[("etag", "W/\"b\""), ("last-modified", THEN)], &[("etag", "W/\"a\""), ("last-modified", THEN)], false),
         ] {
             assert_eq!(is_about(&map(stored), &map(told)), expected, "{stored:?} {told:?}");
         }

@@ -9,8 +9,9 @@ use super::cache_control::members;
 const MOST_FIELDS: usize = 16;
 const MOST_BYTES: usize = 4096;
 
-/// Fields whose members are alike in any case (RFC 9110 sections 8.4.1, 12.5.2 and 12.5.4).
-const CASELESS: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET];
+/// Fields whose members are alike in any case (RFC 9110 sections 8.4.1, 12.5.2 and 12.5.4), and in any order: what is liked
+/// better has a weight, and that the first one is "cannot be relied upon" (section 12.5.4).
+const PREFERENCES: [HeaderName; 3] = [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE, header::ACCEPT_CHARSET];
 /// Fields that are no lists, so that a comma in them is only a comma.
 const NO_LISTS: [HeaderName; 9] = [
     header::AUTHORIZATION,
@@ -79,11 +80,6 @@ impl Chosen {
         })
     }
 
-    /// Whether the same fields choose both.
-    pub fn differs_by_the_same(&self, other: &Self) -> bool {
-        self.0.len() == other.0.len() && self.0.iter().all(|(name, _)| other.0.iter().any(|(other, _)| name == other))
-    }
-
     /// Whether it is chosen whatever a request says.
     pub fn is_for_all(&self) -> bool {
         self.0.is_empty()
@@ -108,19 +104,26 @@ impl Chosen {
 }
 
 /// A field of a request without what makes no difference: lines are one list, white space about its commas is none, and case
-/// where the field has none. The order of members may mean something.
+/// and order where the field has none. Elsewhere the order of members may mean something.
 fn normalised(asked: &HeaderMap, name: &HeaderName) -> Value {
     let mut lines = asked.get_all(name).iter().map(HeaderValue::as_bytes).peekable();
     lines.peek()?;
-    let mut value = if NO_LISTS.contains(name) {
+    let value = if NO_LISTS.contains(name) {
         lines.map(<[u8]>::trim_ascii).collect::<Vec<_>>().join(&b","[..])
+    } else if PREFERENCES.contains(name) {
+        let mut preferences: Vec<Vec<u8>> = lines.flat_map(members).map(preference).collect();
+        preferences.sort_unstable();
+        preferences.join(&b","[..])
     } else {
         lines.flat_map(members).collect::<Vec<_>>().join(&b","[..])
     };
-    if CASELESS.contains(name) {
-        value.make_ascii_lowercase();
-    }
     Some(value.into())
+}
+
+/// A preference without white space about its `;` (RFC 9110 section 12.4.2 allows it), in lower case.
+fn preference(member: &[u8]) -> Vec<u8> {
+    let parts: Vec<&[u8]> = member.split(|byte| *byte == b';').map(<[u8]>::trim_ascii).collect();
+    parts.join(&b";"[..]).to_ascii_lowercase()
 }
 
 #[cfg(test)]
@@ -181,7 +184,11 @@ mod tests {
     fn what_means_the_same_is_the_same() {
         for (name, one, other, same) in [
             ("accept-language", "en-GB, de;q=0.5", "EN-gb,de;q=0.5", true),
-            ("accept-language", "en, de", "de, en", false),
+            ("accept-language", "en;q=0.5, de", "de,en; q=0.5", true),
+            ("accept-language", "en, de", "de, en", true),
+            ("accept-language", "en, de;q=0.5", "en;q=0.5, de", false),
+            ("accept-encoding", "gzip, br", "br, gzip", true),
+            ("x-kind", "a, b", "b, a", false),
             ("accept-encoding", "GZIP", "gzip", true),
             ("x-kind", "A", "a", false),
             ("user-agent", "a, b", "a,b", false),

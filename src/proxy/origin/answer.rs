@@ -21,6 +21,8 @@ use crate::proxy::request::{Answered, ClientRequest};
 pub(crate) struct Unanswered {
     /// What is stored for it.
     pub(crate) stored: Option<Arc<Stored>>,
+    /// What is stored of it, if that is not all that it asks for.
+    pub(crate) part: Option<Arc<Stored>>,
     /// Why the upstream is asked (RFC 9211 section 2.2).
     pub(crate) reason: &'static str,
 }
@@ -32,7 +34,7 @@ impl ClientRequest {
         let arrived = self.state.invalidation.ledger.now();
         let key = self.key_of_host(key);
         let wants = self.wants();
-        let Unanswered { stored, reason } = match self.may_give(&key, &wants, now) {
+        let Unanswered { stored, part, reason } = match self.may_give(&key, &wants, now) {
             Ok((stored, reuse)) => {
                 if let Some(refused) = self.asks_too_often(Bucket::Hits) {
                     return refused;
@@ -45,7 +47,7 @@ impl ClientRequest {
             }
             Err(unanswered) => unanswered,
         };
-        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, reason })).await
+        Box::pin(self.ask_upstream(Asking { key, arrived, now, wants, stored, part, reason })).await
     }
 
     /// What is given from memory, and how.
@@ -55,11 +57,11 @@ impl ClientRequest {
         wants: &RequestDirectives,
         now: Instant,
     ) -> Result<(Arc<Stored>, Reuse), Unanswered> {
-        let unanswered = |stored, reason| Unanswered { stored, reason };
+        let unanswered = |stored, reason| Unanswered { stored, part: None, reason };
         let stored = self.choose(key).map_err(|missing| match missing {
             Missing::Target => unanswered(None, "uri-miss"),
             Missing::Choice => unanswered(None, "vary-miss"),
-            Missing::Rest => unanswered(None, "partial"),
+            Missing::Rest(part) => Unanswered { stored: None, part: Some(part), reason: "partial" },
         })?;
         if is_for_the_origin(&self.head.headers) {
             return Err(unanswered(Some(stored), "request"));

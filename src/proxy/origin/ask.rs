@@ -142,6 +142,7 @@ impl ClientRequest {
             now: clock::now(),
             wants: RequestDirectives::default(),
             stored: Some(stored.clone()),
+            part: None,
             reason: "stale",
         };
         let is_joinable = |_, noted| self.is_current_path(key, noted);
@@ -168,11 +169,14 @@ impl ClientRequest {
             return self.after_no_answer(asking, landed);
         };
         if is_error(status)
-            && let Some(instead) = self.stale_instead(asking)
+            && let Some((response, outcome)) = self.stale_instead(asking)
         {
-            return instead;
+            return (response, outcome.after_asking(asking.reason, Some(status)));
         }
         let mut outcome = asking.outcome(Ending::Miss).status(status).stored(kept);
+        if let Some(stored) = &stored {
+            outcome = outcome.fresh_for(stored.terms.seconds_left(stored.age(clock::now())));
+        }
         // Why it is nobody else's.
         outcome.detail = first.as_ref().filter(|_| stored.is_none()).map(|first| first.why);
         match (first.and_then(|first| first.take()), stored) {
@@ -188,14 +192,18 @@ impl ClientRequest {
     fn take_others(&self, asking: &Asking, noted: Tick, landed: Result<Fetched, Lost>) -> Option<Answered> {
         let now = clock::now();
         match landed {
-            Ok(Fetched::Answer { status, .. }) if is_error(status) && asking.stored.is_some() => self.stale_instead(asking),
+            Ok(Fetched::Answer { status, .. }) if is_error(status) && asking.stored.is_some() => {
+                let (response, outcome) = self.stale_instead(asking)?;
+                Some((response, outcome.after_asking(asking.reason, Some(status)).collapsed(true)))
+            }
             Ok(Fetched::Answer { stored: Some(stored), status, kept: true, .. }) => {
                 let terms_allow = reuse(&stored.terms, stored.age(now), &asking.wants) == Reuse::Fresh;
                 let is_in_force = asking.arrived <= noted || self.is_in_force(&stored, now);
                 let Parts { method, headers, .. } = &self.head;
                 let is_his = stored.chosen.matches(headers) && stored.is_enough_for(method, headers);
                 let may_have = terms_allow && is_in_force && is_his;
-                let outcome = asking.outcome(Ending::Joined).status(status).collapsed(true);
+                let left = stored.terms.seconds_left(stored.age(now));
+                let outcome = asking.outcome(Ending::Joined).status(status).collapsed(true).fresh_for(left);
                 may_have.then(|| (self.give(&stored, now), outcome))
             }
             Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) => None,
@@ -213,6 +221,9 @@ impl ClientRequest {
             _ => None,
         };
         if let Some((mut response, mut outcome)) = self.stale_instead(asking) {
+            if !matches!(error, Some(UpstreamError::Spared(_))) {
+                outcome = outcome.after_asking(asking.reason, None);
+            }
             outcome.error = error.and_then(UpstreamError::proxy_error);
             if let Some(class) = outcome.error
                 && let Ok(told) = HeaderValue::try_from(format!("anteroom; error={class}"))
@@ -261,7 +272,9 @@ impl ClientRequest {
         // Clients wipe their storage on a 404: unless it says so itself, only a success stands in.
         let settings = self.active.config.origin.filter(|_| stored.status.is_success());
         let otherwise = settings.map(|settings| settings.stale_if_error).unwrap_or_default();
-        self.is_in_force(stored, now)
+        // Whether it is what such a request is about, only the upstream can say (section 4.3.2).
+        !is_for_the_origin(&self.head.headers)
+            && self.is_in_force(stored, now)
             && !self.state.invalidation.has_purged(stored.noted, &stored.places)
             && stands_in(&stored.terms, stored.age(now), &asking.wants, otherwise)
     }

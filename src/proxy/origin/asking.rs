@@ -20,6 +20,8 @@ pub(super) struct Asking {
     pub(super) wants: RequestDirectives,
     /// What is stored for it, and not to be used without asking.
     pub(super) stored: Option<Arc<Stored>>,
+    /// What is stored of it, if that is not all that it asks for.
+    pub(super) part: Option<Arc<Stored>>,
     /// Why it is forwarded (RFC 9211 section 2.2).
     pub(super) reason: &'static str,
 }

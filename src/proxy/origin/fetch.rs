@@ -24,6 +24,7 @@ use crate::policy::http::key::Key;
 use crate::policy::http::representation::is_made_from_body;
 use crate::policy::http::route::{has_authorization, is_plain};
 use crate::policy::rfc9111::freshness::Arrival;
+use crate::policy::rfc9111::part::ask_for_rest;
 use crate::policy::rfc9111::reuse::is_error;
 use crate::policy::rfc9111::storable::Asked;
 use crate::policy::rfc9111::validate::{ask_for_all, ask_whether, is_about, is_for_the_origin, wants_something_of_its_own};
@@ -57,9 +58,9 @@ pub(super) struct Fetch {
     pub(super) stored: Option<Arc<Stored>>,
     /// The same, if an answer to `HEAD` may say something of it that holds for everybody.
     pub(super) told_of: Option<Arc<Stored>>,
-    /// It asks whether that still holds.
-    pub(super) asks_whether: bool,
-    /// The client's own conditions, or the part that it wants, were left out for that.
+    asks: Asks,
+    /// The upstream was not asked what the client asked: its conditions, or the part that it wants, were left out, or only the
+    /// rest is asked for.
     pub(super) asks_otherwise: bool,
     /// Others may wait for it.
     pub(super) is_shared: bool,
@@ -69,6 +70,17 @@ pub(super) struct Fetch {
     waits: Waits,
     /// Its span, if others may wait for it and whoever began it has one.
     span: Option<FetchSpan>,
+}
+
+/// What the upstream is asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Asks {
+    /// What the client asked.
+    TheSame,
+    /// Whether what is stored still holds.
+    Whether,
+    /// Only the rest of a stored part.
+    TheRest,
 }
 
 /// When a request was sent and when the head of its answer came, by the wall clock, and by the one that does not jump.
@@ -107,8 +119,11 @@ impl Fetch {
             && is_plain
             && !is_for_the_origin(headers)
             && stored.as_ref().is_some_and(|stored| request.may_be_asked_about(stored));
+        let part = request.may_be_completed(asking).filter(|(part, _)| part.fingerprint == active.fingerprint);
         if let (Some(head), Some(stored), true) = (&mut head, &stored, asks_whether) {
             ask_whether(&stored.fields, head.headers_mut(), request.is_in_force(stored, clock::now()));
+        } else if let (Some(head), Some((part, extent))) = (&mut head, &part) {
+            ask_for_rest(&part.fields, *extent, head.headers_mut());
         } else if let (Some(head), Waits::Behind) = (&mut head, waits) {
             // Whoever has been answered already wants nothing more of his own.
             ask_for_all(head.headers_mut());
@@ -135,8 +150,12 @@ impl Fetch {
             storing,
             told_of: stored.clone().filter(|_| is_head && learns),
             stored,
-            asks_whether,
-            asks_otherwise: asks_whether && wants_something_of_its_own(headers),
+            asks: match (asks_whether, &part) {
+                (true, _) => Asks::Whether,
+                (false, Some(_)) => Asks::TheRest,
+                (false, None) => Asks::TheSame,
+            },
+            asks_otherwise: part.is_some() || (asks_whether && wants_something_of_its_own(headers)),
             is_shared: false,
             peer: request.client(),
             client: request.client_network(),
@@ -208,24 +227,34 @@ impl Fetch {
         if head.status.is_informational() {
             return Err(UpstreamError::Malformed);
         }
-        let stored = self.stored.clone().filter(|_| self.asks_whether && head.status == StatusCode::NOT_MODIFIED);
-        match stored {
-            None => self.received(head, body, times).await,
-            Some(stored) if is_about(&stored.fields, &head.headers) => Ok(self.still_holds(&stored, head, times).await),
-            Some(_) => {
-                // It is about another answer than the one that was asked about (section 4.3.4): once more, for the whole.
-                drop(body);
-                let take = self.state.upstream.in_flight.take(self.client).await;
-                let place = take.ok_or_else(|| self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)))?;
-                self.asks_whether = false;
-                self.asks_otherwise = wants_something_of_its_own(&self.chosen_by);
-                if let Some(head) = &mut self.head {
-                    ask_for_all(head.headers_mut());
-                }
-                let (head, body, times) = self.send(place).await?;
-                self.received(head, body, times).await
+        match (self.asks, head.status, self.stored.clone()) {
+            (Asks::Whether, StatusCode::NOT_MODIFIED, Some(stored)) => {
+                // Else it is about another answer than the one that was asked about (section 4.3.4).
+                let is_about_it = is_about(&stored.fields, &head.headers);
+                if is_about_it { Ok(self.still_holds(&stored, head, times).await) } else { self.once_more(body).await }
             }
+            (Asks::TheRest, StatusCode::RANGE_NOT_SATISFIABLE, _) => self.once_more(body).await,
+            (Asks::TheRest, StatusCode::PARTIAL_CONTENT, _) => match self.received(head, body, times).await? {
+                Fetched::Answer { stored: Some(stored), first, .. } if stored.part.is_some() => self.once_more(first).await,
+                Fetched::Answer { stored: None, first, .. } => self.once_more(first).await,
+                whole => Ok(whole),
+            },
+            _ => self.received(head, body, times).await,
         }
+    }
+
+    /// Asks for the whole, after what came is of no use to whoever asked for it. `useless` is let go of first: it holds a place.
+    async fn once_more<T>(&mut self, useless: T) -> Result<Fetched, UpstreamError> {
+        drop(useless);
+        let take = self.state.upstream.in_flight.take(self.client).await;
+        let place = take.ok_or_else(|| self.active.upstream.health().spares(Why::Queue, Duration::from_secs(1)))?;
+        self.asks = Asks::TheSame;
+        self.asks_otherwise = wants_something_of_its_own(&self.chosen_by);
+        if let Some(head) = &mut self.head {
+            ask_for_all(head.headers_mut());
+        }
+        let (head, body, times) = self.send(place).await?;
+        self.received(head, body, times).await
     }
 
     async fn send(&mut self, place: Place) -> Result<(Parts, Body, Times), UpstreamError> {

@@ -23,7 +23,7 @@ impl ClientRequest {
         now: Instant,
     ) -> (Outcome, Option<&'static str>, bool) {
         let arrived = self.state.invalidation.ledger.now();
-        let asking = Asking { key: key.clone(), arrived, now, wants: self.wants(), stored, reason };
+        let asking = Asking { key: key.clone(), arrived, now, wants: self.wants(), stored, part: None, reason };
         let is_under_way = self.state.cache.fetches.is_under_way(&self.key_of_choice(key));
         if asking.wants.only_if_cached {
             let why = "the client wants nothing that would have to be asked for";

@@ -7,6 +7,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::response::Parts;
 use http::StatusCode;
 
+use super::combine::Combined;
 use super::fetch::{Fetch, Times};
 use crate::engine::body::Body;
 use crate::engine::clock;
@@ -125,10 +126,17 @@ impl Fetch {
         expose(&mut stored);
         stored.entry(header::DATE).or_insert_with(clock::http_date);
         let (status, known) = (head.status, made_from.known);
-        let content = Content { status, part, body: body.clone() };
+        let mut content = Content { status, part, body: body.clone() };
+        if let Some(Combined { extent, body, fields }) = part.and_then(|part| self.combined(&head.headers, part, &body)) {
+            stored = fields::combined(&fields, &stored);
+            let is_whole = extent.is_whole();
+            let status = if is_whole { StatusCode::OK } else { status };
+            content = Content { status, part: Some(extent).filter(|_| !is_whole), body };
+        }
         let terms = Terms::of(content.judged_as(), &head.headers, &control, times.arrival);
         let stored = Arc::new(self.entry(content, &stored, (chosen, terms), made_from, times));
-        let first = Private::new(head, Body::from(body), "stored");
+        // Why it is nobody else's, if it is not: nobody could say what puts it out of date.
+        let first = Private::new(head, Body::from(body), "unattributed");
         let kept = known && self.keep(&stored);
         let stored = known.then_some(stored);
         Ok(Fetched::Answer { first: Some(first), stored, status, kept, asked_otherwise: self.asks_otherwise })
@@ -144,7 +152,8 @@ impl Fetch {
         let (stored, may_be_stored) = self.updated(before, &head, made_from, times);
         let stored = Arc::new(stored);
         let kept = known && may_be_stored && self.keep(&stored);
-        if !kept {
+        // What one client does not want stored is no less true for others.
+        if !kept && self.storing.is_some_and(|asked| !asked.no_store) {
             self.forget();
         }
         let (stored, status) = (Some(stored), StatusCode::NOT_MODIFIED);
@@ -236,13 +245,13 @@ impl Fetch {
     fn keep(&self, stored: &Arc<Stored>) -> bool {
         let responses = &self.state.cache.responses;
         self.state.metrics.payload_bytes.with_label_values(&["kept"]).inc_by(stored.body.len() as u64);
-        responses.put(self.key.clone(), stored);
+        let is_kept = responses.put(self.key.clone(), stored, &self.chosen_by);
         // In this order: a purge looks through the store after it has been noted.
         let is_purged = self.state.invalidation.has_purged(stored.noted, &stored.places);
         if is_purged {
             responses.forget(&self.key, stored);
         }
-        !is_purged
+        is_kept && !is_purged
     }
 
     fn forget(&self) {

@@ -1,10 +1,11 @@
 //! What else a write has changed: the answers that its own answer names (RFC 9111 section 4.4).
 
-use http::{Method, Response};
+use http::{HeaderMap, Method, Response, Uri};
 
 use crate::engine::body::Body;
 use crate::engine::metrics::InvalidationSource;
-use crate::policy::http::route::{Route, Rules, classify};
+use crate::policy::http::key::Key;
+use crate::policy::http::route::{Route, Rules, classify, names_another_target};
 use crate::policy::rfc9111::invalidate::{Place, invalidates, named};
 use crate::proxy::request::ClientRequest;
 
@@ -21,12 +22,26 @@ impl ClientRequest {
             Place { authority: base.authority.as_str(), prefix: &base.prefix },
             Place { authority: asked, prefix: "" },
         ];
-        let rules = Rules { webhooks: None, ..self.active.rules() };
         for target in named(&self.head.uri, response.headers(), &places) {
-            let route = classify(&Method::GET, &target.into(), &http::HeaderMap::new(), rules);
-            if let Route::Cached(key) = route {
+            if let Some(key) = self.kept_at(&target.into(), &HeaderMap::new()) {
                 self.state.invalidation.invalidate_list(&self.key_of_host(key), InvalidationSource::Write);
             }
+        }
+    }
+
+    /// Whether the target of this write is itself what is kept as the answers to it say.
+    pub(crate) fn is_to_a_kept_list(&self) -> bool {
+        self.active.config.origin.is_some()
+            && !names_another_target(&self.head.headers)
+            && self.kept_at(&self.head.uri, &self.head.headers).is_some()
+    }
+
+    /// Whose answers there are kept as they say themselves.
+    fn kept_at(&self, target: &Uri, asked: &HeaderMap) -> Option<Key> {
+        let rules = Rules { webhooks: None, ..self.active.rules() };
+        match classify(&Method::GET, target, asked, rules) {
+            Route::Cached(key) => Some(key),
+            _ => None,
         }
     }
 }

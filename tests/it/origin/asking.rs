@@ -51,7 +51,10 @@ async fn a_question_of_the_clients_own_goes_on_if_there_is_none_of_ours() {
     assert_eq!((both.last().header("if-none-match"), both.last().header("range")), (Some("\"a\""), None));
     jump(Duration::from_secs(15)).await;
     let held = both.get(&[("if-none-match", "\"x\", \"a\"")]).await;
-    assert_eq!((held.status.as_u16(), held.cache_status()), (304, "anteroom; fwd=stale; fwd-status=304; stored"));
+    assert_eq!(
+        (held.status.as_u16(), held.cache_status()),
+        (304, "anteroom; fwd=stale; fwd-status=304; stored; ttl=10")
+    );
     assert_eq!(both.asked(), 4);
 }
 
@@ -130,8 +133,8 @@ async fn those_who_ask_at_once_share_what_they_may_share() {
     const PLAIN: &[Fields] = &[&[], &[], &[]];
     const DIFFERENT: &[Fields] = &[&[("foo", "1")], &[("foo", "2")], &[("foo", "1")], &[("foo", "2")], &[("foo", "2")]];
     let (told, asked) = crowd(HOUR, PLAIN).await;
-    assert_eq!((told[0].as_str(), asked), ("anteroom; fwd=uri-miss; fwd-status=200; stored", 1));
-    assert_eq!(told[1..], ["anteroom; fwd=uri-miss; fwd-status=200; collapsed"; 2]);
+    assert_eq!((told[0].as_str(), asked), ("anteroom; fwd=uri-miss; fwd-status=200; stored; ttl=3600", 1));
+    assert_eq!(told[1..], ["anteroom; fwd=uri-miss; fwd-status=200; collapsed; ttl=3600"; 2]);
     for fields in [
         &[("cache-control", "no-store")][..],
         &[("cache-control", "private, max-age=10")],

@@ -134,7 +134,7 @@ async fn a_list_is_out_of_date_with_whom_it_names() {
         let told = r#"{"event":"contact_updated","id":42,"account":{"id":1}}"#;
         let hook = format!("{}/_anteroom/webhooks?token=t", proxy.url);
         assert_eq!(send(request("POST", &hook, &[], told)).await.status, 204);
-        assert_eq!(list().await.cache_status(), "anteroom; fwd=stale; fwd-status=200; stored");
+        assert_eq!(list().await.cache_status(), "anteroom; fwd=stale; fwd-status=200; stored; ttl=3600");
     }
 }
 
@@ -194,10 +194,10 @@ async fn what_is_purged_is_gone() {
     let purged = purge(r#"{"contact":"a"}"#).await;
     assert!(purged.status == 200 && purged.text().contains("\"lists\":1"), "{}", purged.text());
     assert_eq!(both.proxy.state.cache.responses.size().0, 0);
-    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored; ttl=10");
     jump(Duration::from_secs(1)).await;
     purge(r#"{"all":true}"#).await;
-    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(both.get(&[]).await.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored; ttl=10");
 }
 
 /// What an answer to `HEAD` says of what is stored makes it no newer: neither before nor while it is asked for may a write be

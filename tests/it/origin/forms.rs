@@ -82,7 +82,7 @@ async fn a_part_of_the_upstream_is_stored_as_a_part() {
     .await;
     let part = both.get(&[("range", "bytes=0-1")]).await;
     assert_eq!((part.status.as_u16(), part.text().as_str()), (206, "01"));
-    assert_eq!(part.cache_status(), "anteroom; fwd=uri-miss; fwd-status=206; stored");
+    assert_eq!(part.cache_status(), "anteroom; fwd=uri-miss; fwd-status=206; stored; ttl=3600");
     for (range, text, told) in [("bytes=0-1", "01", "bytes 0-1/4"), ("bytes=1-1", "1", "bytes 1-1/4")] {
         let again = both.get(&[("range", range)]).await;
         assert_eq!((again.status.as_u16(), again.text().as_str(), again.is_hit()), (206, text, true), "{range}");
@@ -92,7 +92,7 @@ async fn a_part_of_the_upstream_is_stored_as_a_part() {
     let whole = both.get(&[]).await;
     assert_eq!(
         (whole.text().as_str(), whole.cache_status()),
-        ("0123", "anteroom; fwd=partial; fwd-status=200; stored")
+        ("0123", "anteroom; fwd=partial; fwd-status=200; stored; ttl=3600")
     );
     for range in ["bytes=2-3", "bytes=0-1", "bytes=-1"] {
         assert!(both.get(&[("range", range)]).await.is_hit(), "{range}");

@@ -13,7 +13,7 @@ async fn what_is_fresh_is_used_with_its_age() {
     let both = Both::always(HOUR).await;
     let first = both.get(&[]).await;
     assert_eq!((first.text(), first.header("age")), ("1".to_owned(), None));
-    assert_eq!(first.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored");
+    assert_eq!(first.cache_status(), "anteroom; fwd=uri-miss; fwd-status=200; stored; ttl=3600");
     jump(Duration::from_secs(100)).await;
     let second = both.get(&[]).await;
     assert_eq!((second.text(), second.header("content-type")), ("1".to_owned(), Some("text/plain")));
@@ -23,7 +23,10 @@ async fn what_is_fresh_is_used_with_its_age() {
     assert_eq!(both.asked(), 1);
     jump(Duration::from_secs(3600)).await;
     let third = both.get(&[]).await;
-    assert_eq!((third.text(), third.cache_status()), ("2".to_owned(), "anteroom; fwd=stale; fwd-status=200; stored"));
+    assert_eq!(
+        (third.text(), third.cache_status()),
+        ("2".to_owned(), "anteroom; fwd=stale; fwd-status=200; stored; ttl=3600")
+    );
 }
 
 /// Section 3: a final status, whatever it is, if the answer says for how long.
@@ -115,7 +118,7 @@ async fn what_needs_validation_is_validated_each_time() {
         let answer = both.get(&[]).await;
         assert_eq!(
             (answer.text(), answer.cache_status()),
-            ("x".to_owned(), "anteroom; fwd=stale; fwd-status=304; stored")
+            ("x".to_owned(), "anteroom; fwd=stale; fwd-status=304; stored; ttl=3600")
         );
     }
     assert_eq!((both.asked(), both.last().header("if-none-match")), (3, Some("\"a\"")));
