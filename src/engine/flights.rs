@@ -38,8 +38,18 @@ struct Table<T> {
 struct Flight<T> {
     id: u64,
     noted: Tick,
-    land: Arc<watch::Sender<Option<T>>>,
+    land: Arc<watch::Sender<Word<T>>>,
     sent: Arc<AtomicBool>,
+}
+
+/// What those who wait are told.
+enum Word<T> {
+    /// Nothing yet.
+    None,
+    /// What it will bring is for whoever began it, and nobody else.
+    ForItsLeader,
+    /// What it brought.
+    Landed(T),
 }
 
 /// What a reader holds who waits for a flight.
@@ -48,14 +58,16 @@ pub struct Ticket<T> {
     pub id: u64,
     /// The tick noted before its fetch began.
     pub noted: Tick,
-    result: watch::Receiver<Option<T>>,
+    result: watch::Receiver<Word<T>>,
+    /// Another began it.
+    follows: bool,
     sent: Arc<AtomicBool>,
     place: Option<WaiterPlace>,
 }
 
 /// What a fetch knows of those who wait for it.
 pub struct Interest<T> {
-    land: Arc<watch::Sender<Option<T>>>,
+    land: Arc<watch::Sender<Word<T>>>,
     sent: Arc<AtomicBool>,
 }
 
@@ -78,6 +90,8 @@ pub enum Lost {
     WaitedLongEnough,
     /// The flight's task ended without a word.
     Dropped,
+    /// What the flight will bring is for whoever began it.
+    ForItsLeader,
 }
 
 /// What a flight needs from whoever begins it.
@@ -131,10 +145,11 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let Some(place) = self.take_place() else { return Joined::Crowded };
         let mut table = self.lock();
         if let Some(flight) = table.under_way.get(key)
+            && !matches!(*flight.land.borrow(), Word::ForItsLeader)
             && is_joinable(flight.id, flight.noted)
         {
             let (id, noted, result, sent) = (flight.id, flight.noted, flight.land.subscribe(), flight.sent.clone());
-            return Joined::Followed(Ticket { id, noted, result, sent, place: Some(place) });
+            return Joined::Followed(Ticket { id, noted, result, follows: true, sent, place: Some(place) });
         }
         // An answer is stored before its flight is removed, and both happen before this lock was had.
         if let Some(answer) = settled() {
@@ -143,14 +158,14 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         let NewFlight { noted, fetch, on_end } = begin();
         let id = table.next_id;
         table.next_id += 1;
-        let (land, result) = watch::channel(None);
+        let (land, result) = watch::channel(Word::None);
         let (land, sent) = (Arc::new(land), Arc::<AtomicBool>::default());
         table.under_way.insert(key.clone(), Flight { id, noted, land: land.clone(), sent: sent.clone() });
         drop(table);
         let fetch = fetch(Interest { land: land.clone(), sent: sent.clone() });
         let running = Running { table: self.table.clone(), key: key.clone(), id, land, on_end: Some(on_end) };
         self.tasks.spawn(running.run(fetch));
-        Joined::Led(Ticket { id, noted, result, sent, place: Some(place) })
+        Joined::Led(Ticket { id, noted, result, follows: false, sent, place: Some(place) })
     }
 
     /// Whether a flight of this key is under way.
@@ -185,10 +200,19 @@ fn lock<T>(table: &Mutex<Table<T>>) -> std::sync::MutexGuard<'_, Table<T>> {
 }
 
 impl<T: Clone> Ticket<T> {
-    /// Waits until the flight lands, at most so long.
+    /// Waits until the flight lands, or is known to bring nothing for this reader; at most so long.
     pub async fn wait(&mut self, limit: Duration) -> Result<T, Lost> {
-        match tokio::time::timeout(limit, self.result.wait_for(Option::is_some)).await {
-            Ok(Ok(result)) => result.clone().ok_or(Lost::Dropped),
+        let follows = self.follows;
+        let is_over = |word: &Word<T>| match word {
+            Word::None => false,
+            Word::ForItsLeader => follows,
+            Word::Landed(_) => true,
+        };
+        match tokio::time::timeout(limit, self.result.wait_for(is_over)).await {
+            Ok(Ok(word)) => match &*word {
+                Word::Landed(result) => Ok(result.clone()),
+                Word::None | Word::ForItsLeader => Err(Lost::ForItsLeader),
+            },
             Ok(Err(_)) => Err(Lost::Dropped),
             Err(_) => Err(Lost::WaitedLongEnough),
         }
@@ -211,6 +235,17 @@ impl<T> Interest<T> {
         self.land.closed().await;
     }
 
+    /// What it will bring is for whoever began it: the others need not wait, and nobody joins it any more.
+    pub fn is_for_its_leader(&self) {
+        self.land.send_if_modified(|word| {
+            let is_new = matches!(word, Word::None);
+            if is_new {
+                *word = Word::ForItsLeader;
+            }
+            is_new
+        });
+    }
+
     /// The fetch is sent from now on.
     pub fn sent(&self) {
         self.sent.store(true, Ordering::Relaxed);
@@ -230,7 +265,7 @@ struct Running<T, S: FnOnce(FlightEnd, Option<&T>)> {
     table: Arc<Mutex<Table<T>>>,
     key: Key,
     id: u64,
-    land: Arc<watch::Sender<Option<T>>>,
+    land: Arc<watch::Sender<Word<T>>>,
     on_end: Option<S>,
 }
 
@@ -242,7 +277,7 @@ impl<T, S: FnOnce(FlightEnd, Option<&T>)> Running<T, S> {
         if let Some(on_end) = self.on_end.take() {
             on_end(FlightEnd::Arrived { superseded }, Some(&brought));
         }
-        self.land.send_replace(Some(brought));
+        self.land.send_replace(Word::Landed(brought));
     }
 
     /// Removes the flight, by its own id: an old one's end does not remove its successor.

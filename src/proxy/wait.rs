@@ -155,7 +155,7 @@ impl ClientRequest {
             Ok(FetchResult::Failed(failure)) => self.take_failure(waiting, &failure).await,
             Ok(FetchResult::NotSent) if clock::now() < waiting.limits.deadline => Continue(()),
             Ok(FetchResult::NotSent) => Break(self.without_place(&waiting.key, Limit::MaxInFlight).await),
-            Err(Lost::Dropped) => {
+            Err(Lost::Dropped | Lost::ForItsLeader) => {
                 let status = StatusCode::INTERNAL_SERVER_ERROR;
                 Break(self.without_answer(&waiting.key, "fetch-ended", status).await)
             }

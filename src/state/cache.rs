@@ -86,8 +86,10 @@ impl Cache {
         }
     }
 
-    /// Empties the store that is no longer in use: that of answers that say themselves how they may be cached, or the other.
+    /// Empties the store that is no longer in use: that of answers that say themselves how they may be cached, or the other. What
+    /// may not be shared by the one rule may be by the other.
     pub(super) fn empty(&self, by_origin: bool) {
+        self.unshareable.invalidate_all();
         if by_origin {
             self.responses.clear();
         } else {

@@ -206,7 +206,7 @@ impl ClientRequest {
                 let outcome = asking.outcome(Ending::Joined).status(status).collapsed(true).fresh_for(left);
                 may_have.then(|| (self.give(&stored, now), outcome))
             }
-            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) => None,
+            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) | Err(Lost::ForItsLeader) => None,
             landed => Some(self.after_no_answer(asking, landed)),
         }
     }
@@ -250,7 +250,7 @@ impl ClientRequest {
                 let problem = self.problem(StatusCode::GATEWAY_TIMEOUT, "the answer could not be fetched in time; try again");
                 (problem, failed.detail("waited-too-long"))
             }
-            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) | Err(Lost::Dropped) => {
+            Ok(Fetched::Answer { .. } | Fetched::Found(_) | Fetched::NotSent) | Err(Lost::Dropped | Lost::ForItsLeader) => {
                 let problem = self.problem(StatusCode::INTERNAL_SERVER_ERROR, "the fetch ended without an answer; try again");
                 (problem, failed.detail("fetch-ended"))
             }

@@ -63,7 +63,7 @@ pub(super) struct Fetch {
     /// rest is asked for.
     pub(super) asks_otherwise: bool,
     /// Others may wait for it.
-    pub(super) is_shared: bool,
+    pub(super) interest: Option<Interest<Fetched>>,
     /// For whom.
     pub(super) peer: Client,
     client: IpAddr,
@@ -156,7 +156,7 @@ impl Fetch {
                 (false, None) => Asks::TheSame,
             },
             asks_otherwise: part.is_some() || (asks_whether && wants_something_of_its_own(headers)),
-            is_shared: false,
+            interest: None,
             peer: request.client(),
             client: request.client_network(),
             waits,
@@ -183,12 +183,13 @@ impl Fetch {
         fetched
     }
 
-    async fn run_to_its_end(self, interest: Interest<Fetched>) -> Fetched {
+    async fn run_to_its_end(mut self, interest: Interest<Fetched>) -> Fetched {
         let place = match place_for(&self.state, &self.active, self.client, self.waits, &interest).await {
             Ok(place) => place,
             Err(error) => return error.map_or(Fetched::NotSent, Fetched::Failed),
         };
         interest.sent();
+        self.interest = Some(interest);
         self.run_with(place).await
     }
 
@@ -276,8 +277,7 @@ fn since_1970() -> Duration {
 }
 
 /// A fetch that others may wait for.
-pub(super) fn begin(mut fetch: Fetch) -> NewFlight<Fetching, Landing> {
-    fetch.is_shared = true;
+pub(super) fn begin(fetch: Fetch) -> NewFlight<Fetching, Landing> {
     let (noted, state) = (fetch.noted, fetch.state.clone());
     let on_end = move |end: FlightEnd, fetched: Option<&Fetched>| {
         let label = match (end, fetched) {

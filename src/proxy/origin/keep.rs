@@ -25,7 +25,8 @@ use crate::policy::rfc9111::dates::made;
 use crate::policy::rfc9111::fields;
 use crate::policy::rfc9111::freshness::{Arrival, Control, initial_age};
 use crate::policy::rfc9111::part::Extent;
-use crate::policy::rfc9111::reuse::{Terms, is_error};
+use crate::policy::rfc9111::cache_control::RequestDirectives;
+use crate::policy::rfc9111::reuse::{Reuse, Terms, is_error, reuse};
 use crate::policy::rfc9111::storable::{NotStorable, storable};
 use crate::policy::rfc9111::validate::{HeadSays, head_says};
 use crate::policy::rfc9111::vary::Chosen;
@@ -72,7 +73,10 @@ impl Fetch {
         self.learn_from_head(&head, times);
         let control = Control::of(&head.headers);
         let why = match self.may_be_stored(&head, &control, times) {
-            Ok(chosen) => return self.store(head, body, times, (control, chosen)).await,
+            Ok(chosen) => {
+                self.let_go_of_others(&head, &control, times);
+                return self.store(head, body, times, (control, chosen)).await;
+            }
             Err(why) => why,
         };
         // What others are given is older than what this one has been shown.
@@ -80,6 +84,18 @@ impl Fetch {
             self.forget();
         }
         Ok(self.for_one(head, body, why))
+    }
+
+    /// Who waits for an answer that may be used without asking only by whoever asked for it, waits for nothing: he is let go
+    /// before its body comes.
+    fn let_go_of_others(&self, head: &Parts, control: &Control, times: Times) {
+        let status = if part_of(head).is_some() { StatusCode::OK } else { head.status };
+        let terms = Terms::of(status, &head.headers, control, times.arrival);
+        let Some(interest) = &self.interest else { return };
+        if reuse(&terms, terms.initial_age, &RequestDirectives::default()) != Reuse::Fresh {
+            self.state.cache.unshareable.insert(self.key.clone(), "not-fresh");
+            interest.is_for_its_leader();
+        }
     }
 
     /// What chooses the answer, if it may be stored; else why not.
@@ -262,7 +278,7 @@ impl Fetch {
 
     /// An answer that is passed on as it comes; nobody waits for another's of this key for a while.
     fn for_one(&self, head: Parts, body: Body, why: &'static str) -> Fetched {
-        if self.is_shared && !is_error(head.status) {
+        if self.interest.is_some() && !is_error(head.status) {
             self.state.cache.unshareable.insert(self.key.clone(), why);
         }
         let status = head.status;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::{Both, Fields, ORIGIN, not_modified, plain};
+use crate::support::raw::Scripted;
 use crate::support::script::Script;
 use crate::support::{Proxy, get_with, jump, spawn};
 
@@ -151,4 +152,40 @@ async fn those_who_ask_at_once_share_what_they_may_share() {
     // Those who want the other one wait for each other when it is known what answers differ by.
     let leads = |told: &&String| told.starts_with("anteroom; fwd=") && !told.contains("collapsed");
     assert_eq!([&told[1], &told[3], &told[4]].into_iter().filter(leads).count(), 1, "{told:?}");
+}
+
+/// Section 4: whoever waits for an answer that he may not have is let go when its head tells, whatever its body does.
+#[tokio::test]
+async fn who_waits_for_nothing_is_let_go_at_the_head() {
+    for said in ["max-age=0", "no-cache, max-age=9", "max-age=0, stale-while-revalidate=9"] {
+        let gates = || Arc::new(Semaphore::new(0));
+        let (heads, body) = (gates(), gates());
+        let (held_heads, held_body) = (heads.clone(), body.clone());
+        let upstream = Scripted::start(move |number, mut talk| {
+            let (heads, body) = (held_heads.clone(), held_body.clone());
+            async move {
+                let _ = talk.message().await;
+                heads.acquire().await.unwrap().forget();
+                talk.send(format!("HTTP/1.1 200 OK\r\ncache-control: {said}\r\ncontent-length: 1\r\n\r\n")).await;
+                if number == 0 {
+                    body.acquire().await.unwrap().forget();
+                }
+                talk.send(number.to_string()).await;
+            }
+        })
+        .await;
+        let proxy = Proxy::in_front_of(&upstream.url(), ORIGIN).await;
+        let url = proxy.list_url("a");
+        let mut readers = Vec::new();
+        for number in 1..=2 {
+            let url = url.clone();
+            readers.push(spawn(async move { get_with(&url, &[]).await }));
+            proxy.wait_for_metric("anteroom_waiters", f64::from(number)).await;
+        }
+        heads.add_permits(2);
+        let second = readers.pop().unwrap().await.unwrap();
+        assert!(second.text() == "1" && !second.cache_status().contains("collapsed"), "{}", second.cache_status());
+        body.add_permits(1);
+        assert_eq!(readers.pop().unwrap().await.unwrap().text(), "0", "{said}");
+    }
 }
