@@ -57,7 +57,9 @@ impl By {
 impl Top {
     pub(super) fn run(self) -> Done {
         let admin = self.client.find()?.address;
-        let clears = !self.once && !self.json && std::io::stdout().is_terminal();
+        // One that calls itself dumb (a shell within an editor) would show the sequence.
+        let is_dumb = std::env::var_os("TERM").is_some_and(|name| name == "dumb");
+        let clears = !self.once && !self.json && !is_dumb && std::io::stdout().is_terminal();
         if clears {
             show(&format!("watching http://{admin} for {} s ...\n", self.seconds))?;
         }

@@ -51,7 +51,7 @@ pub(super) fn check(reading: &mut Reading) {
         return;
     }
     for name in WITHOUT_EFFECT {
-        if !matches!(reading.origins.get(name), None | Some(Origin::Default)) {
+        if !matches!(reading.origins.get(name), None | Some(Origin::Default | Origin::Command)) {
             tell(
                 reading,
                 name,

@@ -56,6 +56,11 @@ fn what_a_command_presets_is_weaker_than_whatever_is_set() {
     assert_eq!(loaded.config.log.only, LogOnly::All);
     let ttl = loaded.listing().lines().find(|line| line.starts_with("ttl =")).unwrap();
     assert!(ttl.contains("\"4s\"") && ttl.ends_with("default of this command"), "{ttl}");
+    // Nor is it in the way of what is set of another setting.
+    let presets = [("cache.stale_while_revalidate", "\"2s\"")];
+    let none = std::iter::empty::<(&str, &str)>();
+    let loaded = load_preset(&presets, text("cache.ttl = 'origin'\n"), &upstream(), none).unwrap();
+    assert!(loaded.config.origin.is_some());
 }
 
 #[test]

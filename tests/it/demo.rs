@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
-use anteroom_stand_in::Fault;
+use anteroom_stand_in::{Fault, StandIn};
+use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::process::Command;
 
 use crate::support::child::{Program, run};
+use crate::support::get;
 
 /// Every act, in the order in which they are played.
 const ACTS: [&str; 12] = [
@@ -104,6 +106,17 @@ async fn with_a_long_ttl_the_act_that_would_take_as_long_is_left_out() {
     let mut program = Program::demo_with(&[], &[("ANTEROOM_CACHE__TTL", "10m")]).await;
     let said = until(&mut program, "Every claim held").await;
     assert!(line_of(&said, "stale-if-error").contains("left out: the settings let a list be used for 602 s"), "{said}");
+}
+
+/// By the API's own word nothing is kept, so nothing of the kind is claimed.
+#[tokio::test]
+async fn where_the_answers_say_how_they_are_cached_no_acts_are_played() {
+    let mut program = Program::demo_with(&[], &[("ANTEROOM_CACHE__TTL", "origin")]).await;
+    let said = until(&mut program, "Ctrl-C ends it.").await;
+    assert!(said.contains("by the API's own word") && said.contains("# A miss.\n"), "{said}");
+    assert!(!said.contains("stale-if-error"), "{said}");
+    let list = format!("{}{}", program.url, StandIn::list_path("visitor-a"));
+    assert_eq!((get(&list).await.status, get(&list).await.cache_status().contains("hit")), (StatusCode::OK, false));
 }
 
 #[tokio::test]

@@ -109,7 +109,7 @@ impl Demo {
             tokio::spawn(visit(Client::new(&format!("http://{authority}"))));
         }
         let (lifetimes, path) = (loaded.config.lifetimes, loaded.config.webhook.path.clone());
-        let is_plain = loaded.config.tls.is_none();
+        let (is_plain, by_origin) = (loaded.config.tls.is_none(), loaded.config.origin.is_some());
         let (told, counting) = (stand_in.clone(), metrics.clone());
         let bound = move |public: Option<SocketAddr>, admin| {
             let Some(public) = public.filter(|_| is_plain) else {
@@ -124,12 +124,15 @@ impl Demo {
                 webhook: webhook.clone(),
                 lifetimes,
             };
+            if by_origin {
+                announce("The acts are about lists that live as cache.ttl says: by the API's own word none is kept.\n");
+            }
             tokio::spawn(async move {
-                if with_acts && !until_told_to_stop(acts.play()).await {
+                if with_acts && !by_origin && !until_told_to_stop(acts.play()).await {
                     return;
                 }
                 told.send_webhooks_to(webhook);
-                explain(public, admin, &told.url());
+                explain(public, admin, &told.url(), if by_origin { None } else { Some(lifetimes.ttl) });
             });
         };
         Ok(log.close(serve(loaded, metrics, log.clone(), reread, Inherited::default(), bound).await))
@@ -177,7 +180,8 @@ fn webhook(url: &str, secret: String) -> Webhook {
 }
 
 /// Says what to type, and what it will show.
-fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str) {
+fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str, ttl: Option<Duration>) {
+    let then = ttl.map_or_else(String::new, |ttl| format!(", and within {ttl:?} a hit"));
     let list = format!("http://{public}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a/conversations");
     let behind = format!("{stand_in}/api/v1/accounts/7/conversations/131/messages");
     announce(&format!(
@@ -187,7 +191,7 @@ Status page: http://{admin}/ and metrics: http://{admin}/metrics
 Try it yourself in another terminal; Cache-Status says what became of each. Without -o/dev/null the body comes, too.
 
 list={list}
-# A miss, and within four seconds a hit.
+# A miss{then}.
 curl -sD- -o/dev/null $list
 # A 304: the client has this list already.
 curl -sD- -o/dev/null -H 'If-None-Match: *' $list
