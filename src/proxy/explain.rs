@@ -176,7 +176,7 @@ impl ClientRequest {
                 let left = stored.terms.seconds_left(stored.age(now));
                 (Some(stored), Outcome::from_memory(ending, left), why, false)
             }
-            Err(Unanswered { stored, reason, .. }) => {
+            Err(Unanswered { stored, part, reason }) => {
                 let why = match reason {
                     "vary-miss" => "what is kept was chosen by other fields of a request (Vary)",
                     "partial" => "what is kept is not all that is asked for",
@@ -185,7 +185,7 @@ impl ClientRequest {
                     _ => "nothing is kept for it",
                 };
                 let (outcome, instead, is_under_way) = self.foresee_asking(&key, stored.clone(), reason, now);
-                (stored, outcome, instead.unwrap_or(why), is_under_way)
+                (stored.or(part), outcome, instead.unwrap_or(why), is_under_way)
             }
         };
         let changes = if stored.is_none() { self.changes_after(None, &key, &[]) } else { Vec::new() };

@@ -426,3 +426,28 @@ async fn by_the_terms_of_the_answers_an_upstream_that_is_spared_is_told_of() {
     assert_eq!(told["now"]["outcome"], "failed", "{told}");
     assert_came_true(&told, &proxy.list("visitor-b").await);
 }
+
+/// A part of it is kept, and more is asked for: what is kept is told.
+#[tokio::test]
+async fn by_the_terms_of_the_answers_a_part_that_is_kept_is_told() {
+    let script = Script::start(|_| {
+        let mut part = answer(206, "text/plain", "what");
+        for (name, value) in [("cache-control", "max-age=20"), ("etag", "\"a\""), ("content-range", "bytes 0-3/8")] {
+            part.headers_mut().insert(name, HeaderValue::from_static(value));
+        }
+        part
+    })
+    .await;
+    let settings = format!(
+        "{TOKEN}cache.ttl = \"origin\"\ncache.settle = \"0s\"\ncache.settle_unknown = \"0s\"\npayload.validate = \"off\""
+    );
+    let proxy = Proxy::in_front_of(&script.url, &settings).await;
+    let part = [("range", "bytes=0-3")];
+    get_with(&proxy.list_url("visitor-a"), &part).await;
+    let (told, answer) = explained_and_asked(&proxy, &part).await;
+    assert_eq!(told["now"]["outcome"], "hit", "{told}");
+    assert_came_true(&told, &answer);
+    let told = explained(&proxy, "GET", &StandIn::list_path("visitor-a"), &[]).await;
+    assert!(told["now"]["why"].as_str().unwrap().contains("not all that is asked for"), "{told}");
+    assert_eq!((&told["kept"]["status"], &told["kept"]["bytes"]), (&206.into(), &4.into()), "{told}");
+}
