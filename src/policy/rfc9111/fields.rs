@@ -3,12 +3,12 @@
 use http::header::{self, HeaderMap, HeaderName};
 
 use super::freshness::Control;
-use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID, remove_hop_by_hop};
+use crate::policy::http::headers::{X_REQUEST_ID, remove_hop_by_hop};
 
 /// Fields that are never stored: for one proxy on the way (section 3.1), about trailers, which are not stored, or made anew
 /// for every answer.
-const NOT_STORED: [HeaderName; 5] =
-    [HeaderName::from_static("proxy-authentication-info"), header::TRAILER, header::AGE, CACHE_STATUS, X_REQUEST_ID];
+const NOT_STORED: [HeaderName; 4] =
+    [HeaderName::from_static("proxy-authentication-info"), header::TRAILER, header::AGE, X_REQUEST_ID];
 /// Fields that hold of one part of an answer (RFC 9110 section 14.4, RFC 9530 section 2).
 const OF_THE_PART: [&str; 3] = ["content-range", "content-digest", "content-md5"];
 /// Fields of the stored bytes, which no later head changes (section 3.2).
@@ -75,6 +75,8 @@ mod tests {
             ("content-md5", "x"),
             ("content-encoding", "gzip"),
             ("cache-control", "max-age=1"),
+            // RFC 9211 section 2: "SHOULD preserve the existing field value".
+            ("cache-status", "origin; hit"),
         ];
         let gone = [
             ("connection", "x-hop"),
@@ -91,7 +93,6 @@ mod tests {
             ("content-length", "3"),
             ("age", "3"),
             ("x-request-id", "x"),
-            ("cache-status", "x"),
         ];
         let head = map(&[&kept[..], &gone[..]].concat());
         assert_eq!(stored(&head, &Control::of(&head)), map(&kept));

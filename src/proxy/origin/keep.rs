@@ -235,9 +235,10 @@ impl Fetch {
         let is_unsettled = invalidation.epoch.moment(began) < unsettled_until;
         let mut fields = compact(fields);
         // Places for what is made for each reader: a head that has room for it need not grow then.
-        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+        for name in [header::AGE, X_REQUEST_ID] {
             fields.insert(name, HeaderValue::from_static(""));
         }
+        fields.entry(CACHE_STATUS).or_insert(HeaderValue::from_static(""));
         let made = made(&fields, received);
         Stored {
             status,

@@ -36,6 +36,18 @@ async fn all_fields_are_stored_but_those_of_one_hop() {
     }
 }
 
+/// RFC 9211 section 2: what other caches said stays before what this one says.
+#[tokio::test]
+async fn what_other_caches_said_is_told_on() {
+    let both = Both::always(&[("cache-control", "max-age=3600"), ("cache-status", "origin; hit")]).await;
+    for ours in ["anteroom; fwd=uri-miss; fwd-status=200; stored; ttl=3600", "anteroom; hit; ttl=3600"] {
+        let answer = both.get(&[]).await;
+        let told: Vec<_> = answer.headers.get_all("cache-status").iter().collect();
+        assert_eq!(told, ["origin; hit", ours]);
+    }
+    assert_eq!(both.asked(), 1);
+}
+
 /// Sections 5.2.2.4 and 5.2.2.7.
 #[tokio::test]
 async fn fields_that_are_for_one_alone_are_not_stored() {

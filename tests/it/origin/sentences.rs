@@ -24,7 +24,7 @@ const CASES: &[Case] = &[
     ),
     (
         "3: if the cache is shared: Authorization is not present",
-        &[then(0, &[("authorization", "Basic x")], &[Asked]), then(0, NOTHING, &[Asked])],
+        &[answered(200, HOUR, then(0, &[("authorization", "Basic x")], &[Asked])), then(0, NOTHING, &[Asked])],
     ),
     (
         "3: a public response directive",
