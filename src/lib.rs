@@ -44,6 +44,7 @@ pub mod policy {
         pub mod typed;
         pub mod private;
         pub mod framing;
+        pub mod plain_head;
         pub mod http2;
         pub mod encoding;
         pub mod kept_body;
@@ -132,6 +133,7 @@ pub mod state;
 pub mod proxy {
     //! The request path: the dispatcher, one file for each kind of request, and what they share.
     pub mod handle;
+    pub mod plain_hit;
 
     pub mod list;
     pub mod origin {
@@ -204,7 +206,9 @@ pub mod server {
     mod exchange;
     mod frames;
     mod stream;
+    mod at_once;
     mod conversation;
+    mod progress;
     mod socket;
     mod heads;
     pub mod panics;

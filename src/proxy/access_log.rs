@@ -138,9 +138,20 @@ struct OfSource {
 impl Record {
     /// Begins with a request's head.
     pub fn begin(state: &State, settings: &LogSettings, method: Method, request_id: HeaderValue) -> Self {
+        Self::begun(state, settings, method, request_id, clock::now())
+    }
+
+    /// The same for one that has begun.
+    pub fn begun(
+        state: &State,
+        settings: &LogSettings,
+        method: Method,
+        request_id: HeaderValue,
+        began: Instant,
+    ) -> Self {
         let pseudonyms = state.observation.pseudonyms.clone();
         Self {
-            began: clock::now(),
+            began,
             about: About { method, route: UNREAD, request_id, client: None, contact: None, pseudonyms, trace_id: None },
             tally: Arc::default(),
             sent: 0,
@@ -211,14 +222,21 @@ impl Record {
         self.about.clone()
     }
 
+    /// The answer is ready, and was sent with this body.
+    pub fn sent(mut self, status: StatusCode, outcome: &Outcome, sampled: bool, body: &[u8]) {
+        self.answered(status, outcome, sampled);
+        self.sent = body.len() as u64;
+    }
+
+    fn answered(&mut self, status: StatusCode, outcome: &Outcome, sampled: bool) {
+        (self.ending, self.detail, self.error) = (outcome.ending, outcome.detail, outcome.error);
+        (self.status, self.sampled) = (status, sampled);
+    }
+
     /// The answer is ready: marks it, and tells of it when its body has ended. `sampled`: it is in the share of its kind
     /// that gets a line.
     pub fn end(mut self, mut response: Response<Body>, outcome: &Outcome, sampled: bool) -> Response<Body> {
-        self.ending = outcome.ending;
-        self.detail = outcome.detail;
-        self.error = outcome.error;
-        self.status = response.status();
-        self.sampled = sampled;
+        self.answered(response.status(), outcome, sampled);
         let headers = response.headers_mut();
         // Ours comes last, after those of caches nearer to the origin (RFC 9211 section 2); a kept answer's is empty.
         match headers.entry(CACHE_STATUS) {

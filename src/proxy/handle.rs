@@ -67,7 +67,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
 }
 
 /// Whether a request gets its access line: it is in the share of its kind.
-fn is_sampled(state: &State, active: &Active, outcome: &Outcome) -> bool {
+pub(super) fn is_sampled(state: &State, active: &Active, outcome: &Outcome) -> bool {
     let (hits, observation) = (active.config.log.hits, &state.observation);
     match outcome.ending {
         // That the upstream is in trouble, or clients ask for too much, shall be seen, but not fill the log.

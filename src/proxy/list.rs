@@ -8,7 +8,7 @@ use super::wait::{Limits, Waiting};
 use crate::engine::metrics::Ending;
 use crate::engine::rates::Bucket;
 use crate::engine::store::Entry;
-use crate::policy::http::freshness::{Use, judge, use_of};
+use crate::policy::http::freshness::Use;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::BypassReason;
 
@@ -37,10 +37,7 @@ impl ClientRequest {
             }
         };
         if let Some(entry) = &stored {
-            let lifetimes = self.state.lifetimes(&self.active, now);
-            let freshness = judge(entry.aging(now), &lifetimes);
-            let is_current = self.state.invalidation.is_current(entry);
-            let usable = use_of(freshness, is_current, self.active.config.serve_outdated_on_error);
+            let (usable, lifetimes) = self.state.use_of(&self.active, entry, now);
             let stands_in = matches!(usable, Use::IfError) && !self.may_ask_again(&key, entry, now);
             if (stands_in || matches!(usable, Use::Hit | Use::WhileRevalidating))
                 && let Some(refused) = self.asks_too_often(Bucket::Hits)

@@ -146,34 +146,40 @@ impl Outcome {
 
     /// The value of `Cache-Status`.
     pub fn field(&self) -> HeaderValue {
-        let mut text = String::with_capacity(128);
-        text.push_str("anteroom");
+        let mut text = Vec::with_capacity(128);
+        self.tell(&mut text);
+        HeaderValue::from_bytes(&text).expect("made of tokens")
+    }
+
+    /// The same, behind what is there.
+    pub fn tell(&self, out: &mut Vec<u8>) {
+        let mut say = |text: &str| out.extend_from_slice(text.as_bytes());
+        say("anteroom");
         match self.way {
             Way::Hit { ttl } => {
-                text.push_str("; hit; ttl=");
-                text.push_str(itoa::Buffer::new().format(ttl));
+                say("; hit; ttl=");
+                say(itoa::Buffer::new().format(ttl));
             }
             Way::Forwarded { reason, status, stored, collapsed, ttl } => {
-                text.push_str("; fwd=");
-                text.push_str(reason);
+                say("; fwd=");
+                say(reason);
                 if let Some(status) = status {
-                    text.push_str("; fwd-status=");
-                    text.push_str(status.as_str());
+                    say("; fwd-status=");
+                    say(status.as_str());
                 }
-                text.push_str(if stored { "; stored" } else { "" });
-                text.push_str(if collapsed { "; collapsed" } else { "" });
+                say(if stored { "; stored" } else { "" });
+                say(if collapsed { "; collapsed" } else { "" });
                 if let Some(ttl) = ttl {
-                    text.push_str("; ttl=");
-                    text.push_str(itoa::Buffer::new().format(ttl));
+                    say("; ttl=");
+                    say(itoa::Buffer::new().format(ttl));
                 }
             }
             Way::Own => {}
         }
         if let Some(detail) = self.detail.filter(|_| !self.quiet) {
-            text.push_str("; detail=");
-            text.push_str(detail);
+            say("; detail=");
+            say(detail);
         }
-        HeaderValue::from_str(&text).expect("made of tokens")
     }
 }
 

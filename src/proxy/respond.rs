@@ -64,23 +64,10 @@ impl ClientRequest {
 
     /// The body in the form this reader gets, if it was made already or need not be.
     fn form(&self, entry: &Entry) -> Form {
-        let settings = &self.active.config.encoding;
-        let accepted = negotiate(&self.head.headers, &settings.offer);
-        let body = &entry.answer.body;
-        let is_short = (body.length() as u64) < settings.min_size && !accepted.refuses_identity;
-        let coding = accepted.coding.filter(|_| !is_short);
-        if coding == body.coding() {
-            return Form::AsKept;
-        }
-        if entry.answer.is_held_by(&self.head.headers) || (coding.is_none() && self.head.method == Method::HEAD) {
-            // The head of the form it stands for; there is no body to be made.
-            return Form::Made(coding, Bytes::new());
-        }
-        match coding.and_then(|coding| entry.coded(coding).get()) {
-            Some(Some(coded)) if accepted.is_of_use(coded.len(), body.length()) => Form::Made(coding, coded.clone()),
-            Some(_) if body.coding().is_none() => Form::AsKept,
-            _ => Form::ToBeMade(accepted, coding),
-        }
+        let (settings, asked) = (&self.active.config.encoding, &self.head.headers);
+        let has_no_body =
+            |coding: Option<Coding>| entry.answer.is_held_by(asked) || coding.is_none() && self.head.method == Method::HEAD;
+        form_of(entry, negotiate(asked, &settings.offer), settings.min_size, has_no_body)
     }
 
     /// The body in a form in which it is not kept: in a coding if there is one and that can be had, else without.
@@ -157,8 +144,32 @@ pub(super) fn ttl_left(entry: &Entry, lifetimes: &Lifetimes, now: Instant) -> i6
     seconds(ttl(&aging, lifetimes)).saturating_sub(seconds(aging.age))
 }
 
+/// The form for a reader who takes this; `has_no_body` says whether in a coding or in none he gets the head alone.
+pub(super) fn form_of(
+    entry: &Entry,
+    accepted: Accepted,
+    min_size: u64,
+    has_no_body: impl FnOnce(Option<Coding>) -> bool,
+) -> Form {
+    let body = &entry.answer.body;
+    let is_short = (body.length() as u64) < min_size && !accepted.refuses_identity;
+    let coding = accepted.coding.filter(|_| !is_short);
+    if coding == body.coding() {
+        return Form::AsKept;
+    }
+    if has_no_body(coding) {
+        // The head of the form it stands for; there is no body to be made.
+        return Form::Made(coding, Bytes::new());
+    }
+    match coding.and_then(|coding| entry.coded(coding).get()) {
+        Some(Some(coded)) if accepted.is_of_use(coded.len(), body.length()) => Form::Made(coding, coded.clone()),
+        Some(_) if body.coding().is_none() => Form::AsKept,
+        _ => Form::ToBeMade(accepted, coding),
+    }
+}
+
 /// The body as a reader gets it.
-enum Form {
+pub(super) enum Form {
     /// In the form in which it is kept.
     AsKept,
     /// In a coding, or in none; there already.

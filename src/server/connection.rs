@@ -16,7 +16,8 @@ use super::heads::Heads;
 use super::proxy_protocol;
 use super::socket::{Socket, first_bytes, socket};
 use super::sockets::Accepted;
-use super::stream::{ClientStream, Progress};
+use super::progress::Progress;
+use super::stream::ClientStream;
 use super::{http1, http2};
 use crate::engine::metrics::{Limit, Raised};
 use crate::engine::tls::{Tls, handshake_error};
@@ -155,7 +156,8 @@ where
     match begun(&mut socket, conversation.idle_timeout, conversation, |early| early.first().copied()).await {
         Begun::Told(HANDSHAKE) => {}
         Begun::Told(byte) if byte.is_ascii_alphabetic() => {
-            ClientStream::new(socket, conversation.progress.clone(), conversation.head_timeout).refuse(SPEAKS_TLS).await;
+            let Conversation { progress, head_timeout, idle_timeout, .. } = conversation;
+            ClientStream::new(socket, progress.clone(), *head_timeout, *idle_timeout).refuse(SPEAKS_TLS).await;
             return ended("tls_plain");
         }
         Begun::Told(_) => return ended("tls_refused"),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use slab::Slab;
 use tokio_util::sync::CancellationToken;
 
-use super::stream::Progress;
+use super::progress::Progress;
 use crate::policy::http::client::network_of;
 
 /// Descriptors beside those of clients and of the upstream: the private listener, files, what the runtime needs.

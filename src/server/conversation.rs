@@ -11,14 +11,16 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use super::stream::Progress;
+use super::progress::Progress;
 use crate::admin;
 use crate::engine::body::Body;
 use crate::engine::metrics::Limit;
 use crate::engine::problem::problem;
 use crate::policy::http::client::Side;
+use crate::policy::http::plain_head::PlainHead;
 use crate::proxy;
 use crate::proxy::access_log::log_unread;
+use crate::proxy::plain_hit::PlainHit;
 use crate::state::State;
 
 /// The listener that everybody may reach.
@@ -59,6 +61,13 @@ impl Conversation {
         });
         let fault = || problem(StatusCode::INTERNAL_SERVER_ERROR, "this request met a fault of the proxy", false);
         caught(answer).await.unwrap_or_else(fault)
+    }
+
+    /// The answer to a plain request, if that is a hit; else it is to be asked for.
+    pub(super) fn plain_hit(&self, asked: &PlainHead<'_>) -> Option<PlainHit> {
+        let hit = || proxy::plain_hit::plain_hit(&self.state, self.side, asked);
+        // Who asks is answered a second time, and told of the fault if it is met again.
+        if self.goes_on() { catch_unwind(AssertUnwindSafe(hit)).ok().flatten() } else { None }
     }
 
     /// Whether the next request is welcome, too: not during the notice before the drain.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
-use super::stream::Progress;
+use super::progress::Progress;
 
 /// What a client says first (RFC 9113 section 3.4).
 const PREFACE: usize = 24;

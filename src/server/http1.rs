@@ -7,11 +7,12 @@ use http::{HeaderValue, Request, Response, StatusCode, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::conversation::Conversation;
-use super::stream::{ClientStream, Paced, Progress, Reading};
+use super::progress::{Paced, Progress, Reading};
+use super::stream::ClientStream;
 use crate::engine::body::{Body, Watched};
 use crate::engine::metrics::Limit;
 
@@ -25,7 +26,8 @@ where
 {
     let conversation = Arc::new(conversation);
     let (head_limit, progress) = (conversation.head_limit, &conversation.progress);
-    let stream = ClientStream::new(io, progress.clone(), conversation.head_timeout);
+    let stream = ClientStream::new(io, progress.clone(), conversation.head_timeout, conversation.idle_timeout);
+    let stream = if conversation.is_public() { stream.with_hits(conversation.clone()) } else { stream };
     let with = conversation.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let conversation = with.clone();
@@ -47,8 +49,8 @@ where
         }
     });
     let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(conversation.idle_timeout)
+        // The stream has limits of its own.
+        .header_read_timeout(None)
         .max_header_size(head_limit)
         .max_buf_size(head_limit.max(LEAST_BUFFER))
         .serve_connection(TokioIo::new(stream), service)
@@ -65,25 +67,21 @@ where
             connection.await
         }
     };
-    let Err(error) = result else { return };
-    if error.is_timeout() && !progress.has_half_a_head() {
-        conversation.reached(Limit::IdleTimeout);
-    } else {
-        let (kind, limit) = match progress.refused_for() {
-            Some((kind, limit)) => (kind, Some(limit)),
-            None => kind(&error),
-        };
-        conversation.ended_by(kind);
-        if let Some(limit) = limit {
-            conversation.reached(limit);
-        }
-        if limit != Some(Limit::StallTimeout)
-            && let Some(status) = status_unread(kind, &error)
-        {
-            conversation.log_unread(status, kind);
-        }
-        tracing::debug!(%error, listener = conversation.name, "a connection ended by an error");
+    if progress.was_quiet_for_too_long() {
+        return conversation.reached(Limit::IdleTimeout);
     }
+    let error = result.err();
+    let Some((kind, limit)) = progress.ended_by().or_else(|| error.as_ref().map(kind)) else { return };
+    conversation.ended_by(kind);
+    if let Some(limit) = limit {
+        conversation.reached(limit);
+    }
+    if limit != Some(Limit::StallTimeout)
+        && let Some(status) = error.as_ref().and_then(|error| status_unread(kind, error))
+    {
+        conversation.log_unread(status, kind);
+    }
+    tracing::debug!(error = error.map(tracing::field::display), kind, listener = conversation.name, "a connection ended by an error");
 }
 
 /// The answer as the connection sends it.

@@ -72,9 +72,9 @@ where
         Ending::TooSlow => ("timeout", None, Some(Limit::HeadTimeout)),
         Ending::Silent => ("timeout", None, None),
         Ending::Flood => ("flood", Some(StatusCode::TOO_MANY_REQUESTS), None),
-        Ending::Broken(error) => match conversation.progress.refused_for() {
-            Some((kind, Limit::HeadTimeout)) => (kind, Some(StatusCode::REQUEST_TIMEOUT), Some(Limit::HeadTimeout)),
-            Some((kind, limit)) => (kind, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), Some(limit)),
+        Ending::Broken(error) => match conversation.progress.ended_by() {
+            Some((kind, Some(Limit::HeadTimeout))) => (kind, Some(StatusCode::REQUEST_TIMEOUT), Some(Limit::HeadTimeout)),
+            Some((kind, limit)) => (kind, Some(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE), limit),
             None => kind(error),
         },
     };

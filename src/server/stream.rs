@@ -4,18 +4,16 @@
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body::{Frame, SizeHint};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf, Take};
 use tokio::time::{Instant, Sleep};
 
-use super::heads::Heads;
-use crate::engine::body::{Body, BodyError, Guard, poll_part};
-use crate::engine::metrics::Limit;
+use super::at_once::AtOnce;
+use super::conversation::Conversation;
+use super::progress::Progress;
+use crate::engine::body::poll_part;
 
 /// The end of what a client sends may be the end of its sending alone, or of the client: who has left is not told
 /// apart. For so long it is believed to listen, though nothing can be said yet.
@@ -28,195 +26,6 @@ const TOO_LARGE: &[u8] =
     b"HTTP/1.1 431 Request Header Fields Too Large\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
 
 const TOO_SLOW: &[u8] = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
-
-/// How far the conversation is; its service tells the socket.
-#[derive(Debug)]
-pub(super) struct Progress {
-    heads: Arc<Heads>,
-    /// Bytes of a head that has not ended.
-    head: AtomicU64,
-    /// A request is with its handler.
-    asked: AtomicBool,
-    /// The body of the last request has not been read to its end.
-    unread: AtomicBool,
-    /// An answer's body is on its way.
-    answering: AtomicBool,
-    /// The client takes no byte at the moment.
-    blocked: AtomicBool,
-    /// It is another protocol now.
-    switched: AtomicBool,
-    /// A head found no room.
-    refused: AtomicBool,
-    /// A head took too long.
-    late: AtomicBool,
-    /// The last answer is out; what still comes is thrown away.
-    lingering: AtomicBool,
-    /// A request came since somebody looked.
-    used: AtomicBool,
-}
-
-impl Progress {
-    pub(super) fn new(heads: Arc<Heads>) -> Self {
-        let head = AtomicU64::new(0);
-        let [asked, unread, answering, blocked, switched, refused, late, lingering, used] =
-            [const { AtomicBool::new(false) }; 9];
-        Self { heads, head, asked, unread, answering, blocked, switched, refused, late, lingering, used }
-    }
-
-    /// A head has come whole.
-    pub(super) fn begin(&self, has_body: bool) {
-        self.head_ended();
-        self.accepted();
-        self.unread.store(has_body, Ordering::Relaxed);
-    }
-
-    /// The same in HTTP/2, where the next head may have begun already.
-    pub(super) fn accepted(&self) {
-        self.asked.store(true, Ordering::Relaxed);
-        self.used.store(true, Ordering::Relaxed);
-    }
-
-    /// So many bytes of a head came. False if there is no room for them.
-    pub(super) fn head_came(&self, bytes: u64) -> bool {
-        let before = self.head.fetch_add(bytes, Ordering::Relaxed);
-        self.heads.grew(before, before + bytes)
-    }
-
-    /// The head has ended.
-    pub(super) fn head_ended(&self) {
-        self.heads.ended(self.head.swap(0, Ordering::Relaxed));
-    }
-
-    /// The head takes too long.
-    pub(super) fn head_is_late(&self) {
-        self.late.store(true, Ordering::Relaxed);
-    }
-
-    /// The head finds no room.
-    pub(super) fn head_is_refused(&self) {
-        self.refused.store(true, Ordering::Relaxed);
-    }
-
-    /// The handler has answered.
-    pub(super) fn answered(&self) {
-        self.asked.store(false, Ordering::Relaxed);
-    }
-
-    /// The answer says that another protocol follows.
-    pub(super) fn switch(&self) {
-        self.switched.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether part of a head came, and no more.
-    pub(super) fn has_half_a_head(&self) -> bool {
-        self.head.load(Ordering::Relaxed) > 0
-    }
-
-    /// Why a head was refused, if one was: the metric label of its connection's end, and the limit.
-    pub(super) fn refused_for(&self) -> Option<(&'static str, Limit)> {
-        let late = self.late.load(Ordering::Relaxed).then_some(("timeout", Limit::HeadTimeout));
-        late.or_else(|| self.refused.load(Ordering::Relaxed).then_some(("too_large", Limit::HeadMemory)))
-    }
-
-    /// Whether nothing is owed to the client any more.
-    pub(super) fn is_done(&self) -> bool {
-        self.lingering.load(Ordering::Relaxed) || (self.has_half_a_head() && !self.asked.load(Ordering::Relaxed))
-    }
-
-    /// Whether the client is owed nothing, and may be asked to go.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.owes_an_answer() && !self.switched.load(Ordering::Relaxed)
-    }
-
-    /// Whether a request came since this was asked last.
-    pub(super) fn take_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
-    }
-
-    /// Counts what came if it belongs to a head. False if there is no room for it.
-    fn came(&self, bytes: u64) -> bool {
-        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        if bytes == 0 || is(&self.asked) || is(&self.unread) || is(&self.switched) {
-            return true;
-        }
-        self.head_came(bytes)
-    }
-
-    fn owes_an_answer(&self) -> bool {
-        let is = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
-        is(&self.asked) || is(&self.answering) || is(&self.blocked)
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        self.heads.ended(*self.head.get_mut());
-    }
-}
-
-/// Tells when a request's body was read to its end.
-pub(super) struct Reading(pub(super) Arc<Progress>);
-
-impl Guard for Reading {
-    fn whole(&mut self) {
-        self.0.unread.store(false, Ordering::Relaxed);
-    }
-}
-
-/// An answer's body that waits while the client takes nothing: so one part of it waits at most, not a whole buffer.
-pub(super) struct Paced {
-    inner: Body,
-    progress: Arc<Progress>,
-    /// Why it ended early, until what came before is on its way.
-    broken: Option<BodyError>,
-}
-
-impl Paced {
-    pub(super) fn new(inner: Body, progress: Arc<Progress>) -> Self {
-        progress.answering.store(true, Ordering::Relaxed);
-        Self { inner, progress, broken: None }
-    }
-}
-
-impl http_body::Body for Paced {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        if self.progress.blocked.load(Ordering::Relaxed) {
-            // The same task writes, and asks again when that goes on.
-            return Poll::Pending;
-        }
-        if let Some(error) = self.broken.take() {
-            return Poll::Ready(Some(Err(error)));
-        }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
-        if let Some(Err(error)) = frame {
-            // hyper forgets what it has not written when it hears of this, be it the head: it writes first.
-            self.broken = Some(error);
-            context.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        Poll::Ready(frame)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.broken.is_none() && self.inner.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.inner.size_hint()
-    }
-}
-
-impl Drop for Paced {
-    fn drop(&mut self) {
-        self.progress.answering.store(false, Ordering::Relaxed);
-    }
-}
 
 /// A client's stream of bytes.
 pub(super) struct ClientStream<S> {
@@ -232,6 +41,38 @@ pub(super) struct ClientStream<S> {
     head_timeout: Duration,
     /// Until when the head that has begun must end.
     slow: Option<Pin<Box<Sleep>>>,
+    /// What may be answered without hyper, if anything may.
+    at_once: Option<AtOnce>,
+    quiet: Quiet,
+}
+
+/// How long the next request is waited for.
+struct Quiet {
+    limit: Duration,
+    /// Since when, if it is.
+    since: Option<Instant>,
+    /// It is not set anew for every request: those are many.
+    ends: Option<Pin<Box<Sleep>>>,
+}
+
+impl Quiet {
+    /// Nothing comes: over when that has lasted for the limit.
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let until = *self.since.get_or_insert_with(Instant::now) + self.limit;
+        let Some(ends) = &mut self.ends else {
+            let ends = self.ends.insert(Box::pin(tokio::time::sleep_until(until)));
+            return ends.as_mut().poll(context);
+        };
+        if !ends.is_elapsed() {
+            return Poll::Pending;
+        }
+        if Instant::now() >= until {
+            return Poll::Ready(());
+        }
+        // Something came meanwhile.
+        ends.as_mut().reset(until);
+        ends.as_mut().poll(context)
+    }
 }
 
 /// Two limits: in all, and of silence.
@@ -241,16 +82,53 @@ struct Linger {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
-    /// `head_timeout` is for each head, from its first byte.
-    pub(super) fn new(io: S, progress: Arc<Progress>, head_timeout: Duration) -> Self {
-        Self { io: io.take(0), progress, ended: None, reader: None, refusal: None, linger: None, head_timeout, slow: None }
+    /// `head_timeout` is for each head, from its first byte; `idle_timeout` for the time between requests.
+    pub(super) fn new(io: S, progress: Arc<Progress>, head_timeout: Duration, idle_timeout: Duration) -> Self {
+        Self {
+            io: io.take(0),
+            progress,
+            ended: None,
+            reader: None,
+            refusal: None,
+            linger: None,
+            head_timeout,
+            slow: None,
+            at_once: None,
+            quiet: Quiet { limit: idle_timeout, since: None, ends: None },
+        }
+    }
+
+    /// The same, where plain hits are answered without hyper.
+    pub(super) fn with_hits(self, conversation: Arc<Conversation>) -> Self {
+        Self { at_once: Some(AtOnce::new(conversation)), ..self }
+    }
+
+    /// Sends what is left of a hit.
+    fn poll_hit_sent(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.at_once {
+            Some(at_once) if at_once.is_sending() => {
+                let sent = at_once.poll_sent(self.io.get_mut(), context);
+                if let Poll::Ready(Err(error)) = &sent {
+                    self.progress.is_cut_short(error);
+                    self.at_once = None;
+                }
+                self.wrote(sent)
+            }
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Whether these bytes are a plain hit.
+    fn is_hit(&mut self, bytes: &[u8]) -> bool {
+        self.quiet.since = self.at_once.as_mut().and_then(|at_once| at_once.came(bytes));
+        self.quiet.since.is_some()
     }
 
     /// Nothing comes: that is refused if the head that has begun takes too long.
     fn poll_slow(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.progress.has_half_a_head() {
             self.slow = None;
-            return Poll::Pending;
+            return self.poll_quiet(context);
         }
         let limit = self.head_timeout;
         let slow = self.slow.get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
@@ -258,6 +136,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         self.progress.head_is_late();
         self.refusal = Some(TOO_SLOW);
         self.poll_refuse(context)
+    }
+
+    /// Nothing comes at all: that is the end if the next request is waited for too long.
+    fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.progress.owes_an_answer() || self.progress.is_switched() {
+            self.quiet.since = None;
+            return Poll::Pending;
+        }
+        ready!(self.quiet.poll(context));
+        self.progress.is_quiet_for_too_long();
+        Poll::Ready(Ok(()))
     }
 
     /// Says why nothing comes of this connection, reads on for a while so that it arrives, and ends.
@@ -270,12 +159,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
     /// Keeps the end of what the client sends from hyper, which would give the request up, while an answer is due.
     fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let ended = self.ended.get_or_insert_with(|| Box::pin(tokio::time::sleep(HALF_CLOSED)));
-        if self.progress.switched.load(Ordering::Relaxed) || !self.progress.owes_an_answer() {
+        if self.progress.is_switched() || !self.progress.owes_an_answer() {
             return Poll::Ready(Ok(()));
         }
         self.reader = Some(context.waker().clone());
         // Somebody takes bytes, or is about to: the limit on stalls holds.
-        if !self.progress.blocked.load(Ordering::Relaxed) {
+        if !self.progress.is_blocked() {
             ready!(ended.as_mut().poll(context));
             return Poll::Ready(Ok(()));
         }
@@ -284,7 +173,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
 
     /// Something was said, or could not be.
     fn wrote<T>(&mut self, result: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.progress.blocked.store(result.is_pending(), Ordering::Relaxed);
+        self.progress.is_taken(!result.is_pending());
         if let (Poll::Ready(_), Some(ended)) = (&result, &mut self.ended) {
             ended.as_mut().reset(Instant::now() + HALF_CLOSED);
             self.reader.take().into_iter().for_each(Waker::wake);
@@ -300,7 +189,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
         }
         if self.linger.is_none() {
             ready!(Pin::new(self.io.get_mut()).poll_shutdown(context))?;
-            self.progress.lingering.store(true, Ordering::Relaxed);
+            self.progress.lingers();
         }
         self.poll_linger(context).map(Ok)
     }
@@ -332,20 +221,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> ClientStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.refusal.is_some() {
-            return this.poll_refuse(context);
-        }
-        if this.ended.is_some() {
-            return this.poll_end(context);
-        }
         let before = buffer.filled().len();
-        let Poll::Ready(result) = poll_part(&mut this.io, context, buffer) else {
-            return this.poll_slow(context);
-        };
-        match result {
-            // TLS that was not closed in order. A request says how long it is, so nobody is deceived by that.
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
-            result => result?,
+        loop {
+            ready!(this.poll_hit_sent(context))?;
+            if this.refusal.is_some() {
+                return this.poll_refuse(context);
+            }
+            if this.ended.is_some() {
+                return this.poll_end(context);
+            }
+            let Poll::Ready(result) = poll_part(&mut this.io, context, buffer) else {
+                return this.poll_slow(context);
+            };
+            match result {
+                // TLS that was not closed in order. A request says how long it is, so nobody is deceived by that.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {}
+                result => result?,
+            }
+            if !this.is_hit(&buffer.filled()[before..]) {
+                break;
+            }
+            this.progress.was_used();
+            buffer.set_filled(before);
         }
         let read = buffer.filled().len() - before;
         if read == 0 && buffer.remaining() > 0 {
@@ -388,22 +285,37 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        // First, since a flush that succeeds begins the limit of stalls anew.
+        ready!(this.poll_hit_sent(context))?;
         // Under TLS, what was taken may still wait for the socket.
         let result = Pin::new(this.io.get_mut()).poll_flush(context);
-        let changes = result.is_pending() != this.progress.blocked.load(Ordering::Relaxed);
-        if changes { this.wrote(result) } else { result }
+        let changes = result.is_pending() != this.progress.is_blocked();
+        let result = if changes { this.wrote(result) } else { result };
+        if let Poll::Ready(Ok(())) = &result
+            && !this.progress.owes_an_answer()
+        {
+            if let Some(at_once) = &mut this.at_once {
+                at_once.is_answered();
+            }
+            // hyper, which has tried to read already, does not try again: the next request is waited for from now on.
+            if !this.progress.has_half_a_head() {
+                let _ = this.poll_quiet(context)?;
+            }
+        }
+        result
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        ready!(this.poll_hit_sent(context))?;
         let progress = &this.progress;
-        let sends = progress.unread.load(Ordering::Relaxed) || progress.has_half_a_head();
+        let sends = progress.has_unread() || progress.has_half_a_head();
         if this.linger.is_none() {
             ready!(Pin::new(this.io.get_mut()).poll_shutdown(context))?;
-            if !sends || this.ended.is_some() || progress.switched.load(Ordering::Relaxed) {
+            if !sends || this.ended.is_some() || progress.is_switched() {
                 return Poll::Ready(Ok(()));
             }
-            progress.lingering.store(true, Ordering::Relaxed);
+            progress.lingers();
         }
         this.poll_linger(context).map(Ok)
     }

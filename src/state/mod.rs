@@ -27,7 +27,7 @@ use crate::engine::tls::{Renewal, Tls, TlsSettings};
 use crate::engine::upstream::client::Upstream;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::watermark::Events;
-use crate::policy::http::freshness::{Freshness, Lifetimes, judge, served_until};
+use crate::policy::http::freshness::{Freshness, Lifetimes, Use, judge, served_until, use_of};
 use crate::policy::http::key::Key;
 use crate::policy::http::via::Instance;
 use cache::Cache;
@@ -184,6 +184,14 @@ impl State {
     /// How long answers live, now.
     pub fn lifetimes(&self, active: &Active, now: Instant) -> Lifetimes {
         active.config.lifetimes.while_events_are(self.events(active, now))
+    }
+
+    /// What a stored answer is used for now, and how long answers live.
+    pub fn use_of(&self, active: &Active, entry: &Entry, now: Instant) -> (Use, Lifetimes) {
+        let lifetimes = self.lifetimes(active, now);
+        let is_current = self.invalidation.is_current(entry);
+        let freshness = judge(entry.aging(now), &lifetimes);
+        (use_of(freshness, is_current, active.config.serve_outdated_on_error), lifetimes)
     }
 
     /// Whether the application's events arrive; `None` if none are set up.

@@ -41,6 +41,7 @@ mod model;
 mod origin;
 mod outage;
 mod passing;
+mod plain_hits;
 mod pool;
 mod preflight;
 mod privacy;

@@ -230,8 +230,11 @@ impl Told {
 
 /// The elements of a list that may stand in several fields.
 fn elements_of(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
-    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let elements = values.flat_map(|value| split_outside_quotes(value, ','));
+    elements(headers.get_all(name).iter().filter_map(|value| value.to_str().ok()))
+}
+
+fn elements<'a>(values: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let elements = values.into_iter().flat_map(|value| split_outside_quotes(value, ','));
     elements.map(|element| element.trim().to_owned()).filter(|element| !element.is_empty()).collect()
 }
 
@@ -248,8 +251,16 @@ fn told_addresses(headers: &HeaderMap) -> Vec<String> {
 /// Who it is where each client has limits: the peer, or whom trusted proxies name, of IPv6 the network. None is a
 /// trusted proxy itself, who speaks for others.
 pub fn limited_as(headers: &HeaderMap, peer: IpAddr, trusted: &TrustedProxies) -> Option<IpAddr> {
-    let address =
-        if trusted.contain(peer) { nearest_stranger(&told_addresses(headers), peer, trusted) } else { peer };
+    limited_by(|| told_addresses(headers), peer, trusted)
+}
+
+/// The same by `X-Forwarded-For`, where nothing else tells it.
+pub fn limited_as_told(forwarded_for: Option<&str>, peer: IpAddr, trusted: &TrustedProxies) -> Option<IpAddr> {
+    limited_by(|| elements(forwarded_for), peer, trusted)
+}
+
+fn limited_by(told: impl FnOnce() -> Vec<String>, peer: IpAddr, trusted: &TrustedProxies) -> Option<IpAddr> {
+    let address = if trusted.contain(peer) { nearest_stranger(&told(), peer, trusted) } else { peer };
     (!trusted.contain(address)).then(|| network_of(address))
 }
 

@@ -73,10 +73,14 @@ impl Accepted {
 /// Which of the offered codings a client gets: the one it gives most weight, of equal ones the first that is offered;
 /// none if it gives more weight to identity.
 pub fn negotiate(asked: &HeaderMap, offer: &[Coding]) -> Accepted {
+    negotiate_of(asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|field| field.to_str().ok()), offer)
+}
+
+/// The same by the values of `Accept-Encoding`.
+pub fn negotiate_of<'a>(fields: impl IntoIterator<Item = &'a str>, offer: &[Coding]) -> Accepted {
     let mut weights: [Option<u16>; 3] = [None; 3];
     let (mut identity, mut any) = (None, None);
-    let fields = asked.get_all(header::ACCEPT_ENCODING).iter().filter_map(|field| field.to_str().ok());
-    for element in fields.flat_map(|field| field.split(',')) {
+    for element in fields.into_iter().flat_map(|field| field.split(',')) {
         let mut parts = element.split(';');
         let name = parts.next().unwrap_or_default().trim();
         let weight = parts.find_map(|part| weight(part.trim())).unwrap_or(1000);

@@ -77,10 +77,13 @@ pub fn usable_request_id(headers: &HeaderMap) -> Option<HeaderValue> {
     if !has_one_of(headers, &[X_REQUEST_ID]) {
         return None;
     }
-    let value = headers.get(X_REQUEST_ID)?;
+    headers.get(X_REQUEST_ID).filter(|value| is_usable_request_id(value.as_bytes())).cloned()
+}
+
+/// Whether the upstream would echo this request id unchanged.
+pub fn is_usable_request_id(id: &[u8]) -> bool {
     let plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'@');
-    let fits = (1..=255).contains(&value.len()) && value.as_bytes().iter().all(plain);
-    fits.then(|| value.clone())
+    (1..=255).contains(&id.len()) && id.iter().all(plain)
 }
 
 /// Digits of a number in [`hex`].

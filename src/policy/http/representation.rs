@@ -183,6 +183,16 @@ impl Prepared {
         response
     }
 
+    /// The head of a form as lines of HTTP/1.1, without `Age`, `Cache-Status`, the request's id and a length.
+    pub fn write_head(&self, form: Form, out: &mut Vec<u8>) {
+        self.head.write(form, out);
+    }
+
+    /// Whether a reader with this `If-None-Match` has it already: as [`Self::is_held_by`].
+    pub fn is_held_as(&self, if_none_match: &[u8]) -> bool {
+        self.status == StatusCode::OK && matches_weakly(if_none_match, self.head.get(&header::ETAG))
+    }
+
     /// Bytes that its head holds in memory, about.
     pub fn weight(&self) -> usize {
         self.head.weight() + self.upstream_etag.as_ref().map_or(0, |etag| etag.len())

@@ -232,7 +232,7 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
 }
 
 /// Inbox and contact, if the path is the list route exactly as published.
-fn canonical_list(path: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
+pub(super) fn canonical_list(path: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
     let rest = path.strip_prefix("/public/api/v1/inboxes/")?;
     let (inbox, rest) = first_segment(rest)?;
     let rest = rest.strip_prefix("contacts/")?;

@@ -60,6 +60,28 @@ pub struct CommonHead {
     cors: Option<HeaderMap>,
     /// The head of each form, made when it is first asked for.
     forms: [OnceLock<HeaderMap>; Form::COUNT],
+    /// The same as text.
+    texts: [OnceLock<Text>; Form::COUNT],
+}
+
+/// The head of a form as HTTP/1.1 has it: without what is said anew each time, and without an end.
+#[derive(Debug)]
+struct Text {
+    lines: Box<[u8]>,
+    /// Where the value of each name is, if the form has it and there is one: from and to.
+    values: Box<[Option<(usize, usize)>]>,
+}
+
+impl Text {
+    fn field(lines: &mut Vec<u8>, name: &HeaderName, value: &[u8]) -> (usize, usize) {
+        lines.extend_from_slice(name.as_str().as_bytes());
+        lines.extend_from_slice(b": ");
+        let from = lines.len();
+        lines.extend_from_slice(value);
+        let to = lines.len();
+        lines.extend_from_slice(b"\r\n");
+        (from, to)
+    }
 }
 
 impl CommonHead {
@@ -85,9 +107,29 @@ impl CommonHead {
         head
     }
 
+    fn text(&self, form: Form) -> Text {
+        let mut lines = Vec::new();
+        let mut values = Vec::with_capacity(self.fields.keys().len());
+        for name in self.fields.keys() {
+            let mut places = self.fields.get_all(name).iter().filter(|_| form.has(name)).map(|value| {
+                let validator = (*name == header::ETAG).then(|| form.validator(value.as_bytes()));
+                Text::field(&mut lines, name, validator.as_ref().unwrap_or(value).as_bytes())
+            });
+            values.push(places.next());
+            places.for_each(drop);
+        }
+        for (name, value) in self.cors.iter().filter(|_| form.cors).flatten() {
+            Text::field(&mut lines, name, value.as_bytes());
+        }
+        if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
+            Text::field(&mut lines, &header::CONTENT_ENCODING, coding.name().as_bytes());
+        }
+        Text { lines: lines.into(), values: values.into() }
+    }
+
     /// Bytes it holds in memory, about, with the heads of a few forms.
     fn weight(&self) -> usize {
-        const HEADS: usize = 3;
+        const HEADS: usize = 4;
         let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
         HEADS * (fields(&self.fields) + self.cors.as_ref().map_or(0, fields))
     }
@@ -110,7 +152,7 @@ impl StoredHead {
     /// A head by itself. `cors`: what readers from another origin get besides, if it may be known.
     pub fn new(fields: &HeaderMap, cors: Option<&HeaderMap>) -> Self {
         let (fields, cors) = (compact(fields), cors.map(compact));
-        let common = Arc::new(CommonHead { fields, cors, forms: Default::default() });
+        let common = Arc::new(CommonHead { fields, cors, forms: Default::default(), texts: Default::default() });
         Self { common, own: Box::default(), is_first: true }
     }
 
@@ -180,18 +222,42 @@ impl StoredHead {
         head
     }
 
+    /// The same as lines of HTTP/1.1, without `Age`, `Cache-Status`, the request's id and a length.
+    pub fn write(&self, form: Form, out: &mut Vec<u8>) {
+        let common = &self.common;
+        let Text { lines, values } = common.texts[form.index()].get_or_init(|| common.text(form));
+        let mut written = 0;
+        for (place, own) in self.own_places() {
+            // The names of a form are in the order of the head.
+            let Some((from, to)) = values[place] else { continue };
+            out.extend_from_slice(&lines[written..from]);
+            let is_weakened = form.coding.is_some() && !own.starts_with(b"W/");
+            if is_weakened && common.fields.keys().nth(place) == Some(&header::ETAG) {
+                out.extend_from_slice(b"W/");
+            }
+            out.extend_from_slice(own);
+            written = to;
+        }
+        out.extend_from_slice(&lines[written..]);
+    }
+
     /// Bytes it holds in memory, about.
     pub fn weight(&self) -> usize {
         self.own.len() + if self.is_first { self.common.weight() } else { 0 }
     }
 
     fn own(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.own_places().filter_map(|(place, value)| Some((self.common.fields.keys().nth(place)?, value)))
+    }
+
+    /// Own values with the places of their names, in their order.
+    fn own_places(&self) -> impl Iterator<Item = (usize, &[u8])> {
         let mut rest = &*self.own;
         std::iter::from_fn(move || {
             let (&[place, low, high], after) = rest.split_first_chunk()?;
             let (value, after) = after.split_at(usize::from(u16::from_le_bytes([low, high])));
             rest = after;
-            Some((self.common.fields.keys().nth(place.into())?, value))
+            Some((place.into(), value))
         })
     }
 }
@@ -244,6 +310,7 @@ mod tests {
             (FIRST.to_vec(), Some(&cors), true),
             ([&[("content-type", "text/html"), ("etag", "W/\"bcd\"")], &FIRST[2..]].concat(), Some(&cors), true),
             ([&FIRST[..4], &[("content-digest", "")]].concat(), Some(&cors), true),
+            ([&[FIRST[0], ("etag", "\"bcd\"")], &FIRST[2..]].concat(), Some(&cors), true),
             (FIRST.to_vec(), None, false),
             (FIRST[1..].to_vec(), Some(&cors), false),
             ([FIRST, &[("age", "1")]].concat(), Some(&cors), false),
@@ -262,9 +329,33 @@ mod tests {
                 for (cors, not_modified) in [(false, false), (false, true), (true, false), (true, true)] {
                     let form = Form { coding, cors, not_modified };
                     assert_eq!(shared.form(form), alone.form(form), "{form:?} of {fields:?}");
+                    for head in [&shared, &alone] {
+                        let mut lines = Vec::new();
+                        head.write(form, &mut lines);
+                        assert_eq!(fields_of(&lines), without_ours(head.form(form)), "{form:?} of {fields:?}");
+                    }
                 }
             }
         }
+    }
+
+    /// Fields by name and value, sorted.
+    fn fields_of(lines: &[u8]) -> Vec<(String, String)> {
+        let lines = std::str::from_utf8(lines).unwrap().split_terminator("\r\n");
+        let mut fields: Vec<_> =
+            lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.into(), value.into())).collect();
+        fields.sort();
+        fields
+    }
+
+    fn without_ours(mut head: HeaderMap) -> Vec<(String, String)> {
+        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+            head.remove(name);
+        }
+        let mut fields: Vec<_> =
+            head.iter().map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned())).collect();
+        fields.sort();
+        fields
     }
 
     #[test]

@@ -55,7 +55,7 @@ pub fn is_reachable(authority: &Authority) -> bool {
 
 /// A name or an address, and a port if it has one. Of what RFC 3986 section 3.2.2 allows in names, what no name in use
 /// has is left out: commas make lists, semicolons end a part of `Forwarded`, and percent signs mean anything.
-fn is_host(host: &[u8]) -> bool {
+pub(super) fn is_host(host: &[u8]) -> bool {
     let Ok(host) = std::str::from_utf8(host) else { return false };
     let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, port)) if address.parse::<Ipv6Addr>().is_ok() => ("", port),
