@@ -294,7 +294,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for ClientStream<S> {
         if let Poll::Ready(Ok(())) = &result
             && !this.progress.owes_an_answer()
         {
-            if let Some(at_once) = &mut this.at_once {
+            if let Some(at_once) = &mut this.at_once
+                && !this.progress.has_unread()
+            {
                 at_once.is_answered();
             }
             // hyper, which has tried to read already, does not try again: the next request is waited for from now on.
