@@ -60,9 +60,11 @@ lint-deploy: ## the Dockerfile, the service unit, the Helm chart and the compose
 	systemd-analyze security --offline=yes --threshold=20 build/anteroom.service > build/anteroom.service.security
 	ANTEROOM_ADMIN__TOKEN=x docker-compose --file compose.yaml config --quiet
 	$(CARGO) build --locked
-	test -d build/helm/helm_python || \
-		pip install --quiet --target build/helm helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 PyYAML==6.0.3
+	$(MAKE) build/helm/helm_python
 	PYTHONPATH=build/helm python3 -B tests/deploy.py target/debug/anteroom
+
+build/helm/helm_python: # what reads charts as Helm does
+	pip install --quiet --target build/helm helm-python-sdk==0.2.2 kubernetes-validate==1.37.0 PyYAML==6.0.3
 
 service-check: ## as root: the service unit under a real systemd
 	@sh tests/tools.sh /lib/systemd/systemd:systemd nsenter:util-linux pgrep:procps
@@ -95,7 +97,8 @@ dist: ## static programs for x86_64 and aarch64, packages, image, chart, bill of
 DEB_MAINTAINER ?= Whoever made this package <maintainer@example.org>
 dist-check: ## as root: what `make dist` made, linted, installed, run and removed
 	@sh tests/tools.sh debootstrap:debootstrap curl:curl file:file lintian:lintian skopeo:skopeo umoci:umoci \
-		docker-registry:docker-registry qemu-aarch64-static:qemu-user-static
+		docker-registry:docker-registry qemu-aarch64-static:qemu-user-static pip:python3-pip
+	$(MAKE) build/helm/helm_python
 	sh tests/dist.sh $(DIST) $(DIST)-built build/dist-check
 
 lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redbot/report.txt has all it noted
