@@ -132,8 +132,10 @@ freshness: ## six minutes: how long after a change behind the proxy's back a rea
 	$(CARGO) bench --locked --bench freshness
 
 # Optimised, with the checks of a debug build, and without building the dependencies once more.
-model: ## the one rule under a million random schedules, then 200,000 requests over sockets
+model: tools ## the one rule under a million random schedules, for one and for a fleet, then 200,000 requests and 100,000 reads over sockets
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 $(CARGO) test --locked --test it model::no_schedule -- --nocapture
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 $(CARGO) test --locked --test it fleet_model -- --nocapture
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 REPLICA_READS=100000 $(CARGO) test --locked --test it replicas::overlap -- --nocapture
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 ATTACK_REQUESTS=200000 $(CARGO) test --locked --test it model::attack -- --nocapture
 
 chaos: ## 100,000 requests against an upstream that does everything wrong, some of them by clients that leave
@@ -158,4 +160,5 @@ fuzz: ## what strangers' bytes and operators' files are read by: half a million 
 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
-		nginx:nginx-light nghttp:nghttp2-client chromium:chromium prometheus:prometheus promtool:prometheus prlimit:util-linux
+		nginx:nginx-light nghttp:nghttp2-client chromium:chromium prometheus:prometheus promtool:prometheus prlimit:util-linux \
+		redis-server:redis-server

@@ -33,6 +33,14 @@ pub mod policy {
         }
     }
 
+    pub mod replicas {
+        //! When replicas that share through a log may serve from memory, and when a change is told.
+        pub mod wire;
+        pub mod pending;
+        pub mod exchange;
+        pub mod member;
+    }
+
     pub mod http {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
         pub mod fields;
@@ -112,6 +120,15 @@ pub mod engine {
         pub mod client;
     }
 
+    pub mod replicas {
+        //! What replicas share, through Redis.
+        pub mod settings;
+        pub mod keys;
+        mod read;
+        pub mod link;
+        pub mod fleet;
+    }
+
     pub mod tls;
     pub mod tunnel;
     pub mod places;
@@ -166,6 +183,7 @@ pub mod proxy {
     mod collect;
     pub mod staleness;
     mod guard;
+    mod replicas;
     pub mod contact;
     pub mod cable;
 
@@ -200,6 +218,7 @@ pub mod server {
     pub mod sockets;
     pub mod take_over;
     pub mod certificate;
+    mod replication;
     pub mod silence;
     mod http1;
     mod http2;

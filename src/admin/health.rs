@@ -9,6 +9,7 @@ use http::{Response, StatusCode};
 use super::reply;
 use crate::engine::body::Body;
 use crate::engine::clock;
+use crate::engine::replicas::fleet::{Fleet, Standing};
 use crate::policy::http::exposition::Exposition;
 use crate::state::State;
 
@@ -20,13 +21,25 @@ pub(super) fn live() -> Response<Body> {
 /// Whether requests are to be sent here.
 pub(super) fn ready(state: &State) -> Response<Body> {
     if state.lifecycle.ready.load(Ordering::Acquire) {
+        let fleet = state.invalidation.fleet.as_deref();
+        if fleet.is_some_and(Fleet::is_joining) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "joining the other replicas\n");
+        }
+        if fleet.is_some_and(Fleet::refuses_writes) {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "Redis gives no answer: writes are refused\n");
+        }
+        let replicas = fleet.map_or_else(String::new, |fleet| match fleet.standing() {
+            Standing::Alone => "replicas: Redis gives no answer, every list is fetched\n".to_owned(),
+            Standing::Disagrees => "replicas: the others have another replicas.secret, mode or lease\n".to_owned(),
+            standing => format!("replicas: {}, {} of them\n", standing.label(), fleet.members()),
+        });
         // Without events lists are only fetched more often: no reason to take no requests.
         match state.silent_for(clock::now()) {
             Some(silent) => {
-                let silent = format!("ready\nwebhooks are silent: one was due {} s ago\n", silent.as_secs());
+                let silent = format!("ready\n{replicas}webhooks are silent: one was due {} s ago\n", silent.as_secs());
                 text(StatusCode::OK, silent)
             }
-            None => text(StatusCode::OK, "ready\n"),
+            None => text(StatusCode::OK, format!("ready\n{replicas}")),
         }
     } else {
         text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")

@@ -71,16 +71,17 @@ pub(super) async fn purge(
         return problem(StatusCode::BAD_REQUEST, detail, false);
     }
     // It looks at everything that is kept: not by a thread that serves others.
-    let everything = state.clone();
+    let (everything, before) = (state.clone(), state.invalidation.ticket());
     let purging = tokio::task::spawn_blocking(move || asked.what().map(|(_, what)| purging::purge(&everything, what)));
     let Ok(Some(purged)) = purging.await else {
         return problem(StatusCode::INTERNAL_SERVER_ERROR, "the purge did not end", false);
     };
-    tell(word, peer, &purged)
+    let told = state.invalidation.told_since(before).await;
+    tell(word, peer, &purged, told)
 }
 
 /// What was found is logged and answered: by hashes, never by name.
-fn tell(what: &'static str, peer: SocketAddr, purged: &Purged) -> Response<Body> {
+fn tell(what: &'static str, peer: SocketAddr, purged: &Purged, told: bool) -> Response<Body> {
     let Purged { lists, bytes, fetches, contacts } = purged;
     let hashes: Vec<String> = contacts.iter().take(NAMED).map(|hash| format!("{hash:016x}")).collect();
     let (by, count) = (peer.ip(), contacts.len());
@@ -89,8 +90,12 @@ fn tell(what: &'static str, peer: SocketAddr, purged: &Purged) -> Response<Body>
         let detail = format!("nothing is known of this {what} here: neither a list nor a fetch under way");
         return problem(StatusCode::NOT_FOUND, &detail, false);
     }
-    let told = serde_json::json!({
+    let mut answer = serde_json::json!({
         "purged": what, "lists": lists, "bytes": bytes, "fetches": fetches, "contacts": count, "contact": hashes,
     });
-    reply::text("application/json", told.to_string())
+    if !told {
+        // The other replicas hear of it as soon as Redis answers.
+        answer["told"] = false.into();
+    }
+    reply::text("application/json", answer.to_string())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
+use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Place, Scope};
 use crate::policy::http::key::Key;
 use crate::state::State;
@@ -59,29 +60,18 @@ pub fn purge(state: &State, what: Purge<'_>) -> Purged {
     // In this order: what is put into the store before it is looked through is found there; what comes later finds
     // the purge.
     match what {
-        Purge::All => state.invalidation.purge_all(),
-        Purge::Inbox(inbox) => state.invalidation.purge(&[state.invalidation.ledger.place(&Scope::Inbox(inbox))]),
+        Purge::All => state.invalidation.purge_all(Cause::Purge),
+        Purge::Inbox(inbox) => state.invalidation.purge(&[state.invalidation.ledger.place(&Scope::Inbox(inbox))], Cause::Purge),
         Purge::Contact(contact) => {
             let places = places_of(state, contact, &flying, &mut purged);
-            state.invalidation.purge(&places);
+            state.invalidation.purge(&places, Cause::Purge);
         }
     }
-    for (key, entry) in state.cache.store.all() {
-        if state.invalidation.is_purged(&entry) && state.cache.store.forget(&key, entry.noted) {
-            purged.lists += 1;
-            purged.bytes += entry.answer.body.kept().len() as u64;
-            purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
-        }
-    }
-    for (key, stored) in state.cache.responses.all() {
-        if state.invalidation.has_purged(stored.noted, &stored.places) && state.cache.responses.forget(&key, &stored) {
-            purged.lists += 1;
-            purged.bytes += stored.body.len() as u64;
-            purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
-        }
-    }
-    // What is removed is only let go of by this.
-    let _ = (state.cache.store.size(), state.cache.responses.size());
+    state.forget_purged(|key, bytes| {
+        purged.lists += 1;
+        purged.bytes += bytes as u64;
+        purged.contacts.insert(state.observation.pseudonyms.contact(key.inbox(), key.contact()));
+    });
     state.metrics.invalidated(InvalidationSource::Purge);
     purged
 }

@@ -48,6 +48,7 @@ fn document(state: &State, now: Instant) -> Value {
         "out_of_date_by": figures.by("anteroom_invalidations_total", "source"),
         "upstream": upstream(state, figures, now),
         "webhooks": webhooks(state, figures, now),
+        "replicas": replicas(state, figures),
         "contract": contract(figures),
         "log_lines_lost": figures.sum("anteroom_log_lines_dropped_total"),
         "panics": figures.sum("anteroom_panics_total"),
@@ -148,6 +149,18 @@ fn webhooks(state: &State, figures: &Figures, now: Instant) -> Value {
         "events": not_zero(figures.by("anteroom_webhooks_total", "event")),
         "overheard": figures.by("anteroom_cable_messages_total", "result"),
     })
+}
+
+fn replicas(state: &State, figures: &Figures) -> Option<Value> {
+    let fleet = state.invalidation.fleet.as_deref()?;
+    Some(json!({
+        "state": fleet.standing().label(),
+        "members": fleet.members(),
+        "failures": not_zero(figures.by("anteroom_replicas_exchange_failures_total", "reason")),
+        "untold": figures.sum("anteroom_writes_untold_total"),
+        "began_anew": not_zero(figures.by("anteroom_epochs_total", "cause")),
+        "alone_reads": figures.sum("anteroom_alone_reads_total"),
+    }))
 }
 
 fn contract(figures: &Figures) -> Value {

@@ -1,6 +1,7 @@
 //! What differs between two readings of the settings, in words for the log.
 
-use super::table::{Draft, FIXED, Setting, TABLE};
+use super::fixed::FIXED;
+use super::table::{Draft, Setting, TABLE};
 use crate::policy::secret::MASK;
 
 /// What a reload changes.
@@ -44,7 +45,8 @@ fn value(setting: &Setting, draft: &Draft) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::table::{FIXED, find};
+    use super::super::fixed::FIXED;
+    use super::super::table::find;
     use crate::config::{Flags, Loaded, SettingsFile, load};
 
     fn read(settings: &str) -> Loaded {

@@ -112,9 +112,11 @@ mod tests {
         let lines = example().lines().fold(String::new(), |text, line| {
             let setting =
                 line.strip_prefix('#').filter(|rest| rest.starts_with(|first: char| first.is_ascii_lowercase()));
-            // Five examples name files that are not there, and one is of no use without them.
+            // Eight examples name files that are not there, and two are of no use without them.
             let of_use = |line: &&str| {
-                !["/run/secrets", "/etc/anteroom/", "ttl_with_events = "].iter().any(|unfit| line.contains(unfit))
+                !["/run/secrets", "/etc/anteroom/", "ttl_with_events = ", "redis = "]
+                    .iter()
+                    .any(|unfit| line.contains(unfit))
             };
             let line = match setting.filter(of_use) {
                 Some(line) => {
@@ -125,7 +127,7 @@ mod tests {
             };
             text + line + "\n"
         });
-        assert_eq!(uncommented.len() + 6, TABLE.len(), "{uncommented:?}");
+        assert_eq!(uncommented.len() + 10, TABLE.len(), "{uncommented:?}");
         let config = load(text(&lines), &Flags::default(), no_environment()).unwrap().config;
         assert_eq!(config.upstream.base.authority, "app.omnivibe.com.br");
     }

@@ -8,11 +8,14 @@ mod base_url;
 mod changes;
 mod clashes;
 mod endpoint;
+mod fixed;
 mod in_force;
 mod listen;
 mod listing;
 mod mistakes;
 mod origin;
+mod redis;
+mod replicas;
 mod settings;
 mod shown;
 mod sources;
@@ -39,6 +42,7 @@ pub use sources::{Flags, SettingsFile};
 
 use crate::engine::flights::FlightSettings;
 use crate::engine::rates::{Rate, RateSettings};
+use crate::engine::replicas::settings::ReplicasSettings;
 use crate::engine::spans::TracingSettings;
 use crate::engine::store::StoreSettings;
 use crate::engine::tls::{Tls, TlsSettings};
@@ -112,6 +116,8 @@ pub struct Config {
     pub log: LogSettings,
     /// `tracing`.
     pub tracing: TracingSettings,
+    /// `replicas`, if `replicas.redis` is set.
+    pub replicas: Option<ReplicasSettings>,
 }
 
 /// A `Config`, and the account of where it came from.
@@ -276,6 +282,7 @@ fn check(reading: &mut Reading) {
     }
     check_tls(reading);
     origin::check(reading);
+    replicas::check(reading);
     for Clash { first, second, clashes, what } in CLASHES {
         let (draft, origins) = (&reading.draft, &reading.origins);
         let told = |name: &str| {
@@ -330,7 +337,7 @@ fn check_tls(reading: &mut Reading) {
 /// A draft without mistakes, sorted into the rooms.
 fn build(draft: Draft) -> Config {
     let (requests, origin) = (requests_of(&draft), origin::settings(&draft));
-    let (log, tracing) = (telling::log(&draft), telling::tracing(&draft));
+    let (log, tracing, replicas) = (telling::log(&draft), telling::tracing(&draft), replicas::settings(&draft));
     let mut urls = given(draft.upstream).into_iter();
     Config {
         requests,
@@ -423,6 +430,7 @@ fn build(draft: Draft) -> Config {
         observe_cable: given(draft.observe_cable),
         audit_share: given(draft.audit_share),
         tracing,
+        replicas,
         log,
     }
 }

@@ -12,12 +12,14 @@ use toml::Value;
 
 use super::addresses::ADDRESSES;
 use super::listen::ListenAddress;
+use super::redis::{CUT_OFF, PREFIX_OF_KEYS, REDIS, REPLICAS_MODE, REPLICAS_SECRET};
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, ENDPOINT, GZIP_LEVEL,
     HOST_RULE, LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, OBEDIENCE, PATH, PROTOCOL_RULE, QUERY,
     SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
+use crate::engine::replicas::settings::{CutOff, Mode, RedisAddress};
 use crate::engine::upstream::settings::BaseUrl;
 use crate::policy::http::client::{HostRule, ProtocolRule};
 use crate::policy::http::encoding::Coding;
@@ -170,6 +172,18 @@ pub(super) struct Draft {
     pub(super) webhook_silent_after: Option<Duration>,
     pub(super) observe_cable: Option<bool>,
     pub(super) audit_share: Option<f64>,
+    pub(super) redis: Option<RedisAddress>,
+    pub(super) redis_ca_file: Option<PathBuf>,
+    pub(super) redis_password_file: Option<PathBuf>,
+    pub(super) replicas_secret: Option<Secret>,
+    pub(super) replicas_prefix: Option<String>,
+    pub(super) replicas_mode: Option<Mode>,
+    pub(super) cut_off: Option<CutOff>,
+    pub(super) lease: Option<Duration>,
+    pub(super) replicas_timeout: Option<Duration>,
+    pub(super) ask_within: Option<Duration>,
+    pub(super) tell_within: Option<Duration>,
+    pub(super) alone_ttl: Option<Duration>,
     pub(super) drain_notice: Option<Duration>,
     pub(super) drain_deadline: Option<Duration>,
     pub(super) log_format: Option<LogFormat>,
@@ -205,33 +219,6 @@ macro_rules! setting {
         }
     };
 }
-
-/// The settings that are read only at the start: of listeners, memory, how many there may be at once, the drain, and the
-/// forms of log and traces. A reload does not change them.
-pub(super) const FIXED: &[&str] = &[
-    "listen.address",
-    "listen.proxy_protocol",
-    "limits.connections",
-    "limits.connections_per_address",
-    "limits.head_timeout",
-    "limits.idle_timeout",
-    "limits.head",
-    "limits.head_memory",
-    "limits.requests",
-    "limits.requests_per_address",
-    "admin.address",
-    "upstream.max_in_flight",
-    "upstream.max_queued",
-    "cache.memory",
-    "cache.fetch_memory",
-    "cache.max_waiters",
-    "drain.notice",
-    "drain.deadline",
-    "log.format",
-    "log.level",
-    "tracing.endpoint",
-    "tracing.sample",
-];
 
 use Preset::{Default as Is, Required, Unset};
 
@@ -391,6 +378,31 @@ pub(super) static TABLE: &[Setting] = &[
 
     setting!("audit.share", Is("0.0"), SHARE, audit_share,
         "share of hits that are fetched again behind, to measure how stale they were, 0.0 to 1.0"),
+
+    setting!("replicas.redis", Unset(r#""redis://127.0.0.1:6379""#), REDIS, redis,
+        "where several Anterooms share what has changed; redis://, rediss:// (TLS) or unix:///"),
+    setting!("replicas.ca_file", Unset(r#""/etc/anteroom/redis-ca.pem""#), PATH, redis_ca_file,
+        "PEM certificates trusted besides the system's, with rediss://"),
+    setting!("replicas.password_file", Unset(r#""/run/secrets/redis-password""#), PATH, redis_password_file,
+        "the password for it; read at each connection"),
+    setting!("replicas.secret", Unset(r#"{ file = "/run/secrets/anteroom-replicas" }"#), REPLICAS_SECRET, replicas_secret,
+        "32 random bytes or more, the same for all replicas; required with replicas.redis"),
+    setting!("replicas.prefix", Is(r#""anteroom""#), PREFIX_OF_KEYS, replicas_prefix,
+        "what its keys in Redis begin with"),
+    setting!("replicas.mode", Is(r#""strict""#), REPLICAS_MODE, replicas_mode,
+        "writes are acknowledged when every replica knows of them (\"strict\"), or when Redis does (\"async\")"),
+    setting!("replicas.cut_off", Is(r#""pass""#), CUT_OFF, cut_off,
+        "writes while Redis gives no answer: they pass, and the others are told later (\"pass\"), or are refused (\"refuse\")"),
+    setting!("replicas.lease", Is(r#""500ms""#), DURATION, lease,
+        "how long a replica serves from memory after it has asked; so long a stopped one delays a write. 0s: every read asks"),
+    setting!("replicas.timeout", Is(r#""150ms""#), TIME_LIMIT, replicas_timeout,
+        "how long Redis may take to answer; less than half of replicas.lease"),
+    setting!("replicas.ask_within", Is(r#""50ms""#), TIME_LIMIT, ask_within,
+        "how long a reader waits for a lease before its list is fetched"),
+    setting!("replicas.tell_within", Is(r#""1s""#), TIME_LIMIT, tell_within,
+        "how long a write waits for Redis before replicas.cut_off says what becomes of it"),
+    setting!("replicas.alone_ttl", Is(r#""500ms""#), DURATION, alone_ttl,
+        "with mode = \"async\": the age up to which lists are served while Redis gives no answer"),
 
     setting!("drain.notice", Is(r#""5s""#), DURATION, drain_notice,
         "told to stop: how long /ready says 503 while requests are still taken"),

@@ -173,7 +173,7 @@ pub(super) fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
+pub(super) fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     let found = value.as_str().and_then(|text| words.iter().find(|(word, _)| *word == text));
     found.map(|(_, meaning)| *meaning).ok_or_else(|| {
         let known: Vec<_> = words.iter().map(|(word, _)| quoted(word)).collect();
@@ -181,7 +181,7 @@ fn read_word<T: Copy>(value: &Value, words: &[(&str, T)]) -> Result<T, String> {
     })
 }
 
-fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
+pub(super) fn word<T: PartialEq>(value: &T, words: &[(&str, T)]) -> String {
     let found = words.iter().find(|(_, meaning)| meaning == value);
     quoted(found.expect("every variant has a word").0)
 }

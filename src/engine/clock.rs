@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use http::HeaderValue;
+use nix::time::{ClockId, clock_gettime};
 
 use crate::policy::coherence::ledger::Moment;
 
@@ -14,6 +15,18 @@ pub fn now() -> Instant {
 /// How long ago an instant was.
 pub fn since(instant: Instant) -> Duration {
     now().saturating_duration_since(instant)
+}
+
+/// A clock that goes on while the machine sleeps, in microseconds: what holds among machines is measured with it. A test
+/// does not move it.
+pub fn boot() -> u64 {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
+    // Elsewhere this one goes on, too.
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
+    let time = clock_gettime(CLOCK).map(Duration::from).expect("every system has this clock");
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// The wall clock.

@@ -168,6 +168,16 @@ impl<T: Clone + Send + Sync + 'static> Flights<T> {
         Joined::Led(Ticket { id, noted, result, follows: false, sent, place: Some(place) })
     }
 
+    /// The flight of this key that is under way, if it is one of those; none if too many readers wait already.
+    pub fn under_way_if(&self, key: &Key, is_one: impl FnOnce(Tick) -> bool) -> Option<Ticket<T>> {
+        let place = self.take_place()?;
+        let table = self.lock();
+        let flight = table.under_way.get(key).filter(|flight| is_one(flight.noted))?;
+        let (id, noted, result, sent) = (flight.id, flight.noted, flight.land.subscribe(), flight.sent.clone());
+        // Nothing of it is for him: only its end.
+        Some(Ticket { id, noted, result, follows: false, sent, place: Some(place) })
+    }
+
     /// Whether a flight of this key is under way.
     pub fn is_under_way(&self, key: &Key) -> bool {
         self.lock().under_way.contains_key(key)

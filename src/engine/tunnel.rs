@@ -1,6 +1,6 @@
 //! Upgraded connections (WebSocket), copied both ways until one side ends, both are silent, or the drain comes.
 
-use std::future::pending;
+use std::future::{pending, ready};
 use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,21 +19,23 @@ const FAREWELL: Duration = Duration::from_secs(1);
 /// Copies both ways; a side that ends its sending is passed on as an end of sending. Returns when both have ended,
 /// nothing has passed either way for `silence`, `drained` is cancelled, or a connection breaks.
 ///
-/// `hear` is given every piece of what the upstream sends before a byte of it goes to the client.
-pub async fn copy(
+/// `hear` is given every piece of what the upstream sends before a byte of it goes to the client; if it says so, the piece
+/// is `held` first.
+pub async fn copy<H: Future<Output = ()>>(
     client: impl AsyncRead + AsyncWrite,
     upstream: impl AsyncRead + AsyncWrite,
     silence: Duration,
     drained: CancellationToken,
-    hear: impl FnMut(&[u8]),
+    hear: impl FnMut(&[u8]) -> bool,
+    held: impl Fn() -> H,
 ) -> io::Result<()> {
     let last = Last(Mutex::new(clock::now()));
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let (mut from_upstream, mut to_upstream) = tokio::io::split(upstream);
     let both = async {
         tokio::try_join!(
-            one_way(&mut from_client, &mut to_upstream, &last, |_| ()),
-            one_way(&mut from_upstream, &mut to_client, &last, hear),
+            one_way(&mut from_client, &mut to_upstream, &last, |_| false, ready::<()>),
+            one_way(&mut from_upstream, &mut to_client, &last, hear, |()| held()),
         )
         .map(drop)
     };
@@ -61,11 +63,12 @@ impl Last {
     }
 }
 
-async fn one_way(
+async fn one_way<H: Future<Output = ()>>(
     from: &mut (impl AsyncRead + Unpin),
     to: &mut (impl AsyncWrite + Unpin),
     last: &Last,
-    mut hear: impl FnMut(&[u8]),
+    mut hear: impl FnMut(&[u8]) -> bool,
+    held: impl Fn(()) -> H,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -74,7 +77,9 @@ async fn one_way(
         if read == 0 {
             return to.shutdown().await;
         }
-        hear(&buffer[..read]);
+        if hear(&buffer[..read]) {
+            held(()).await;
+        }
         to.write_all(&buffer[..read]).await?;
         to.flush().await?;
         last.is_now();
@@ -101,7 +106,7 @@ mod tests {
         let (mut client, near) = duplex(64);
         let (far, mut upstream) = duplex(64);
         let tunnel = tokio::spawn(async move {
-            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await
+            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| false, || ready(())).await
         });
         client.write_all(b"question").await.unwrap();
         client.shutdown().await.unwrap();
@@ -119,7 +124,7 @@ mod tests {
     async fn who_does_not_read_makes_the_other_side_wait() {
         let ((mut client, near), (far, mut upstream)) = (duplex(64), duplex(64));
         let tunnel = tokio::spawn(async move {
-            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await
+            copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| false, || ready(())).await
         });
         for way in [&mut client, &mut upstream] {
             let mut taken = 0;
@@ -144,11 +149,11 @@ mod tests {
     async fn silence_and_the_drain_end_a_tunnel() {
         let began = clock::now();
         let ((_client, near), (far, _upstream)) = (duplex(64), duplex(64));
-        copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| ()).await.unwrap();
+        copy(near, far, Duration::from_secs(60), CancellationToken::new(), |_| false, || ready(())).await.unwrap();
         assert_eq!(clock::now() - began, Duration::from_secs(60));
         let ((_client, near), (far, _upstream)) = (duplex(64), duplex(64));
         let drained = CancellationToken::new();
         drained.cancel();
-        copy(near, far, Duration::from_secs(60), drained, |_| ()).await.unwrap();
+        copy(near, far, Duration::from_secs(60), drained, |_| false, || ready(())).await.unwrap();
     }
 }

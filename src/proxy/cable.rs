@@ -3,6 +3,7 @@
 //! The proxy only overhears. It never subscribes by itself: that would mark contacts as online (`api.md` section 8).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::engine::metrics::{CableResult, InvalidationSource};
 use crate::policy::coherence::causes::Cause;
@@ -11,18 +12,30 @@ use crate::policy::coherence::frames::{Frames, Passed};
 use crate::policy::coherence::ledger::Scope;
 use crate::state::State;
 
-/// Hears what passes through one tunnel, if it is to: when this returns, the ledger has it.
-pub(crate) fn observer(state: Arc<State>, observes: bool) -> impl FnMut(&[u8]) {
+/// Hears what passes through one tunnel, if it is to: when this returns, the ledger has it. Says whether other replicas are
+/// to be told of it before it goes on.
+pub(crate) fn observer(state: Arc<State>, observes: bool) -> impl FnMut(&[u8]) -> bool {
     let mut frames = observes.then(Frames::default);
     move |piece| {
-        let Some(frames) = &mut frames else { return };
+        let Some(frames) = &mut frames else { return false };
+        let mut touches = false;
         frames.pass(piece, |passed| {
             let result = match passed {
                 Passed::Text(text) => overheard(&state, text),
                 Passed::NotUnderstood => CableResult::NotUnderstood,
             };
+            touches |= result == CableResult::Outdated;
             state.metrics.cable_messages.with_label_values(&[result.label()]).inc();
         });
+        touches && state.invalidation.fleet.is_some()
+    }
+}
+
+/// Waits until other replicas know of what was heard: at most until those that have not said so can serve nothing old.
+pub(crate) async fn told(state: Arc<State>) {
+    if let Some(fleet) = &state.invalidation.fleet {
+        let limit = Duration::from_micros(fleet.rules().margin());
+        let _ = tokio::time::timeout(limit, state.invalidation.told_since(None)).await;
     }
 }
 

@@ -15,6 +15,7 @@ use super::respond::ttl_left;
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::engine::responses::Stored;
+use crate::engine::replicas::fleet::Fleet;
 use crate::engine::store::Entry;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Place, Scope, Tick};
@@ -97,8 +98,9 @@ pub fn explain(state: &Arc<State>, side: impl Into<Side>, head: Parts) -> Explai
     let route = active.route(&head);
     let (request_id, tally) = (HeaderValue::from_static(""), Arc::default());
     let (state, active, side) = (state.clone(), active.clone(), side.into());
-    let request =
-        ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally, traced: None };
+    let is_alone = state.invalidation.fleet.as_deref().is_some_and(Fleet::serves_nothing_kept);
+    let alone = is_alone.then(|| state.invalidation.ledger.now());
+    let request = ClientRequest { state, active: active.clone(), head, body: None, side, request_id, tally, traced: None, alone };
     let explained = request.explain(&route, &active.rules(), now);
     match request.instead(&route, &explained.outcome) {
         Some((outcome, why)) => Explained { outcome, why, ..explained },
@@ -253,7 +255,9 @@ impl ClientRequest {
     ) -> (Outcome, &'static str) {
         let lifetimes = self.state.lifetimes(&self.active, now);
         let mut why = "nothing is kept for it";
-        if let Some(entry) = stored {
+        if self.alone.is_some() {
+            why = "it is not known what other replicas have acknowledged: it is fetched";
+        } else if let Some(entry) = stored {
             let (freshness, left) = (judge(entry.aging(now), &lifetimes), ttl_left(entry, &lifetimes, now));
             let is_current = self.state.invalidation.is_current(entry);
             match use_of(freshness, is_current, self.active.config.serve_outdated_on_error) {

@@ -97,7 +97,7 @@ impl ClientRequest {
             let now = clock::now();
             let lifetimes = self.state.lifetimes(&self.active, now);
             let fresh = judge(entry.aging(now), &lifetimes) == Freshness::Fresh;
-            let current = fresh && self.state.invalidation.is_current(&entry);
+            let current = fresh && self.state.invalidation.is_current(&entry) && self.may_have_kept(&entry, now);
             let status = entry.answer.status;
             let result = FetchResult::Answer { entry, status, stored: true, only_early: false };
             current.then_some(result)

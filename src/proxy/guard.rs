@@ -19,6 +19,8 @@ use crate::state::upstream::Active;
 /// How long a write that may merge contacts waits for another one that may merge the same, before it is sent all the
 /// same: the contacts between the two would be known to nobody.
 const TURN: Duration = Duration::from_secs(5);
+/// For how long other replicas believe nothing new of who is behind a source, once such a write has begun.
+const MOVING: Duration = Duration::from_secs(60);
 
 /// What a write may have changed.
 pub(super) struct InvalidationGuard {
@@ -84,8 +86,14 @@ impl InvalidationGuard {
             everything: false,
             merges_unknown: unknown,
         };
-        for place in &guard.identities {
-            state.invalidation.outdate(*place, Cause::Write);
+        if !guard.identities.is_empty() {
+            let before = state.invalidation.ticket();
+            for place in &guard.identities {
+                state.invalidation.outdate(*place, Cause::Write);
+                state.invalidation.tell_moving(*place, MOVING);
+            }
+            // The other replicas shall believe nothing of them either while it is under way.
+            state.invalidation.told_since(before).await;
         }
         guard.began = ledger.now();
         for target in targets {
@@ -206,17 +214,13 @@ impl InvalidationGuard {
             committed && ledger.is_current(self.began, &places)
         });
         let settle = if committed { active.config.settle.settle } else { active.config.settle.settle_unknown };
-        let until = state.invalidation.epoch.moment_after(clock::now(), settle);
         // Who is behind a source does not go on changing after a clear answer.
         for (places, unsettled) in [(&mut self.places, true), (&mut self.identities, !committed)] {
             places.sort_unstable();
             places.dedup();
             for place in places {
-                if unsettled && !settle.is_zero() {
-                    // Unsettled first: a fetch that sees the new tick sees this too.
-                    ledger.unsettle(*place, until);
-                }
-                state.invalidation.outdate(*place, Cause::Write);
+                let settle = if unsettled { settle } else { Duration::ZERO };
+                state.invalidation.outdate_for(*place, settle, Cause::Write);
             }
         }
         if self.everything {

@@ -45,7 +45,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     }
     let tally = record.tally();
     let request =
-        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally, traced };
+        ClientRequest { state: state.clone(), active: active.clone(), head, body: Some(body), side, request_id, tally, traced, alone: None };
     let begun = state.requests.begin(request.limited_as());
     let full = begun.as_ref().err().copied();
     let (response, outcome) = match (request.beyond_limits(&route, full), route) {

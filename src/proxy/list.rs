@@ -25,7 +25,7 @@ impl ClientRequest {
     /// The list: from memory if it is there and good, else by a flight. `now` is when the request came.
     pub(crate) async fn list(mut self, key: Key, now: Instant) -> Answered {
         // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
-        let arrived = self.state.invalidation.ledger.now();
+        let arrived = self.arrives().await;
         let key = self.key_of_host(key);
         let LookUp { key, stored, reason } = match self.look_up(key) {
             Ok(found) => found,
@@ -36,7 +36,7 @@ impl ClientRequest {
                 return Box::pin(self.bypass(&key, BypassReason::Origin)).await;
             }
         };
-        if let Some(entry) = &stored {
+        if let Some(entry) = stored.as_ref().filter(|entry| self.may_have_kept(entry, now)) {
             let (usable, lifetimes) = self.state.use_of(&self.active, entry, now);
             let stands_in = matches!(usable, Use::IfError) && !self.may_ask_again(&key, entry, now);
             if (stands_in || matches!(usable, Use::Hit | Use::WhileRevalidating))

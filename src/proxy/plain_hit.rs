@@ -15,6 +15,7 @@ use super::respond::{Form, form_of, ttl_left};
 use crate::engine::clock;
 use crate::engine::metrics::Ending;
 use crate::engine::rates::Bucket;
+use crate::engine::replicas::fleet::Fleet;
 use crate::engine::requests::InFlight;
 use crate::policy::http::client::{HostRule, Side, limited_as_told};
 use crate::policy::http::encoding::negotiate_of;
@@ -121,4 +122,6 @@ fn are_plain(state: &State, active: &Active) -> bool {
         && !takes_webhooks_here
         && state.spans.is_none()
         && !state.observation.top.is_watched()
+        // Before the store and the ledger are looked at; who has no lease may get one by asking for it.
+        && state.invalidation.fleet.as_deref().is_none_or(Fleet::is_leased)
 }

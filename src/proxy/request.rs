@@ -14,6 +14,7 @@ use crate::engine::metrics::{Ending, Limit};
 use crate::engine::problem::problem;
 use crate::engine::spans::Traced;
 use crate::engine::upstream::error::{Spared, UpstreamError};
+use crate::policy::coherence::ledger::Tick;
 use crate::policy::http::client::{Client, HostRule, Side, network_of};
 use crate::policy::http::headers::{PROXY_STATUS, append_via, expose, has_origin, remove_hop_by_hop};
 use crate::policy::http::framing;
@@ -45,6 +46,9 @@ pub(crate) struct ClientRequest {
     pub(crate) tally: Arc<Tally>,
     /// Its span, if it gets one.
     pub(crate) traced: Option<Arc<Traced>>,
+    /// Its own tick, if it came while nobody knew what the other replicas have acknowledged: only what is asked for after it
+    /// came is good for it.
+    pub(crate) alone: Option<Tick>,
 }
 
 impl ClientRequest {

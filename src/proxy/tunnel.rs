@@ -40,19 +40,22 @@ impl ClientRequest {
         let gauge = self.state.metrics.tunnels.clone();
         let mut observe = cable::observer(self.state.clone(), observes);
         let record = TunnelRecord::begin(about, &self.active.config.log);
+        let state = self.state.clone();
         self.state.lifecycle.tasks.spawn(async move {
             let _open = Raised::new(&gauge);
             let _exchange = exchange;
             let mut sent = record.sent();
             let hear = |piece: &[u8]| {
-                observe(piece);
+                let touches = observe(piece);
                 sent(piece);
+                touches
             };
+            let held = || cable::told(state.clone());
             if let (Ok(client), Ok(upstream)) = tokio::join!(upgraded_client, upgraded_upstream) {
                 let (client, upstream) = (hyper_util::rt::TokioIo::new(client), hyper_util::rt::TokioIo::new(upstream));
                 let client = InspectReader::new(client, record.received());
                 // A tunnel may break at any time: that is its normal end.
-                let _ = tunnel::copy(client, upstream, silence, drained, hear).await;
+                let _ = tunnel::copy(client, upstream, silence, drained, hear, held).await;
             }
             drop(record);
         });

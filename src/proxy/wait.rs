@@ -100,6 +100,9 @@ impl ClientRequest {
     /// Waits for flights until one has served this reader, or his limit has passed.
     pub(crate) async fn wait(mut self, mut waiting: Waiting) -> Answered {
         loop {
+            if self.alone.is_some() {
+                self.wait_for_earlier(&waiting).await;
+            }
             let next = match self.join_as(&waiting) {
                 Joined::Led(ticket) => self.await_flight(&mut waiting, Boarded { ticket, collapsed: false }).await,
                 Joined::Followed(ticket) => {
@@ -117,11 +120,24 @@ impl ClientRequest {
         }
     }
 
+    /// Without a lease only a flight that begins after this reader came is good for him. One that is under way ends first, so
+    /// that there is no more than one at a time: all who wait for its end share the next.
+    async fn wait_for_earlier(&self, waiting: &Waiting) {
+        let is_earlier = |noted: Tick| noted < waiting.arrived;
+        if waiting.given_up.is_none()
+            && let Some(mut ticket) = self.state.cache.flights.under_way_if(&waiting.key, is_earlier)
+        {
+            let _is_waiting = Raised::new(&self.state.metrics.waiters);
+            let left = waiting.limits.patience.saturating_duration_since(clock::now());
+            let _ = self.tally.waiting(ticket.wait(left)).await;
+        }
+    }
+
     fn join_as(&self, waiting: &Waiting) -> Joined<FetchResult> {
         let given_up = waiting.given_up.as_ref().map(|boarded| boarded.ticket.id);
         self.join_or_begin(&waiting.key, given_up.is_some(), Purpose::ForReaders, |id, noted| {
-            let good =
-                if waiting.was_outdated { noted >= waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
+            let only_later = waiting.was_outdated || self.alone.is_some();
+            let good = if only_later { noted >= waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
             good && given_up != Some(id)
         })
     }
@@ -173,7 +189,8 @@ impl ClientRequest {
         outcome: Outcome,
     ) -> Next {
         let early = waiting.arrived <= noted;
-        if !early && (only_early || !self.state.invalidation.is_current(entry)) && !waiting.was_outdated {
+        let is_his = early || self.alone.is_none() && !only_early && self.state.invalidation.is_current(entry);
+        if !is_his && (self.alone.is_some() || !waiting.was_outdated) {
             waiting.was_outdated = true;
             return Continue(());
         }
@@ -226,7 +243,7 @@ impl ClientRequest {
             return Break(self.without_place(&waiting.key, Limit::MaxInFlight).await);
         }
         let now = clock::now();
-        let stands_in = self.state.stale_if_error(&self.active, &waiting.key, now).is_some();
+        let stands_in = self.stands_in(&waiting.key, now).is_some();
         if stands_in || waiting.given_up.is_some() || now >= waiting.limits.deadline {
             let status = StatusCode::GATEWAY_TIMEOUT;
             return Break(self.without_answer(&waiting.key, "waited-too-long", status).await);
@@ -301,7 +318,10 @@ impl ClientRequest {
 
     /// The last good answer that this reader may have instead of an error.
     pub(super) fn stands_in(&self, key: &Key, now: Instant) -> Option<Arc<Entry>> {
-        self.state.stale_if_error(&self.active, key, now).filter(|entry| entry.answer.serves(&self.head.headers))
+        let entry = self.state.stale_if_error(&self.active, key, now)?;
+        let may = entry.answer.serves(&self.head.headers)
+            && (self.may_have_kept(&entry, now) || self.active.config.serve_outdated_on_error);
+        may.then_some(entry)
     }
 
     /// A refusal that still holds, without asking again.

@@ -19,17 +19,24 @@ use crate::state::invalidation::LONGEST_WEBHOOK;
 
 /// How long it may take to say it; the application itself gives up after 5 s (`api.md` section 7.2).
 const READ_LIMIT: Duration = Duration::from_secs(10);
+/// How long its answer waits until the other replicas know of it.
+const TOLD_LIMIT: Duration = Duration::from_secs(3);
 
 impl ClientRequest {
     /// A webhook. Answered 204 whatever is thought of it, since any other answer would mark a customer's message as
     /// failed (`api.md` section 7.1); the verdict is in the metric and the log.
     pub(crate) async fn webhook(mut self) -> Answered {
         let body = self.body.take().unwrap_or_else(Body::empty);
+        let before = self.state.invalidation.ticket();
         let (event, result) = match tokio::time::timeout(READ_LIMIT, self.collect(body)).await {
             Ok(Ok(body)) => self.heed(&body),
             Ok(Err(why)) => (Event::Other, why),
             Err(_) => (Event::Other, WebhookResult::CutShort),
         };
+        if result.is_genuine() {
+            // The application gives up after 5 s, and would mark a customer's message as failed.
+            let _ = tokio::time::timeout(TOLD_LIMIT, self.state.invalidation.told_since(before)).await;
+        }
         self.state.metrics.webhook(event, result);
         self.state.observation.heard_webhook(result, clock::now());
         let outcome = Outcome::own(Ending::Webhook).quietly(result.label());

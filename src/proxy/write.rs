@@ -34,13 +34,21 @@ const READ_REQUEST: usize = 64 * 1024;
 impl ClientRequest {
     /// A write: passed on under the guard that outdates what it may have changed.
     pub(crate) async fn write(mut self, targets: Vec<Target>) -> Answered {
+        if !targets.is_empty() && self.refuses_writes() {
+            return self.cut_off();
+        }
         let Some(request) = self.forwarded() else { return self.unsendable() };
         let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
         let is_to_the_list = self.is_to_a_kept_list();
         let write = Write { state, active, targets, request, peer, is_to_the_list };
-        match self.tally.waiting(write.run()).await {
+        let before = self.state.invalidation.ticket();
+        let tally = self.tally.clone();
+        match tally.waiting(write.run()).await {
             Ok(response) => {
                 self.invalidate_named(&response);
+                if !tally.waiting(self.state.invalidation.told_since(before)).await && self.refuses_untold() {
+                    return self.untold();
+                }
                 let outcome = Outcome::forwarded(Ending::Write, "method").status(response.status());
                 (self.as_passed(response), outcome)
             }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::connection::{Door, serve};
 use super::connections::{Connections, within};
 use super::heads::Heads;
+use super::replication;
 use super::sockets::{Inherited, Listener};
 use super::take_over::Sockets;
 use crate::config::{ListenAddress, ServerSettings};
@@ -112,6 +113,10 @@ impl Server {
     pub async fn run(self, stop: impl Future<Output = Stop>) -> Drained {
         let Self { state, public, admin, settings } = self;
         let (closing, quit) = (CancellationToken::new(), CancellationToken::new());
+        // It exchanges to the end of the drain, when what is written then has been told.
+        let fleet = state.invalidation.fleet.clone();
+        let _exchanging =
+            fleet.map(|fleet| AbortOnDropHandle::new(tokio::spawn(replication::run(Arc::downgrade(&state), fleet))));
         let (accepting, connections) = (CancellationToken::new(), TaskTracker::new());
         let limit = within(settings.connections, open_files_limit());
         state.metrics.limits.allow("connections", limit as u64);
@@ -147,6 +152,9 @@ impl Server {
         tokio::time::sleep(settings.drain_notice).await;
         closing.cancel();
         state.lifecycle.drained.cancel();
+        if let Some(fleet) = &state.invalidation.fleet {
+            fleet.leave();
+        }
         connections.close();
         state.lifecycle.tasks.close();
         let all = async { tokio::join!(connections.wait(), state.lifecycle.tasks.wait()) };
@@ -154,6 +162,9 @@ impl Server {
             Ok(_) => Drained::Whole,
             Err(_) => Drained::CutShort,
         };
+        if let Some(fleet) = &state.invalidation.fleet {
+            fleet.left().await;
+        }
         public.iter().for_each(JoinHandle::abort);
         quit.cancel();
         administering.abort();

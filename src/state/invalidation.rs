@@ -8,6 +8,9 @@ use std::time::{Duration, Instant};
 use crate::engine::clock::{self, Epoch};
 use crate::engine::identities::{Belief, Identities, Whose};
 use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
+use crate::engine::replicas::fleet::Fleet;
+use crate::engine::replicas::keys;
+use crate::engine::sampler::Seldom;
 use crate::engine::store::Entry;
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
@@ -17,6 +20,7 @@ use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
 use crate::policy::coherence::purges::Purges;
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
+use crate::policy::replicas::wire::Item;
 
 /// Bytes of webhooks being read, all together.
 const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
@@ -50,22 +54,30 @@ pub struct Invalidation {
     purges: Mutex<Purges>,
     /// Webhooks while they are read.
     pub webhook_bodies: WebhookBodies,
+    /// The other replicas, if there are any.
+    pub fleet: Option<Arc<Fleet>>,
     /// Whether the log has been told that events do not arrive.
     told_of_silence: AtomicBool,
-    metrics: Arc<Metrics>,
+    /// When the log was last told that the other replicas could not be.
+    pub(super) untold: Seldom,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Invalidation {
-    pub(super) fn new(epoch: Epoch, hasher: &RandomState, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(epoch: Epoch, hasher: &RandomState, fleet: Option<Arc<Fleet>>, metrics: Arc<Metrics>) -> Self {
+        let own_keys = || [hasher.hash_one(1), hasher.hash_one(2)];
+        let hash_key = fleet.as_ref().map_or_else(own_keys, |fleet| keys::of_places(&fleet.settings));
         Self {
-            ledger: Ledger::new(PLACES, [hasher.hash_one(1), hasher.hash_one(2)]),
+            ledger: Ledger::new(PLACES, hash_key),
             causes: Causes::default(),
             epoch,
             identities: Identities::new(hasher.clone()),
             watermark: Watermark::default(),
             purges: Mutex::default(),
             webhook_bodies: WebhookBodies::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
+            fleet,
             told_of_silence: AtomicBool::new(false),
+            untold: Seldom::default(),
             metrics,
         }
     }
@@ -86,14 +98,52 @@ impl Invalidation {
             .map(|scope| self.ledger.place(&scope))
     }
 
-    /// What is made from this place is out of date from here on; why is remembered for a while.
+    /// What is made from this place is out of date from here on; why is remembered for a while. Other replicas are told.
     pub fn outdate(&self, place: Place, cause: Cause) -> Tick {
+        self.outdate_for(place, Duration::ZERO, cause)
+    }
+
+    /// The same of what may go on changing for so long, though nobody says so.
+    pub fn outdate_for(&self, place: Place, settle: Duration, cause: Cause) -> Tick {
+        if !settle.is_zero() {
+            // Unsettled first: a fetch that sees the new tick sees this too.
+            self.ledger.unsettle(place, self.epoch.moment_after(clock::now(), settle));
+        }
+        let tick = self.outdate_here(place, cause);
+        self.tell(place, settle, false, cause);
+        tick
+    }
+
+    /// What is made from this place is out of date from here on, in this replica alone.
+    pub(super) fn outdate_here(&self, place: Place, cause: Cause) -> Tick {
         self.noted(self.ledger.invalidate(place), cause)
     }
 
     /// Everything is out of date from here on.
     pub fn outdate_all(&self, cause: Cause) -> Tick {
-        self.noted(self.ledger.invalidate_all(), cause)
+        let tick = self.noted(self.ledger.invalidate_all(), cause);
+        self.tell_item(cause, || Item::Everything { gone: cause == Cause::Purge });
+        tick
+    }
+
+    /// A write begins that may change who is behind a source: other replicas are told that this may go on for so long.
+    /// Here it is known when it ends.
+    pub fn tell_moving(&self, place: Place, at_most: Duration) {
+        self.tell(place, at_most, false, Cause::Write);
+    }
+
+    fn tell(&self, place: Place, settle: Duration, gone: bool, cause: Cause) {
+        let settle = u32::try_from(settle.as_millis()).unwrap_or(u32::MAX);
+        self.tell_item(cause, || Item::Places { places: vec![place.number()], settle, gone });
+    }
+
+    /// Tells the other replicas, after it was obeyed here, of what is not this one's own business.
+    fn tell_item(&self, cause: Cause, item: impl FnOnce() -> Item) {
+        if let Some(fleet) = &self.fleet
+            && !matches!(cause, Cause::Replica | Cause::Settings | Cause::Variant)
+        {
+            fleet.tell(item());
+        }
     }
 
     /// What is made from this place and was noted before this tick is out of date: a newer answer was seen.
@@ -114,17 +164,22 @@ impl Invalidation {
     }
 
     /// What is made from these places is gone, and none of it that was asked for before will be kept.
-    pub fn purge(&self, places: &[Place]) {
+    pub fn purge(&self, places: &[Place], cause: Cause) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(last) = places.iter().map(|place| self.outdate(*place, Cause::Purge)).max() {
+        let purge = |place: &Place| {
+            let tick = self.outdate_here(*place, cause);
+            self.tell(*place, Duration::ZERO, true, cause);
+            tick
+        };
+        if let Some(last) = places.iter().map(purge).max() {
             purges.purge(places, last);
         }
     }
 
     /// Everything is gone, and nothing that was asked for before will be kept.
-    pub fn purge_all(&self) {
+    pub fn purge_all(&self, cause: Cause) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
-        purges.purge_all(self.outdate_all(Cause::Purge));
+        purges.purge_all(self.outdate_all(cause));
     }
 
     /// Whether a purge has been since this was asked for: it may not be kept, nor stand in for anything.
@@ -168,6 +223,7 @@ impl Invalidation {
         let Some(heard) = event::of_webhook(body) else { return (Event::Other, WebhookResult::Malformed) };
         if heard.tells_of_messages() {
             self.watermark.heard(self.epoch.moment(clock::now()));
+            self.tell_item(Cause::Webhook, || Item::Heard);
         }
         if !heard.changes_lists {
             return (heard.event, WebhookResult::NoChange);
@@ -205,9 +261,17 @@ impl Invalidation {
         [Scope::IdentityOfSource(source), Scope::Identity(contact)].map(|scope| self.ledger.place(&scope))
     }
 
+    /// Whether what is believed can be checked: without a lease nobody knows what the other replicas have changed.
+    fn may_believe(&self) -> bool {
+        self.fleet.as_ref().is_none_or(|fleet| fleet.is_leased())
+    }
+
     /// The contact behind a source, as far as that may be believed: nothing has changed it since it was shown, nothing
     /// under way may be about to, and it is no older than this.
     pub fn believed(&self, whose: Whose<'_>, now: Instant, at_most: Duration) -> Option<u64> {
+        if !self.may_believe() {
+            return None;
+        }
         let Belief { contact, noted, began } = self.identities.last_shown(whose)?;
         let places = self.identity_places(whose.source, contact);
         let holds = self.ledger.is_current(noted, &places)
@@ -219,12 +283,13 @@ impl Invalidation {
     /// Whether this very request (a `GET` with an identifier's hash) has succeeded, and the source is still the same:
     /// then it changes nothing.
     pub fn has_verified(&self, whose: Whose<'_>, request: &str, now: Instant, at_most: Duration) -> bool {
-        self.identities.verified(whose, request).is_some_and(|(noted, began)| {
-            let places = [self.ledger.place(&Scope::IdentityOfSource(whose.source))];
-            self.ledger.is_current(noted, &places)
-                && now.saturating_duration_since(began) <= at_most
-                && !self.identities.is_moving(&places)
-        })
+        self.may_believe()
+            && self.identities.verified(whose, request).is_some_and(|(noted, began)| {
+                let places = [self.ledger.place(&Scope::IdentityOfSource(whose.source))];
+                self.ledger.is_current(noted, &places)
+                    && now.saturating_duration_since(began) <= at_most
+                    && !self.identities.is_moving(&places)
+            })
     }
 
     /// An answer shows the contact of a source. It is not believed if a change since it was asked for may have given
@@ -272,5 +337,6 @@ fn cause_of(source: InvalidationSource) -> Cause {
         InvalidationSource::Purge => Cause::Purge,
         InvalidationSource::Flight => Cause::Flight,
         InvalidationSource::Bypass => Cause::Bypass,
+        InvalidationSource::Replica => Cause::Replica,
     }
 }

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod invalidation;
 pub mod observation;
+mod told;
 pub mod upstream;
 
 use std::hash::{BuildHasher, RandomState};
@@ -20,6 +21,7 @@ use crate::engine::metrics::Metrics;
 #[cfg(feature = "otlp")]
 use crate::engine::otlp;
 use crate::engine::rates::Rates;
+use crate::engine::replicas::fleet::Fleet;
 use crate::engine::requests::Requests;
 use crate::engine::spans::{Spans, TracingSettings};
 use crate::engine::store::Entry;
@@ -94,9 +96,10 @@ impl State {
         tell_limits(&config, &metrics);
         let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
         let spans = traced(&config.tracing, &metrics);
+        let fleet = config.replicas.clone().map(|settings| Arc::new(Fleet::new(settings)));
         Arc::new(Self {
             cache: Cache::new(&config, &metrics),
-            invalidation: Invalidation::new(epoch, &hasher, metrics.clone()),
+            invalidation: Invalidation::new(epoch, &hasher, fleet, metrics.clone()),
             requests: Requests::new(config.requests.at_once, config.requests.per_address),
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),
@@ -107,6 +110,23 @@ impl State {
             spans,
             metrics,
         })
+    }
+
+    /// Lets go of what was purged, and tells what that was: its key and the bytes of its body.
+    pub fn forget_purged(&self, mut found: impl FnMut(&Key, usize)) {
+        for (key, entry) in self.cache.store.all() {
+            if self.invalidation.is_purged(&entry) && self.cache.store.forget(&key, entry.noted) {
+                found(&key, entry.answer.body.kept().len());
+            }
+        }
+        for (key, stored) in self.cache.responses.all() {
+            if self.invalidation.has_purged(stored.noted, &stored.places) && self.cache.responses.forget(&key, &stored)
+            {
+                found(&key, stored.body.len());
+            }
+        }
+        // What is removed is only let go of by this.
+        let _ = (self.cache.store.size(), self.cache.responses.size());
     }
 
     /// The settings in force, for one request from its beginning to its end.

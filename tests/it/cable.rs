@@ -411,9 +411,17 @@ async fn no_byte_reaches_the_client_before_it_was_heard() {
     let (heard, hearing) = (std::sync::Arc::new(std::sync::Mutex::new(Vec::new())), CancellationToken::new());
     let (ear, ended) = (heard.clone(), hearing.clone());
     let tunnel = spawn(async move {
-        tunnel::copy(near, far, Duration::from_secs(60), ended, move |piece| {
-            ear.lock().unwrap().extend_from_slice(piece);
-        })
+        tunnel::copy(
+            near,
+            far,
+            Duration::from_secs(60),
+            ended,
+            move |piece| {
+                ear.lock().unwrap().extend_from_slice(piece);
+                false
+            },
+            || std::future::ready(()),
+        )
         .await
     });
     for round in 0..5 {

@@ -22,7 +22,7 @@ use crate::support::{Proxy, both, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 29] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 32] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -52,6 +52,9 @@ const ONLY_BY_A_FAULT: [(&str, &str); 29] = [
     ("AnteroomReloadFailed", "a file of settings with a mistake"),
     ("AnteroomCertificateEnds", "set by hand: no certificate here ends so soon"),
     ("AnteroomLogLinesLost", "a standard error that is full"),
+    ("AnteroomReplicaAlone", "a replica whose Redis is not there"),
+    ("AnteroomWritesUntold", "writes through a replica whose Redis is not there"),
+    ("AnteroomWritesWait", "counted by hand: no replica here stands still"),
 ];
 
 /// A Prometheus, gone when the test is.
@@ -337,6 +340,18 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     busy.with(unheard(untold.url.clone(), changing));
     untold.state.metrics.untold_changes.with_label_values(&["bug"]).inc();
 
+    // Has no Redis.
+    let nowhere =
+        "replicas.redis = \"unix:///nowhere/redis.sock\"\nreplicas.secret = \"0123456789abcdef0123456789abcdef\"";
+    let lonely = Proxy::start(&stand_in, nowhere).await;
+    let seen_by = format!("{}/update_last_seen", lonely.contact_url("visitor-a"));
+    busy.with(async move {
+        loop {
+            send(request("POST", &seen_by, &[], "")).await;
+        }
+    });
+    lonely.state.metrics.replicas.waits[1].observe(1.0);
+
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
     let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
@@ -350,7 +365,8 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let dead_url = format!("http://{}", dead.local_addr().unwrap());
 
-    let in_process = [&well, &failing, &slow, &hanging, &old, &useless, &unattributed, &redirected, &untold, &crowded];
+    let in_process =
+        [&well, &lonely, &failing, &slow, &hanging, &old, &useless, &unattributed, &redirected, &untold, &crowded];
     let mut targets: Vec<&str> = in_process.iter().map(|proxy| proxy.admin.as_str()).collect();
     targets.extend(
         [&cramped.admin, &mute.admin, &mistaken.admin, &draining.admin, &restarting_at, &dead_url].map(String::as_str),
@@ -363,6 +379,8 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     hanging.state.metrics.flight_ends.with_label_values(&["dropped"]).inc();
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&untold.admin))).await;
     untold.state.metrics.untold_changes.with_label_values(&["bug"]).inc();
+    prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&lonely.admin))).await;
+    lonely.state.metrics.replicas.waits[1].observe(1.0);
     std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
     mistaken.signal("HUP").await;
     draining.signal("TERM").await;
@@ -425,7 +443,10 @@ fn every_panel_says_what_it_shows_and_in_which_unit() {
     let panels = dashboard["panels"].as_array().unwrap();
     let rows: Vec<_> =
         panels.iter().filter(|panel| panel["type"] == "row").map(|panel| text(&panel["title"])).collect();
-    assert_eq!(rows, ["Is it helping?", "Is it right?", "Is the upstream well?", "Is the proxy well?"]);
+    assert_eq!(
+        rows,
+        ["Is it helping?", "Is it right?", "Is the upstream well?", "Is the proxy well?", "Do replicas agree?"]
+    );
     let ids: BTreeSet<i64> = panels.iter().map(|panel| panel["id"].as_i64().unwrap()).collect();
     assert_eq!(ids.len(), panels.len(), "ids are different");
     let mut taken = BTreeSet::new();

@@ -129,3 +129,28 @@ fn the_variables_of_the_compose_file_are_settings() {
         assert!(table::TABLE.iter().any(|setting| setting.variable() == name), "{name} is no setting");
     }
 }
+
+#[test]
+fn what_replicas_need_goes_together() {
+    let redis = "replicas.redis = \"redis://127.0.0.1\"\n";
+    let secret = "replicas.secret = \"0123456789abcdef0123456789abcdef\"\n";
+    let replicas = |more: &str| load(text(more), &upstream(), [("A", "b")]);
+    assert!(replicas("").unwrap().config.replicas.is_none());
+    assert!(replicas(secret).unwrap().config.replicas.is_none(), "nothing is shared without a Redis");
+    let config = replicas(&format!("{redis}{secret}")).unwrap().config;
+    assert_eq!(config.replicas.unwrap().lease, Duration::from_millis(500));
+    assert!(replicas(&format!("{redis}{secret}replicas.lease = \"0s\"")).is_ok());
+    for (more, told) in [
+        ("", "replicas.secret: is not set"),
+        ("replicas.secret = \"short\"", "write 32 or more"),
+        (&format!("{secret}replicas.lease = \"20ms\""), "write 50ms to 10s"),
+        (&format!("{secret}replicas.lease = \"11s\""), "write 50ms to 10s"),
+        (&format!("{secret}replicas.lease = \"300ms\""), "less than half of the second"),
+        (&format!("{secret}replicas.tell_within = \"150ms\""), "raise the first"),
+        (&format!("{secret}replicas.password_file = \"/nowhere/at/all\""), "cannot be read"),
+    ] {
+        let mistakes = replicas(&format!("{redis}{more}")).unwrap_err().to_string();
+        assert!(mistakes.contains(told), "{mistakes}");
+        assert!(mistakes.contains("1 problem"), "{mistakes}");
+    }
+}

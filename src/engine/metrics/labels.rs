@@ -102,6 +102,8 @@ closed_set! {
         Flight => "flight",
         /// A list that passed by the cache and differed.
         Bypass => "bypass",
+        /// Another replica.
+        Replica => "replica",
     }
 }
 
@@ -176,6 +178,26 @@ closed_set! {
         NoChange => "no_change",
         /// It is too long, or in a form that is not read.
         NotUnderstood => "not_understood",
+    }
+}
+
+closed_set! {
+    /// Why an exchange with Redis failed.
+    pub enum ExchangeFailure {
+        /// It could not be connected to, or the connection broke.
+        Connection => "connection",
+        /// It did not answer in time.
+        Timeout => "timeout",
+        /// It knows no such user or password, or the user lacks a right.
+        Denied => "denied",
+        /// It takes no writes: it is a replica itself.
+        ReadOnly => "read_only",
+        /// It takes no writes since its own replicas are missing.
+        NoReplicas => "no_replicas",
+        /// It has no memory left.
+        Full => "full",
+        /// Anything else.
+        Other => "other",
     }
 }
 

@@ -8,6 +8,7 @@ mod figures;
 mod labels;
 mod limits;
 mod raised;
+mod replicas;
 mod telling;
 mod ways;
 
@@ -23,12 +24,13 @@ use crate::policy::coherence::event::Event;
 use crate::policy::http::exposition::Exposition;
 use declared::Declaring;
 use limits::Limits;
+use replicas::Replicas;
 use telling::Telling;
 use ways::Ways;
 pub use declared::{Described, Label};
 pub use figures::{Distribution, Figures};
 pub use raised::Raised;
-pub use labels::{Audited, CableResult, Ending, ErrorClass, InvalidationSource, Limit, Untold, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ErrorClass, ExchangeFailure, InvalidationSource, Limit, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
     method_index, violations,
@@ -132,6 +134,8 @@ pub struct Metrics {
     pub payload_unknown_keys: IntCounter,
     /// What becomes of lines of the log and of spans.
     pub telling: Telling,
+    /// What replicas tell each other.
+    pub replicas: Replicas,
     /// Settings that were read again, by result.
     pub config_reloads: IntCounterVec,
     /// Whether the last reading of the settings succeeded.
@@ -174,7 +178,7 @@ impl Metrics {
             "anteroom_invalidations_total",
             "Changes after which answers were out of date, by who told: a write that passed through, a webhook, an \
              event that passed through a WebSocket, a purge, a fetch that was overtaken, a list that passed by the \
-             cache and differed.",
+             cache and differed, another replica.",
             &[("source", InvalidationSource::LABELS)],
         );
         let webhooks = declare.counters(
@@ -349,6 +353,7 @@ impl Metrics {
                 "Keys of lists that are not on the published page; they are no violation.",
             ),
             telling: Telling::declare(&mut declare),
+            replicas: Replicas::declare(&mut declare),
             config_reloads: declare.counters(
                 "anteroom_config_reloads_total",
                 "Settings that were read again on SIGHUP, by result.",

@@ -46,7 +46,7 @@ impl Ways {
         let tls = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .map_err(|error| format!("TLS: {error}"))?
-            .with_root_certificates(roots(settings)?)
+            .with_root_certificates(roots(settings.ca_file.as_deref(), "upstream.ca_file")?)
             .with_no_client_auth();
         let mut tls_with_http2 = tls.clone();
         tls_with_http2.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
@@ -85,14 +85,18 @@ impl Ways {
     }
 }
 
-fn roots(settings: &UpstreamSettings) -> Result<RootCertStore, String> {
+/// The system's certificates, or those that came with the program if there are none, and those of a file.
+///
+/// # Errors
+/// In words, and that the file was of this setting.
+pub(in crate::engine) fn roots(ca_file: Option<&Path>, setting: &str) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {
         roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
     }
-    if let Some(file) = &settings.ca_file {
-        add_certificates(&mut roots, file).map_err(|what| format!("upstream.ca_file: {what}"))?;
+    if let Some(file) = ca_file {
+        add_certificates(&mut roots, file).map_err(|what| format!("{setting}: {what}"))?;
     }
     Ok(roots)
 }

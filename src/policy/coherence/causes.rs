@@ -31,10 +31,12 @@ pub enum Cause {
     Variant,
     /// Other settings.
     Settings,
+    /// Another replica.
+    Replica,
 }
 
 impl Cause {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 10] = [
         Self::Write,
         Self::Webhook,
         Self::Cable,
@@ -44,6 +46,7 @@ impl Cause {
         Self::Merge,
         Self::Variant,
         Self::Settings,
+        Self::Replica,
     ];
 
     /// In a word.
@@ -58,6 +61,7 @@ impl Cause {
             Self::Merge => "merge",
             Self::Variant => "variant",
             Self::Settings => "settings",
+            Self::Replica => "replica",
         }
     }
 
@@ -73,6 +77,7 @@ impl Cause {
             Self::Merge => "an answer that shows another contact behind the identifier",
             Self::Variant => "a newer answer, to a reader of another origin",
             Self::Settings => "settings that were read again",
+            Self::Replica => "another replica, or that what the others told was lost",
         }
     }
 }

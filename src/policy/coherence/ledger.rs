@@ -70,6 +70,13 @@ impl Tick {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place(u32);
 
+impl Place {
+    /// Its number in the table: what replicas with the same keys call it.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+}
+
 /// Milliseconds on the monotonic clock since the process began: what the ledger knows of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(pub u64);
@@ -84,8 +91,8 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// A ledger of `places` places; `hash_key` is random in production, since contact ids can be guessed and whoever
-    /// could aim at a place could keep an answer from being shared.
+    /// A ledger of `places` places; `hash_key` is random in production, or made of a secret that replicas share, since
+    /// contact ids can be guessed and whoever could aim at a place could keep an answer from being shared.
     pub fn new(places: usize, hash_key: [u64; 2]) -> Self {
         let table = |length| (0..length).map(|_| AtomicU64::new(0)).collect();
         Self { hash_key, counter: AtomicU64::new(0), changed: table(places + 1), unsettled: table(places) }
@@ -111,6 +118,11 @@ impl Ledger {
         }
         let places = self.unsettled.len() as u64;
         Place(u32::try_from(hasher.finish() % places).expect("a table has fewer than 2^32 places"))
+    }
+
+    /// The place of this number; none if the table is shorter.
+    pub fn place_of(&self, number: u32) -> Option<Place> {
+        ((number as usize) < self.unsettled.len()).then_some(Place(number))
     }
 
     /// The tick to note: before the first byte of a fetch is sent, or when a reader arrives.

@@ -29,9 +29,9 @@ pub(crate) struct Unanswered {
 
 impl ClientRequest {
     /// The answer, from memory if what is stored allows it. `now` is when the request came.
-    pub(crate) async fn cached(self, key: Key, now: Instant) -> Answered {
+    pub(crate) async fn cached(mut self, key: Key, now: Instant) -> Answered {
         // Noted before anything is looked at: what was acknowledged before this reader came has an earlier tick.
-        let arrived = self.state.invalidation.ledger.now();
+        let arrived = self.arrives().await;
         let key = self.key_of_host(key);
         let wants = self.wants();
         let Unanswered { stored, part, reason } = match self.may_give(&key, &wants, now) {
@@ -63,7 +63,7 @@ impl ClientRequest {
             Missing::Choice => unanswered(None, "vary-miss"),
             Missing::Rest(part) => Unanswered { stored: None, part: Some(part), reason: "partial" },
         })?;
-        if is_for_the_origin(&self.head.headers) {
+        if self.alone.is_some() || is_for_the_origin(&self.head.headers) {
             return Err(unanswered(Some(stored), "request"));
         }
         match self.reuse(&stored, wants, now) {

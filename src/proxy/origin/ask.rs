@@ -81,6 +81,7 @@ impl ClientRequest {
         let headers = &self.head.headers;
         let is_validation = asking.stored.as_ref().is_some_and(|stored| self.may_be_asked_about(stored));
         self.head.method == Method::GET
+            && self.alone.is_none()
             && is_plain(headers)
             && !has_authorization(headers, self.head.uri.query())
             && !is_for_the_origin(headers)
@@ -277,6 +278,7 @@ impl ClientRequest {
             && self.is_in_force(stored, now)
             && !self.state.invalidation.has_purged(stored.noted, &stored.places)
             && stands_in(&stored.terms, stored.age(now), &asking.wants, otherwise)
+            && self.alone.is_none()
     }
 
     /// There was no room for this reader: that is no error of the upstream.

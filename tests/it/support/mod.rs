@@ -6,6 +6,7 @@ pub mod child;
 pub mod http2;
 pub mod nginx;
 pub mod raw;
+pub mod redis;
 pub mod relay;
 pub mod script;
 pub mod tls;

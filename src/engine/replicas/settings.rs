@@ -1,0 +1,75 @@
+//! What replicas obey.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::policy::secret::Secret;
+
+/// `replicas`, where `replicas.redis` is set. Mode, lease, prefix and secret are the same in a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReplicasSettings {
+    /// `replicas.redis`: where Redis is.
+    pub redis: RedisAddress,
+    /// `replicas.ca_file`: certificates trusted besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `replicas.password_file`: read at every connection.
+    pub password_file: Option<PathBuf>,
+    /// `replicas.secret`: 32 bytes or more.
+    pub secret: Secret,
+    /// `replicas.prefix`: what the keys begin with.
+    pub prefix: String,
+    /// `replicas.mode`.
+    pub mode: Mode,
+    /// `replicas.cut_off`.
+    pub cut_off: CutOff,
+    /// `replicas.lease`; zero: every read asks.
+    pub lease: Duration,
+    /// `replicas.timeout`: how long an exchange may take.
+    pub timeout: Duration,
+    /// `replicas.ask_within`: how long a reader waits for a lease.
+    pub ask_within: Duration,
+    /// `replicas.tell_within`: how long whoever tells of a change waits until it is in the log.
+    pub tell_within: Duration,
+    /// `replicas.alone_ttl`: with `async`, the age up to which answers are served without a lease.
+    pub alone_ttl: Duration,
+}
+
+/// One Redis.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisAddress {
+    /// Where it listens.
+    pub door: Door,
+    /// As whom.
+    pub user: Option<String>,
+    /// Which of its databases.
+    pub database: u16,
+}
+
+/// Where a Redis listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// A name or an address, and a port.
+    Tcp(String, u16),
+    /// The same, by TLS.
+    Tls(String, u16),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// `replicas.mode`: when a write is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// When every replica that may serve from memory knows of it.
+    Strict,
+    /// When it is in the log.
+    Async,
+}
+
+/// `replicas.cut_off`: what becomes of writes while Redis cannot be reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutOff {
+    /// They pass; the other replicas are told when Redis is back.
+    Pass,
+    /// They are refused.
+    Refuse,
+}

@@ -1,0 +1,102 @@
+//! The fleet under random schedules: `policy::replicas::member` and the ledger as the program has them, between a Redis and a
+//! network that do what Redis and networks do. Time is a number; a schedule is its seed.
+//!
+//! Each mutation is a rule left out. The checker must find it wrong, or it would find nothing.
+
+mod redis;
+mod replica;
+mod world;
+
+use world::{Told, World};
+
+/// A rule left out, or a server or a fault that is not there otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mutation {
+    /// None: the rules as they are.
+    None,
+    /// Writes are acknowledged when they are in the log (`async`), and checked for the bound that is promised of it.
+    Async,
+    /// The same, checked for what `strict` promises.
+    AcknowledgedAtOnce,
+    /// Hits ask for no lease.
+    Bus,
+    /// After a new epoch nobody waits for old leases.
+    NotRipe,
+    /// The server says nothing of having lost anything.
+    NoEpoch,
+    /// A new epoch puts nothing out of date.
+    KeptOnNewEpoch,
+    /// The lease counts from the reply.
+    LeaseFromReply,
+    /// Without a lease what is young is served.
+    AloneFromMemory,
+    /// A reader without a lease takes no tick of his own.
+    AloneByTick,
+    /// What could not be told is promised as if it were.
+    UntoldIsTold,
+    /// The marks in the log are not compared, and it is set back.
+    NoTag,
+    /// A gap in the log puts nothing out of date.
+    GapIgnored,
+    /// Members can be lost by themselves.
+    MembersApart,
+}
+
+/// How many schedules: a million with `make model`.
+fn schedules() -> u64 {
+    std::env::var("MODEL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
+}
+
+fn run(mutation: Mutation, faults: &[u32], seeds: std::ops::Range<u64>) -> (Told, Option<u64>) {
+    let (mut all, mut first) = (Told::default(), None);
+    for seed in seeds {
+        let told = World::new(mutation, faults, seed).run();
+        if told.is_bad() {
+            first = first.or(Some(seed));
+        }
+        all.add(&told);
+    }
+    (all, first)
+}
+
+#[test]
+fn no_schedule_lets_anybody_read_what_is_older_than_an_acknowledged_write() {
+    let (told, first) = run(Mutation::None, &[], 0..schedules());
+    println!("{} schedules: {told:?}", schedules());
+    assert_eq!(first, None, "{told:?}");
+    assert!(told.reads > 10 * schedules() && told.hits > told.reads / 10, "it does something: {told:?}");
+    assert!(told.settled > 0 && told.timer > 0 && told.untold > 0 && told.epochs > 0 && told.alone > 0, "{told:?}");
+    assert!(told.left_out > 0 && told.gaps > 0, "{told:?}");
+}
+
+#[test]
+fn async_keeps_its_bound() {
+    let (told, first) = run(Mutation::Async, &[], 0..schedules());
+    assert_eq!(first, None, "{told:?}");
+}
+
+#[test]
+fn each_rule_left_out_is_found_wrong() {
+    let mut unfound = Vec::new();
+    for (mutation, faults, enough) in [
+        (Mutation::AcknowledgedAtOnce, &[][..], 200),
+        (Mutation::Bus, &[], 200),
+        (Mutation::NotRipe, &[4, 5, 6, 2], 4_000),
+        (Mutation::NoEpoch, &[7, 8, 5, 6], 4_000),
+        (Mutation::KeptOnNewEpoch, &[5, 6, 2, 3], 4_000),
+        (Mutation::LeaseFromReply, &[0, 1, 14, 12], 30_000),
+        (Mutation::AloneFromMemory, &[2, 3], 4_000),
+        (Mutation::AloneByTick, &[2, 3], 8_000),
+        (Mutation::UntoldIsTold, &[2, 3], 4_000),
+        (Mutation::NoTag, &[18], 4_000),
+        (Mutation::GapIgnored, &[2, 3, 0], 8_000),
+        (Mutation::MembersApart, &[10, 2], 8_000),
+    ] {
+        let found = (0..enough).find(|seed| World::new(mutation, faults, *seed).run().is_bad());
+        println!("{mutation:?}: {found:?}");
+        if found.is_none() {
+            unfound.push(mutation);
+        }
+    }
+    assert_eq!(unfound, [], "of these the checker finds nothing");
+}
