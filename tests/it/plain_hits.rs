@@ -65,14 +65,16 @@ fn at_once(proxy: &Proxy, fields: &[(&str, &str)]) -> Option<Told> {
 fn counted(proxy: &Proxy) -> BTreeMap<String, String> {
     let text = String::from_utf8(proxy.state.metrics.render(Exposition::Prometheus)).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#')).map(|line| line.rsplit_once(' ').unwrap());
-    let is_count = |name: &str| !name.contains("seconds_bucket") && !name.contains("seconds_sum") && !name.starts_with("process_");
+    let is_count =
+        |name: &str| !name.contains("seconds_bucket") && !name.contains("seconds_sum") && !name.starts_with("process_");
     series.filter(|(name, _)| is_count(name)).map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
 }
 
 fn added(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<(String, i64)> {
     let number = |text: Option<&String>| text.map_or(0.0, |text| text.parse::<f64>().unwrap());
     #[expect(clippy::cast_possible_truncation, reason = "counts are small here")]
-    let added = after.iter().map(|(name, value)| (name.clone(), (number(Some(value)) - number(before.get(name))) as i64));
+    let added =
+        after.iter().map(|(name, value)| (name.clone(), (number(Some(value)) - number(before.get(name))) as i64));
     added.filter(|(_, more)| *more != 0).collect()
 }
 
@@ -142,7 +144,12 @@ async fn a_plain_hit_is_the_answer_that_everybody_gets() {
             &[("if-match", "\"other\""), ("if-unmodified-since", "Thu, 01 Jan 1970 00:00:00 GMT")],
             &[("cache-control", "no-cache, no-store"), ("te", "trailers"), ("keep-alive", "timeout=5")],
             &[("x-forwarded-host", "a"), ("x-forwarded-proto", "https"), ("x-real-ip", "::1"), ("content-type", "a/b")],
-            &[("access-control-request-method", "GET"), ("sec-websocket-key", "a"), ("tracestate", "a=b"), ("dnt", "1")],
+            &[
+                ("access-control-request-method", "GET"),
+                ("sec-websocket-key", "a"),
+                ("tracestate", "a=b"),
+                ("dnt", "1"),
+            ],
         ];
         let mut some = false;
         for fields in always {
@@ -152,8 +159,20 @@ async fn a_plain_hit_is_the_answer_that_everybody_gets() {
         }
         assert_eq!(some, plain != Some(false), "{settings}");
         for name in [
-            "authorization", "cookie", "api-access-token", "api_access_token", "via", "traceparent", "expect", "upgrade",
-            "forwarded", "x-http-method-override", "x-original-url", "x-rewrite-url", "if-modified-since", "content-length",
+            "authorization",
+            "cookie",
+            "api-access-token",
+            "api_access_token",
+            "via",
+            "traceparent",
+            "expect",
+            "upgrade",
+            "forwarded",
+            "x-http-method-override",
+            "x-original-url",
+            "x-rewrite-url",
+            "if-modified-since",
+            "content-length",
         ] {
             assert!(at_once(&proxy, &[(name, "0")]).is_none(), "{name} is for handle to judge");
         }
@@ -179,7 +198,8 @@ fn standard_name(at: u8) -> Option<http::HeaderName> {
 
 #[tokio::test]
 async fn what_is_no_hit_is_left_alone_and_counted_by_nobody() {
-    let (_stand_in, proxy) = both("cache.ttl = \"1h\"\nlimits.requests_per_address = 1\nlimits.hit_rate = 1\nlimits.hit_burst = 2").await;
+    let (_stand_in, proxy) =
+        both("cache.ttl = \"1h\"\nlimits.requests_per_address = 1\nlimits.hit_rate = 1\nlimits.hit_burst = 2").await;
     let nothing = counted(&proxy);
     assert!(at_once(&proxy, &[]).is_none(), "it is not there");
     assert_eq!(added(&nothing, &counted(&proxy)), []);
@@ -202,7 +222,9 @@ async fn what_is_no_hit_is_left_alone_and_counted_by_nobody() {
 fn patch(body: &str) -> String {
     let path = StandIn::list_path("visitor-a").replace("/conversations", "");
     let length = body.len();
-    format!("PATCH {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}")
+    format!(
+        "PATCH {path} HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}"
+    )
 }
 
 async fn status(talk: &mut Talk) -> (u16, String) {
@@ -271,7 +293,10 @@ async fn a_list_request_inside_another_request_is_not_answered() {
     let chunk = format!("{:x}\r\n{list}\r\n0\r\n\r\n", list.len());
     let chunked = "POST /elsewhere HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let sized = format!("POST /elsewhere HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n", list.len());
-    let expecting = format!("POST /elsewhere HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n", list.len());
+    let expecting = format!(
+        "POST /elsewhere HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        list.len()
+    );
     for pieces in [
         vec![chunked, &chunk],
         vec![chunked, &chunk[..4], &list, "\r\n0\r\n\r\n"],
