@@ -12,7 +12,7 @@ use super::exchange::{Began, Entry, Epoch, Hint, MemberId, Micros, Position, Rep
 use super::pending::{Pending, Ticket};
 use super::wire::Item;
 
-/// Between two exchanges, for each member: keeps the server below a quarter of a core.
+/// Between two exchanges, for each member: 2,500 a second at most, however many members.
 const SPACING: Micros = 400;
 /// After a failure: at first, and at most, before it is tried again.
 const RETRY: (Micros, Micros) = (40_000, 1_000_000);
