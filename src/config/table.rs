@@ -328,7 +328,7 @@ pub(super) static TABLE: &[Setting] = &[
     setting!("cache.query", Is(r#""key""#), QUERY, query,
         "another query is another answer (\"key\"), right for any fork; the stock API reads none (\"ignore\")"),
     setting!("cache.compress", Is(r#""off""#), COMPRESS, compress,
-        "lists are kept in zstd (\"zstd\"): three or four times as many, but each is unpacked for clients that do not take it"),
+        "lists are kept in zstd (\"zstd\"): about three times as many, but each is unpacked for clients that do not take it"),
     setting!("cache.credentials", Is(r#""bypass""#), CREDENTIALS, credentials,
         "lists asked for with credentials pass by the cache (\"bypass\"); the stock API reads none there (\"ignore\")"),
     setting!("cache.client_directives", Is(r#""ignore""#), OBEDIENCE, client_directives,

@@ -116,6 +116,11 @@ impl Entry {
         Duration::from_secs(self.initial_age.into())
     }
 
+    /// How old it is now, with the upstream's age of it.
+    pub fn age(&self, now: Instant) -> Duration {
+        self.initial_age() + now.saturating_duration_since(self.began)
+    }
+
     /// The age at which it expires because it was fetched while its scopes were unsettled, if it was.
     pub fn unsettled_expiry(&self) -> Option<Duration> {
         Some(Duration::from_millis(self.unsettled_expiry?.get().into()))

@@ -74,7 +74,7 @@ pub fn plain_hit(state: &State, side: Side, asked: &PlainHead<'_>) -> Option<Pla
     let mut record = Record::begun(state, log, Method::GET, request_id.clone(), now);
     record.came_from(log.client, side.peer, &state.observation);
     record.asks_for(route_name::LIST, Some(Contact::Of(key)));
-    let age = entry.initial_age() + entry.aging(now).age;
+    let age = entry.age(now);
     state.metrics.answer_age.observe(age.as_secs_f64());
     let outcome = Outcome::from_memory(Ending::Hit, ttl_left(&entry, &lifetimes, now));
 

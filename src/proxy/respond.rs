@@ -30,7 +30,7 @@ impl ClientRequest {
         lifetimes: &Lifetimes,
         now: Instant,
     ) -> Answered {
-        let age = entry.initial_age() + entry.aging(now).age;
+        let age = entry.age(now);
         self.state.metrics.answer_age.observe(age.as_secs_f64());
         let left = ttl_left(entry, lifetimes, now);
         self.respond(key, entry, now, Outcome::from_memory(ending, left)).await
@@ -57,7 +57,7 @@ impl ClientRequest {
             }
         };
         let mut response = entry.answer.respond(&self.head.method, &self.head.headers, form);
-        let age = entry.initial_age() + now.saturating_duration_since(entry.began);
+        let age = entry.age(now);
         response.headers_mut().insert(header::AGE, HeaderValue::from(age.as_secs()));
         (response.map(Body::from), outcome)
     }

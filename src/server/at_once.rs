@@ -13,7 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 use super::conversation::Conversation;
-use crate::policy::http::plain_head::{extent, plain_head};
+use crate::policy::http::plain_head::Beginning;
 use crate::proxy::plain_hit::PlainHit;
 
 /// The hits of one connection.
@@ -51,14 +51,21 @@ impl AtOnce {
     pub(super) fn came(&mut self, bytes: &[u8]) -> Option<tokio::time::Instant> {
         self.hyper = match self.hyper {
             Hyper::Nothing => {
+                let beginning = Beginning::of(bytes);
                 let is_short = bytes.len() <= self.conversation.head_limit;
-                let asked = if is_short { plain_head(bytes) } else { None };
-                if let Some(hit) = asked.and_then(|asked| self.conversation.plain_hit(&asked)) {
+                if let Beginning::Plain(asked) = &beginning
+                    && is_short
+                    && let Some(hit) = self.conversation.plain_hit(asked)
+                {
                     let began = hit.began;
                     self.sending = Some(Sending { hit, taken: 0 });
                     return Some(began.into());
                 }
-                let left = extent(bytes).and_then(|extent| extent.checked_sub(bytes.len()));
+                let left = match beginning {
+                    Beginning::Plain(_) => Some(0),
+                    Beginning::Request(extent) => extent.checked_sub(bytes.len()),
+                    Beginning::Unclear => None,
+                };
                 left.map_or(Hyper::All, |left| Hyper::Request { left })
             }
             Hyper::Request { left } => match left.checked_sub(bytes.len()) {

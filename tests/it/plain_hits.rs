@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use anteroom::engine::body::Body;
 use anteroom::policy::http::client::Side;
 use anteroom::policy::http::exposition::Exposition;
-use anteroom::policy::http::plain_head::plain_head;
+use anteroom::policy::http::plain_head::{Beginning, PlainHead};
 use anteroom::proxy::handle::handle;
 use anteroom::proxy::plain_hit::plain_hit;
 use anteroom_stand_in::StandIn;
@@ -24,6 +24,13 @@ const PEER: ([u8; 4], u16) = ([192, 0, 2, 7], 1234);
 fn head(fields: &[(&str, &str)]) -> String {
     let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
     format!("GET {} HTTP/1.1\r\nHost: front.test\r\n{fields}\r\n", StandIn::list_path("visitor-a"))
+}
+
+fn plain_head(text: &str) -> Option<PlainHead<'_>> {
+    match Beginning::of(text.as_bytes()) {
+        Beginning::Plain(head) => Some(head),
+        Beginning::Request(_) | Beginning::Unclear => None,
+    }
 }
 
 /// An answer: its status, its fields in order of their names, its body.
@@ -49,7 +56,7 @@ async fn by_handle(proxy: &Proxy, fields: &[(&str, &str)]) -> Told {
 
 fn at_once(proxy: &Proxy, fields: &[(&str, &str)]) -> Option<Told> {
     let text = head(fields);
-    let hit = plain_hit(&proxy.state, Side::from(SocketAddr::from(PEER)), &plain_head(text.as_bytes())?)?;
+    let hit = plain_hit(&proxy.state, Side::from(SocketAddr::from(PEER)), &plain_head(&text)?)?;
     let text = String::from_utf8(hit.head).unwrap();
     let mut lines = text.strip_suffix("\r\n\r\n").expect("one empty line, at its end").split("\r\n");
     let status = lines.next().unwrap();
@@ -206,7 +213,7 @@ async fn what_is_no_hit_is_left_alone_and_counted_by_nobody() {
     proxy.list("visitor-a").await;
     assert!(at_once(&proxy, &[]).is_some());
     let text = head(&[]);
-    let asked = plain_head(text.as_bytes()).unwrap();
+    let asked = plain_head(&text).unwrap();
     let held = plain_hit(&proxy.state, Side::from(SocketAddr::from(PEER)), &asked).expect("the second of two");
     let before = counted(&proxy);
     assert!(at_once(&proxy, &[]).is_none(), "one of this address is still being taken");

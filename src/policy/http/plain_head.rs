@@ -100,12 +100,34 @@ fn text(value: &[u8]) -> Option<&str> {
     std::str::from_utf8(value).ok().filter(|text| text.is_ascii())
 }
 
-/// The head, if these bytes are one plain list request from their first to their last.
-pub fn plain_head(bytes: &[u8]) -> Option<PlainHead<'_>> {
-    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
-    let mut request = Request::new(&mut []);
-    let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields) else { return None };
-    if length != bytes.len() || request.method != Some("GET") || request.version != Some(1) {
+/// What the bytes that come where a request begins are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Beginning<'a> {
+    /// One plain list request from their first to their last.
+    Plain(PlainHead<'a>),
+    /// Another request, of so many bytes with its body, which may not all have come; or fewer than have.
+    Request(usize),
+    /// Where the request ends is not told in the plainest way.
+    Unclear,
+}
+
+impl<'a> Beginning<'a> {
+    /// Reads them once.
+    pub fn of(bytes: &'a [u8]) -> Self {
+        let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
+        let mut request = Request::new(&mut []);
+        let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields) else {
+            return Self::Unclear;
+        };
+        match plain_head(&request).filter(|_| length == bytes.len()) {
+            Some(head) => Self::Plain(head),
+            None => extent(&request, length).map_or(Self::Unclear, Self::Request),
+        }
+    }
+}
+
+fn plain_head<'a>(request: &Request<'_, 'a>) -> Option<PlainHead<'a>> {
+    if request.method != Some("GET") || request.version != Some(1) {
         return None;
     }
     let (Cow::Borrowed(inbox), Cow::Borrowed(contact)) = canonical_list(request.path?)? else { return None };
@@ -133,11 +155,8 @@ pub fn plain_head(bytes: &[u8]) -> Option<PlainHead<'_>> {
     has_host.then_some(head)
 }
 
-/// How many bytes a request has, head and body, if these bytes begin with a whole head that tells it in the plainest way.
-pub fn extent(bytes: &[u8]) -> Option<usize> {
-    let mut fields = [const { MaybeUninit::<Header<'_>>::uninit() }; MOST_FIELDS];
-    let mut request = Request::new(&mut []);
-    let Ok(Status::Complete(length)) = request.parse_with_uninit_headers(bytes, &mut fields) else { return None };
+/// How many bytes a request has, head and body.
+fn extent(request: &Request<'_, '_>, head: usize) -> Option<usize> {
     let mut body = None;
     for Header { name, value } in request.headers.iter() {
         if name.eq_ignore_ascii_case("content-length") {
@@ -150,7 +169,7 @@ pub fn extent(bytes: &[u8]) -> Option<usize> {
         }
     }
     let goes_on = request.version == Some(1) && request.method != Some("CONNECT");
-    goes_on.then(|| length.checked_add(body.unwrap_or(0)))?
+    goes_on.then(|| head.checked_add(body.unwrap_or(0)))?
 }
 
 #[cfg(test)]
@@ -158,6 +177,21 @@ mod tests {
     use super::*;
 
     const TARGET: &str = "/public/api/v1/inboxes/in-box/contacts/con:tact/conversations";
+
+    fn plain_head(bytes: &[u8]) -> Option<PlainHead<'_>> {
+        match Beginning::of(bytes) {
+            Beginning::Plain(head) => Some(head),
+            Beginning::Request(_) | Beginning::Unclear => None,
+        }
+    }
+
+    fn extent(bytes: &[u8]) -> Option<usize> {
+        match Beginning::of(bytes) {
+            Beginning::Plain(_) => Some(bytes.len()),
+            Beginning::Request(extent) => Some(extent),
+            Beginning::Unclear => None,
+        }
+    }
 
     fn request(fields: &str) -> String {
         format!("GET {TARGET} HTTP/1.1\r\nHost: h.test:80\r\n{fields}\r\n")

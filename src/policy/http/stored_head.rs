@@ -107,24 +107,27 @@ impl CommonHead {
         head
     }
 
+    /// Fields whose values may be an answer's own come first, in the order of their places.
     fn text(&self, form: Form) -> Text {
+        let mut head = self.form(form);
+        for name in [header::AGE, CACHE_STATUS, X_REQUEST_ID] {
+            head.remove(name);
+        }
         let mut lines = Vec::new();
-        let mut values = Vec::with_capacity(self.fields.keys().len());
-        for name in self.fields.keys() {
-            let mut places = self.fields.get_all(name).iter().filter(|_| form.has(name)).map(|value| {
-                let validator = (*name == header::ETAG).then(|| form.validator(value.as_bytes()));
-                Text::field(&mut lines, name, validator.as_ref().unwrap_or(value).as_bytes())
-            });
-            values.push(places.next());
+        let mut write = |name: &HeaderName, values: &HeaderMap| {
+            let mut places = values.get_all(name).iter().map(|value| Text::field(&mut lines, name, value.as_bytes()));
+            let first = places.next();
             places.for_each(drop);
+            first
+        };
+        let values = self.fields.keys().map(|name| write(name, &head)).collect();
+        for name in self.fields.keys() {
+            head.remove(name);
         }
-        for (name, value) in self.cors.iter().filter(|_| form.cors).flatten() {
-            Text::field(&mut lines, name, value.as_bytes());
+        for name in head.keys() {
+            write(name, &head);
         }
-        if let Some(coding) = form.coding.filter(|_| !form.not_modified) {
-            Text::field(&mut lines, &header::CONTENT_ENCODING, coding.name().as_bytes());
-        }
-        Text { lines: lines.into(), values: values.into() }
+        Text { lines: lines.into(), values }
     }
 
     /// Bytes it holds in memory, about, with the heads of a few forms.

@@ -201,8 +201,7 @@ impl Member {
         let mut actions = Vec::new();
         self.tell(now, &mut actions);
         self.wanted |= now >= self.rest_until || self.silent(now).next().is_some();
-        let has_news = self.wanted || !pending.is_empty() || self.applied.seq > self.confirmed;
-        if self.under_way.is_some() || now < self.next_at || !has_news {
+        if self.under_way.is_some() || now < self.next_at || !self.has_news(pending) {
             return actions;
         }
         self.number += 1;
@@ -225,10 +224,13 @@ impl Member {
         actions
     }
 
+    fn has_news(&self, pending: &Pending) -> bool {
+        self.wanted || !pending.is_empty() || self.applied.seq > self.confirmed
+    }
+
     /// When it is to be polled next, if nothing happens before.
     pub fn next_poll(&self, now: Micros, pending: &Pending) -> Micros {
-        let has_news = self.wanted || !pending.is_empty() || self.applied.seq > self.confirmed;
-        let send = if has_news { self.next_at } else { self.rest_until.max(self.next_at) };
+        let send = if self.has_news(pending) { self.next_at } else { self.rest_until.max(self.next_at) };
         let send = self.under_way.is_none().then_some(send);
         let timer = self.waiting.front().map(|waiting| waiting.until);
         let ripe = Some(self.seen + self.rules.margin()).filter(|ripe| !self.waiting.is_empty() && *ripe > now);
