@@ -38,6 +38,7 @@ pub mod policy {
         pub mod wire;
         pub mod pending;
         pub mod exchange;
+        pub mod known;
         pub mod member;
     }
 
@@ -67,6 +68,7 @@ pub mod policy {
         pub mod attempts;
         pub mod stored_head;
         pub mod representation;
+        pub mod shared_answer;
     }
 
     pub mod rfc9111 {
@@ -124,9 +126,12 @@ pub mod engine {
         //! What replicas share, through Redis.
         pub mod settings;
         pub mod keys;
+        pub mod seal;
         mod read;
         pub mod link;
         pub mod fleet;
+        mod lane;
+        pub mod tier;
     }
 
     pub mod tls;
@@ -177,6 +182,7 @@ pub mod proxy {
     pub mod wait;
     pub mod flight;
     pub mod respond;
+    mod tier;
     pub mod fetch;
     mod admission;
     mod no_list;

@@ -6,7 +6,7 @@ use super::mistakes::Place;
 use super::shown::shown_text;
 use super::sources::Reading;
 use super::table::{Draft, given};
-use crate::engine::replicas::settings::{Door, ReplicasSettings};
+use crate::engine::replicas::settings::{Door, ReplicasSettings, TierSettings};
 use crate::engine::upstream::ways::check_certificates;
 
 /// Leases that make sense, if there are any.
@@ -15,7 +15,16 @@ const LEASES: [Duration; 2] = [Duration::from_millis(50), Duration::from_secs(10
 pub(super) fn check(reading: &mut Reading) {
     let mut mistakes = Vec::new();
     let Draft {
-        redis, replicas_secret, redis_password_file, redis_ca_file, lease, replicas_timeout, tell_within, ..
+        redis,
+        replicas_secret,
+        redis_password_file,
+        redis_ca_file,
+        lease,
+        replicas_timeout,
+        tell_within,
+        read_timeout,
+        fetch_lease,
+        ..
     } = &reading.draft;
     if redis.is_none() {
         return;
@@ -60,6 +69,15 @@ pub(super) fn check(reading: &mut Reading) {
                 .to_owned(),
         );
     }
+    if let (Some(read_timeout), Some(fetch_lease)) = (*read_timeout, *fetch_lease)
+        && fetch_lease < read_timeout * 4
+    {
+        mistakes.push(
+            "replicas.fetch_lease and replicas.read_timeout: a fetch would count as over before that it goes on can be told; let \
+             the first be four times the second or more"
+                .to_owned(),
+        );
+    }
     for what in mistakes {
         reading.mistake(Place::Together, what);
     }
@@ -80,5 +98,10 @@ pub(super) fn settings(draft: &Draft) -> Option<ReplicasSettings> {
         ask_within: given(draft.ask_within),
         tell_within: given(draft.tell_within),
         alone_ttl: given(draft.alone_ttl),
+        tier: given(draft.tier).then(|| TierSettings {
+            read_timeout: given(draft.read_timeout),
+            fetch_lease: given(draft.fetch_lease),
+            fetch_wait: given(draft.fetch_wait),
+        }),
     })
 }

@@ -25,6 +25,8 @@ pub enum FetchResult {
         /// Not everything it was made from is known: only for readers who had arrived when its fetch began.
         only_early: bool,
     },
+    /// An answer that another replica has fetched, for whoever it is current for; it is in the store.
+    Adopted(Arc<Entry>),
     /// An answer for one reader, as it comes; everyone else asks alone.
     Private(Private),
     /// No answer.
@@ -91,6 +93,7 @@ impl FetchResult {
     pub fn label(&self) -> &'static str {
         match self {
             Self::Answer { .. } => "answered",
+            Self::Adopted(_) => "adopted",
             Self::Private(private) => private.why,
             Self::Failed(Failure::Upstream(UpstreamError::Timeout)) => "deadline",
             Self::Failed(Failure::Upstream(UpstreamError::Spared(_))) => "spared",

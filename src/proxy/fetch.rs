@@ -12,6 +12,7 @@ use crate::engine::clock;
 use crate::engine::fetch_result::{Failure, FetchResult};
 use crate::engine::flights::Interest;
 use crate::engine::places::Place;
+use crate::engine::replicas::tier::Turn;
 use crate::engine::spans::FetchSpan;
 use crate::engine::store::Entry;
 use crate::engine::upstream::client::Exchange;
@@ -53,10 +54,22 @@ pub struct Fetch {
 pub enum Purpose {
     /// Readers: it waits for a place as long as one of them waits for it.
     ForReaders,
+    /// Readers who get only what the upstream says from now on.
+    ForReadersNow,
     /// To be there before readers wait: it waits for a place as long as a reader would.
     Behind,
     /// An audit, only because there was a place.
     Audit(Place),
+}
+
+/// What there is instead of a fetch.
+pub(super) enum Found {
+    /// An answer that another replica has fetched.
+    Adopted(Arc<Entry>),
+    /// Nothing. The others wait for this one's fetch, if it has been given the turn.
+    Nothing(Option<Turn>),
+    /// Nothing, and nobody waits any more.
+    Unwanted,
 }
 
 /// For what a fetch waits for its place.
@@ -119,19 +132,27 @@ impl Fetch {
     }
 
     async fn run_to_its_end(&mut self, interest: &Interest<FetchResult>) -> FetchResult {
+        let turn = match Box::pin(self.of_others(interest)).await {
+            Found::Adopted(entry) => return FetchResult::Adopted(entry),
+            Found::Unwanted => return FetchResult::NotSent,
+            Found::Nothing(turn) => turn,
+        };
         let place = match self.place(interest).await {
             Ok(place) => place,
             Err(without) => return without,
         };
         interest.sent();
-        match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(place)).await {
+        let knows = self.knows();
+        let result = match tokio::time::timeout(self.active.config.fetch.timeout, self.run_without_deadline(place)).await {
             Ok(Ok(result)) => result,
             Ok(Err(error)) => FetchResult::Failed(Failure::Upstream(error)),
             Err(_) => {
                 self.active.upstream.health().failed(UpstreamError::Timeout);
                 FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout))
             }
-        }
+        };
+        self.hand_on(knows, turn, &result);
+        result
     }
 
     /// A place among the fetches at once; none if it is wanted no longer, or too many wait for one.
@@ -139,7 +160,7 @@ impl Fetch {
         let waits = match std::mem::replace(&mut self.purpose, Purpose::ForReaders) {
             Purpose::Audit(place) => return Ok(place),
             Purpose::Behind => Waits::Behind,
-            Purpose::ForReaders => Waits::ForReaders,
+            Purpose::ForReaders | Purpose::ForReadersNow => Waits::ForReaders,
         };
         let place = place_for(&self.state, &self.active, self.client, waits, interest).await;
         place.map_err(|error| error.map_or(FetchResult::NotSent, |error| FetchResult::Failed(Failure::Upstream(error))))

@@ -168,7 +168,7 @@ fn land(flight: &Refetch, on_end: FlightEnd, result: Option<&FetchResult>) {
             state.upstream.refusals.forget(key);
         }
         // Nothing was asked.
-        Some(FetchResult::NotSent | FetchResult::Failed(Failure::Upstream(UpstreamError::Spared(_)))) => {}
+        Some(FetchResult::NotSent | FetchResult::Adopted(_) | FetchResult::Failed(Failure::Upstream(UpstreamError::Spared(_)))) => {}
         Some(FetchResult::Failed(Failure::Answered(error))) => spare_after(flight, error),
         Some(FetchResult::Failed(_)) | None => spare(flight),
     }

@@ -88,7 +88,7 @@ impl Waiting {
                 self.given_up = Some(first);
                 (boarded, landed)
             }
-            Ok(answer @ FetchResult::Answer { .. }) = first.ticket.wait(left(deadline)) => (first, Ok(answer)),
+            Ok(answer @ (FetchResult::Answer { .. } | FetchResult::Adopted(_))) = first.ticket.wait(left(deadline)) => (first, Ok(answer)),
         }
     }
 }
@@ -135,8 +135,9 @@ impl ClientRequest {
 
     fn join_as(&self, waiting: &Waiting) -> Joined<FetchResult> {
         let given_up = waiting.given_up.as_ref().map(|boarded| boarded.ticket.id);
-        self.join_or_begin(&waiting.key, given_up.is_some(), Purpose::ForReaders, |id, noted| {
-            let only_later = waiting.was_outdated || self.alone.is_some();
+        let only_later = waiting.was_outdated || self.alone.is_some();
+        let purpose = if only_later { Purpose::ForReadersNow } else { Purpose::ForReaders };
+        self.join_or_begin(&waiting.key, given_up.is_some(), purpose, |id, noted| {
             let good = if only_later { noted >= waiting.arrived } else { self.is_current_path(&waiting.key, noted) };
             good && given_up != Some(id)
         })
@@ -167,6 +168,7 @@ impl ClientRequest {
                 let outcome = outcome.status(status).stored(stored && !collapsed).collapsed(collapsed);
                 self.take_answer(waiting, ticket.noted, &entry, only_early, outcome).await
             }
+            Ok(FetchResult::Adopted(entry)) => self.take_adopted(waiting, &entry).await,
             Ok(FetchResult::Private(private)) => self.take_private(waiting, boarded.ticket, private, outcome).await,
             Ok(FetchResult::Failed(failure)) => self.take_failure(waiting, &failure).await,
             Ok(FetchResult::NotSent) if clock::now() < waiting.limits.deadline => Continue(()),
@@ -198,6 +200,24 @@ impl ClientRequest {
             return self.ask_for_own_origin(waiting).await;
         }
         Break(self.respond(&waiting.key, entry, clock::now(), outcome).await)
+    }
+
+    /// What another replica had fetched: that this reader came before its fetch began nobody says.
+    async fn take_adopted(&mut self, waiting: &mut Waiting, entry: &Arc<Entry>) -> Next {
+        let now = clock::now();
+        if self.alone.is_some() || !self.state.invalidation.is_current(entry) {
+            waiting.was_outdated = true;
+            if now < waiting.limits.deadline {
+                return Continue(());
+            }
+            return Break(self.without_answer(&waiting.key, "waited-too-long", StatusCode::GATEWAY_TIMEOUT).await);
+        }
+        if !entry.answer.serves(&self.head.headers) {
+            return self.ask_for_own_origin(waiting).await;
+        }
+        let lifetimes = self.state.lifetimes(&self.active, now);
+        let (response, outcome) = self.serve_stored(&waiting.key, Ending::Hit, entry, &lifetimes, now).await;
+        Break((response, outcome.detail("replica")))
     }
 
     /// An answer for one reader. What it was made from is not known: only for who came before its fetch began.

@@ -11,7 +11,8 @@ use crate::engine::replicas::keys;
 use crate::engine::replicas::link::{Failed, Hints, Link, Names};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::replicas::exchange::{Began, Hint, Micros, Reply, Request};
-use crate::policy::replicas::member::{Action, By, Lost, Member};
+use crate::policy::replicas::known::FleetTime;
+use crate::policy::replicas::member::{Action, By, History, Lost, Member};
 use crate::policy::replicas::wire::Item;
 use crate::state::State;
 
@@ -126,6 +127,7 @@ impl Replication {
     fn handle(&mut self, event: Event, state: &Arc<State>) {
         match event {
             Event::Exchanged((link, result)) => self.exchanged(link, result, state),
+            Event::Hint(Some(Hint::Landed(name))) => self.fleet.landed(name),
             Event::Hint(Some(hint)) => {
                 self.unhinted = None;
                 let actions = self.member.hinted(hint, clock::boot());
@@ -148,8 +150,12 @@ impl Replication {
                 self.link = link;
                 let grown = reply.entries.iter().any(|entry| entry.member != self.member.id());
                 self.mind_hints(grown, now);
+                if !reply.disagrees {
+                    fleet.log().time = FleetTime { said: reply.now, clock: reply.clock, asked: sent, got: now };
+                }
                 let actions = self.member.replied(number, reply, now, &mut fleet.pending());
                 self.obey(actions, state);
+                fleet.pending().entered();
                 fleet.set_known(self.member.is_cut_off(), self.member.disagrees(), self.member.members(), Some(sent));
                 metrics.members.set(self.member.members().into());
                 metrics.lag.set(i64::try_from(self.member.unsettled()).unwrap_or(i64::MAX));
@@ -187,8 +193,21 @@ impl Replication {
         for action in actions {
             match action {
                 Action::Send(request) => self.send(request),
-                Action::Lose(lost) => lose(lost, state),
-                Action::Apply(items) => obey(items, state),
+                // In these orders: whoever sees a change in the ledger sees in which entry it was told.
+                Action::Lose(lost, History { epoch, complete, told, last }) => {
+                    self.fleet.log().known.begin(epoch, complete, last, &told);
+                    lose(lost, state);
+                }
+                Action::Apply(seq, items) => {
+                    self.fleet.log().known.note(seq, &items);
+                    obey(items, state);
+                    self.fleet.log().known.applied(seq);
+                }
+                Action::Own(seq, items) => {
+                    let mut log = self.fleet.log();
+                    log.known.note(seq, &items);
+                    log.known.applied(seq);
+                }
                 Action::Lease(until) => self.fleet.set_lease(until),
                 Action::Appended(ticket) => self.fleet.set_appended(ticket),
                 Action::Told(ticket, by) => self.fleet.set_told(ticket, by == By::Timer),

@@ -109,9 +109,9 @@ impl Invalidation {
             // Unsettled first: a fetch that sees the new tick sees this too.
             self.ledger.unsettle(place, self.epoch.moment_after(clock::now(), settle));
         }
-        let tick = self.outdate_here(place, cause);
+        // And queued before it is seen: what is seen to have changed is told, or is known to wait for that.
         self.tell(place, settle, false, cause);
-        tick
+        self.outdate_here(place, cause)
     }
 
     /// What is made from this place is out of date from here on, in this replica alone.
@@ -121,9 +121,8 @@ impl Invalidation {
 
     /// Everything is out of date from here on.
     pub fn outdate_all(&self, cause: Cause) -> Tick {
-        let tick = self.noted(self.ledger.invalidate_all(), cause);
         self.tell_item(cause, || Item::Everything { gone: cause == Cause::Purge });
-        tick
+        self.noted(self.ledger.invalidate_all(), cause)
     }
 
     /// A write begins that may change who is behind a source: other replicas are told that this may go on for so long.
@@ -137,7 +136,7 @@ impl Invalidation {
         self.tell_item(cause, || Item::Places { places: vec![place.number()], settle, gone });
     }
 
-    /// Tells the other replicas, after it was obeyed here, of what is not this one's own business.
+    /// Tells the other replicas of what is not this one's own business.
     fn tell_item(&self, cause: Cause, item: impl FnOnce() -> Item) {
         if let Some(fleet) = &self.fleet
             && !matches!(cause, Cause::Replica | Cause::Settings | Cause::Variant)
@@ -167,9 +166,8 @@ impl Invalidation {
     pub fn purge(&self, places: &[Place], cause: Cause) {
         let mut purges = self.purges.lock().unwrap_or_else(PoisonError::into_inner);
         let purge = |place: &Place| {
-            let tick = self.outdate_here(*place, cause);
             self.tell(*place, Duration::ZERO, true, cause);
-            tick
+            self.outdate_here(*place, cause)
         };
         if let Some(last) = places.iter().map(purge).max() {
             purges.purge(places, last);

@@ -22,6 +22,7 @@ use crate::engine::metrics::Metrics;
 use crate::engine::otlp;
 use crate::engine::rates::Rates;
 use crate::engine::replicas::fleet::Fleet;
+use crate::engine::replicas::tier::Tier;
 use crate::engine::requests::Requests;
 use crate::engine::spans::{Spans, TracingSettings};
 use crate::engine::store::Entry;
@@ -46,6 +47,8 @@ pub struct State {
     pub cache: Cache,
     /// Which of them are out of date, and who tells.
     pub invalidation: Invalidation,
+    /// What replicas fetch for each other, if they do.
+    pub tier: Option<Arc<Tier>>,
     /// The requests of clients that are being answered.
     pub requests: Arc<Requests>,
     /// What keeps requests of our own from being too many for the upstream.
@@ -97,9 +100,11 @@ impl State {
         let (tasks, drained) = (TaskTracker::new(), CancellationToken::new());
         let spans = traced(&config.tracing, &metrics);
         let fleet = config.replicas.clone().map(|settings| Arc::new(Fleet::new(settings)));
+        let tier = fleet.as_ref().and_then(|fleet| Tier::new(fleet, &metrics));
         Arc::new(Self {
             cache: Cache::new(&config, &metrics),
             invalidation: Invalidation::new(epoch, &hasher, fleet, metrics.clone()),
+            tier,
             requests: Requests::new(config.requests.at_once, config.requests.per_address),
             upstream: Protection::new(config.fetch),
             observation: Observation::new(epoch, hasher, config.fetch.max_in_flight),

@@ -3,6 +3,7 @@
 
 mod failures;
 mod overlap;
+mod tier;
 
 use std::time::Duration;
 

@@ -202,6 +202,46 @@ closed_set! {
 }
 
 closed_set! {
+    /// What came of looking for an answer of another replica.
+    pub enum TierAsked {
+        /// There was one, and it is served.
+        Adopted => "adopted",
+        /// There was one that a change has put out of date.
+        Outdated => "outdated",
+        /// There was one that is older than it may be, or whose age is not known.
+        TooOld => "too_old",
+        /// There was one that is not sealed by a replica of this fleet for this key.
+        Unopened => "unopened",
+        /// There was one that is too long, or for which there is no memory.
+        TooLong => "too_long",
+        /// There was none, and another replica fetches it: waited for.
+        Held => "held",
+        /// There was none: this replica fetches it, and the others wait.
+        Granted => "granted",
+        /// There is none for others: this replica fetches its own.
+        Own => "own",
+        /// Redis did not say in time.
+        Timeout => "timeout",
+        /// Redis could not say.
+        Failed => "failed",
+    }
+}
+
+closed_set! {
+    /// What became of an answer that others may have.
+    pub enum TierPut {
+        /// It is there.
+        Put => "put",
+        /// A newer one is.
+        Older => "older",
+        /// Too many, or too long ones, were under way.
+        Dropped => "dropped",
+        /// Redis did not take it.
+        Failed => "failed",
+    }
+}
+
+closed_set! {
     /// A limit of the settings, by the name of its setting.
     pub enum Limit {
         /// Of all clients.
@@ -266,6 +306,7 @@ pub(super) const CONNECTION_ERRORS: &[&str] =
       "tls_timeout", "tls_plain", "too_many", "too_many_of_address", "proxy_protocol"];
 pub(super) const FLIGHT_ENDS: &[&str] = &[
     "answered",
+    "adopted",
     "too_large",
     "not_storable",
     "upstream_error",

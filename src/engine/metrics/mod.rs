@@ -9,6 +9,7 @@ mod labels;
 mod limits;
 mod raised;
 mod replicas;
+mod tier;
 mod telling;
 mod ways;
 
@@ -30,7 +31,7 @@ use ways::Ways;
 pub use declared::{Described, Label};
 pub use figures::{Distribution, Figures};
 pub use raised::Raised;
-pub use labels::{Audited, CableResult, Ending, ErrorClass, ExchangeFailure, InvalidationSource, Limit, Untold, WebhookResult, class_label, method_label};
+pub use labels::{Audited, CableResult, Ending, ErrorClass, ExchangeFailure, InvalidationSource, Limit, TierAsked, TierPut, Untold, WebhookResult, class_label, method_label};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
     method_index, violations,
@@ -277,7 +278,7 @@ impl Metrics {
             waiters: declare.gauge("anteroom_waiters", "Readers waiting for a shared fetch."),
             flight_ends: declare.counters(
                 "anteroom_flight_ends_total",
-                "Shared fetches that ended, by how. `refused`: the one for whom they asked; the others ask on. `not_sent`: \
+                "Shared fetches that ended, by how. `adopted`: another replica had fetched it. `refused`: the one for whom they asked; the others ask on. `not_sent`: \
                  everybody left before there was a place. `waiter_deadline` counts readers who gave up waiting, while the \
                  fetch went on.",
                 &[("end", FLIGHT_ENDS)],

@@ -6,6 +6,7 @@ use prometheus::{Histogram, IntCounter, IntCounterVec, IntGauge};
 
 use super::declared::Declaring;
 use super::labels::ExchangeFailure;
+use super::tier::Tier;
 
 /// Where this replica stands, and what telling the others costs. All at zero without `replicas.redis`.
 pub struct Replicas {
@@ -30,6 +31,8 @@ pub struct Replicas {
     pub gaps: IntCounter,
     /// `anteroom_alone_reads_total`.
     pub alone_reads: IntCounter,
+    /// What replicas fetch for each other.
+    pub tier: Tier,
 }
 
 const STATES: [&str; 5] = ["leased", "asking", "alone", "disagrees", "leaving"];
@@ -95,6 +98,7 @@ impl Replicas {
                 "anteroom_alone_reads_total",
                 "Reads that memory might have answered and that were fetched, since it was not known whether it still holds.",
             ),
+            tier: Tier::declare(declare),
         }
     }
 

@@ -80,7 +80,7 @@ if h.agreed ~= agreed then
   leave_out_silent()
   local behind, count = behind_and_count(true)
   if count > 0 then
-    return { h.epoch, began, '0', '', '0', '0', '0', {}, behind, whole(count), '0', '1', whole(now) }
+    return { h.epoch, began, '0', '', '0', '0', '0', {}, behind, whole(count), '0', '1', whole(now), h.clock }
   end
   begin('missing')
 end
@@ -144,8 +144,10 @@ if least > tonumber(h.settled) then
 end
 
 local entries = {}
-if same and applied < seq then
-  local from = math.max(applied + 1, seq - MOST + 1)
+-- Whoever knows another epoch, or none, gets the latest: it outdates everything, and knows what was told lately.
+local read = same and applied or 0
+if read < seq then
+  local from = math.max(read + 1, seq - MOST + 1)
   for _, entry in ipairs(redis.call('XRANGE', log, whole(from) .. '-1', '+')) do
     entries[#entries + 1] = string.match(entry[1], '^%d+')
     entries[#entries + 1] = entry[2][4]
@@ -154,4 +156,4 @@ if same and applied < seq then
 end
 local behind, count = behind_and_count(false)
 return { h.epoch, began, h.seq, h.tag, h.settled, h.ripe, whole(own), entries, behind, whole(count),
-  unknown and '1' or '0', '0', whole(now) }
+  unknown and '1' or '0', '0', whole(now), h.clock }

@@ -4,12 +4,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::timeout;
 
 use super::super::clock;
 use super::settings::{CutOff, Mode, ReplicasSettings};
-use crate::policy::replicas::exchange::Micros;
+use crate::policy::coherence::ledger::PLACES;
+use crate::policy::replicas::exchange::{Micros, Name};
+use crate::policy::replicas::known::{FleetTime, Known};
 use crate::policy::replicas::member::Rules;
 use crate::policy::replicas::pending::{Pending, Ticket};
 use crate::policy::replicas::wire::Item;
@@ -18,6 +20,9 @@ use crate::policy::replicas::wire::Item;
 const GRACE: Duration = Duration::from_millis(500);
 /// How long the start waits for the first exchange before requests are taken without one.
 const JOINING: Duration = Duration::from_secs(5);
+
+/// Fetches that have ended and were not heard of yet, at most.
+const LANDINGS: usize = 256;
 
 /// Where a replica stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +58,7 @@ pub struct Fleet {
     pub settings: ReplicasSettings,
     began: Micros,
     pending: Mutex<Pending>,
+    log: Mutex<Log>,
     /// Until when memory may be served. Stored after all that the ledger had to be told.
     lease: AtomicU64,
     cut_off: AtomicBool,
@@ -68,6 +74,16 @@ pub struct Fleet {
     /// And whether it took until leases had run out.
     told: watch::Sender<(Ticket, bool)>,
     left: watch::Sender<bool>,
+    /// Fetches of other replicas that have ended. Who is too slow to hear all asks all the same.
+    landings: broadcast::Sender<Name>,
+}
+
+/// What is known of the fleet's log.
+pub struct Log {
+    /// What its entries told.
+    pub known: Known,
+    /// What time Redis has.
+    pub time: FleetTime,
 }
 
 /// How the others were told.
@@ -88,6 +104,7 @@ impl Fleet {
             settings,
             began: clock::boot(),
             pending: Mutex::default(),
+            log: Mutex::new(Log { known: Known::new(PLACES), time: FleetTime::default() }),
             lease: AtomicU64::new(0),
             cut_off: AtomicBool::new(true),
             disagrees: AtomicBool::new(false),
@@ -100,6 +117,7 @@ impl Fleet {
             appended: watch::Sender::new(Ticket::default()),
             told: watch::Sender::new(Default::default()),
             left: watch::Sender::new(false),
+            landings: broadcast::Sender::new(LANDINGS),
         }
     }
 
@@ -211,6 +229,22 @@ impl Fleet {
     /// What is to be told. Held briefly, never across an await.
     pub fn pending(&self) -> MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known of the log. Held briefly, never across an await.
+    pub fn log(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The fetch of an answer has ended.
+    pub fn landed(&self, name: Name) {
+        // Nobody may wait for any.
+        let _ = self.landings.send(name);
+    }
+
+    /// Fetches that end from here on.
+    pub fn landings(&self) -> broadcast::Receiver<Name> {
+        self.landings.subscribe()
     }
 
     /// Something is to be told, or somebody waits for a lease; says whether anybody does.

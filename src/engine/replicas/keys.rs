@@ -23,9 +23,18 @@ pub fn of_agreement(settings: &ReplicasSettings) -> [u8; 16] {
     derive(settings, &[&b"agreement"[..], &[mode], &lease].concat())
 }
 
+/// The key with which answers are named in Redis.
+pub(super) fn of_names(settings: &ReplicasSettings) -> [u8; 32] {
+    derive(settings, b"key")
+}
+
+/// From which all keys of a fleet are made.
+pub(super) fn hkdf(settings: &ReplicasSettings) -> Hkdf<Sha256> {
+    Hkdf::new(Some(b"anteroom replicas 1"), settings.secret.key())
+}
+
 fn derive<const LENGTH: usize>(settings: &ReplicasSettings, label: &[u8]) -> [u8; LENGTH] {
     let mut key = [0; LENGTH];
-    let hkdf = Hkdf::<Sha256>::new(Some(b"anteroom replicas 1"), settings.secret.key());
-    hkdf.expand(label, &mut key).expect("a few bytes");
+    hkdf(settings).expand(label, &mut key).expect("a few bytes");
     key
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use redis::aio::{MultiplexedConnection, PubSub};
-use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Script, Value};
+use redis::{AsyncConnectionConfig, RedisConnectionInfo, RedisError, Script, ScriptInvocation, Value};
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use tokio::net::{TcpStream, UnixStream};
@@ -98,10 +98,15 @@ impl Names {
             // The braces keep them in one slot of a cluster.
             fleet: format!("{{{prefix}}}:1:fleet"),
             log: format!("{{{prefix}}}:1:log"),
-            hints: format!("{{{prefix}}}:1:hint"),
+            hints: hints_of(prefix),
             agreement,
         }
     }
+}
+
+/// The channel on which is told what there will be to read.
+pub(super) fn hints_of(prefix: &str) -> String {
+    format!("{{{prefix}}}:1:hint")
 }
 
 /// A connection.
@@ -132,6 +137,11 @@ impl Link {
             }
         };
         Ok(Self { connection, _driver: AbortOnDropHandle::new(driver) })
+    }
+
+    /// Runs a script, as long as it may take.
+    pub(super) async fn run(&self, invocation: &ScriptInvocation<'_>) -> Result<Value, Failed> {
+        Ok(invocation.invoke_async(&mut self.connection.clone()).await?)
     }
 
     /// One exchange. `random` is for an epoch and for the mark of what is told, if either is needed.

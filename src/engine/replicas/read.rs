@@ -12,8 +12,8 @@ const NAME: usize = 16;
 /// The reply of the script; its form stands at its end.
 pub(super) fn reply(value: Value) -> Option<Reply> {
     let Value::Array(fields) = value else { return None };
-    let fields: [Value; 13] = fields.try_into().ok()?;
-    let [epoch, began, seq, tag, settled, ripe, own, entries, behind, members, unknown, disagrees, _now] = fields;
+    let fields: [Value; 14] = fields.try_into().ok()?;
+    let [epoch, began, seq, tag, settled, ripe, own, entries, behind, members, unknown, disagrees, now, clock] = fields;
     let own = number(&own)?;
     let seq = number(&seq)?;
     Some(Reply {
@@ -34,12 +34,17 @@ pub(super) fn reply(value: Value) -> Option<Reply> {
         members: u32::try_from(number(&members)?).ok()?,
         unknown: number(&unknown)? == 1,
         disagrees: number(&disagrees)? == 1,
+        now: number(&now)?,
+        clock: number(&clock)?,
     })
 }
 
-/// A message of the script.
+/// A message of a script.
 pub(super) fn hint(message: &[u8]) -> Option<Hint> {
     let (kind, rest) = message.split_first()?;
+    if *kind == b'l' {
+        return Some(Hint::Landed(rest.try_into().ok()?));
+    }
     let (epoch, rest) = rest.split_at_checked(16)?;
     let (tag, rest) = rest.split_at_checked(8)?;
     let (epoch, tag) = (epoch.try_into().ok()?, mark(tag)?);
@@ -114,11 +119,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_that_redis_says_is_too_much(value in value(), message in proptest::collection::vec(any::<u8>(), 0..80), kind in 0..3_usize) {
+        fn nothing_that_redis_says_is_too_much(value in value(), message in proptest::collection::vec(any::<u8>(), 0..80), kind in 0..4_usize) {
             let _ = reply(value);
             let mut message = message;
             if let Some(first) = message.first_mut() {
-                *first = b"as?"[kind];
+                *first = b"asl?"[kind];
             }
             let _ = hint(&message);
         }

@@ -32,6 +32,19 @@ pub struct ReplicasSettings {
     pub tell_within: Duration,
     /// `replicas.alone_ttl`: with `async`, the age up to which answers are served without a lease.
     pub alone_ttl: Duration,
+    /// `replicas.tier`: what one replica has fetched is there for the others; none: each fetches for itself.
+    pub tier: Option<TierSettings>,
+}
+
+/// What lies in Redis besides what has changed: answers, and who fetches one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TierSettings {
+    /// `replicas.read_timeout`: how long Redis may take to say what it has.
+    pub read_timeout: Duration,
+    /// `replicas.fetch_lease`: how long a fetch counts as under way after its replica was last heard of.
+    pub fetch_lease: Duration,
+    /// `replicas.fetch_wait`: how long the fetch of another replica is waited for.
+    pub fetch_wait: Duration,
 }
 
 /// One Redis.

@@ -92,6 +92,11 @@ impl Key {
         &self.text[..self.text.len() - self.part(4).len()]
     }
 
+    /// All of it, and no other key's: a credential.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
     /// Bytes of its text.
     pub fn weight(&self) -> usize {
         self.text.len()

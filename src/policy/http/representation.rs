@@ -82,6 +82,33 @@ impl Prepared {
         Self { status, head: StoredHead::new(&head, cors.as_ref()), body, upstream_etag }
     }
 
+    /// The same answer as it was made ready elsewhere: fields and fields for readers from another origin, and the upstream's
+    /// validator of it if it is another one than the fields have.
+    pub fn again(
+        status: StatusCode,
+        fields: &HeaderMap,
+        cors: Option<&HeaderMap>,
+        upstream_etag: Option<&[u8]>,
+        body: KeptBody,
+    ) -> Self {
+        Self { status, body, head: StoredHead::new(fields, cors), upstream_etag: upstream_etag.map(Into::into) }
+    }
+
+    /// The fields that every form has.
+    pub fn fields(&self) -> HeaderMap {
+        self.head.fields()
+    }
+
+    /// The fields that readers from another origin get besides, if that is known.
+    pub fn cors(&self) -> Option<&HeaderMap> {
+        self.head.cors()
+    }
+
+    /// The upstream's validator of it, if it is another one than the fields have.
+    pub fn own_upstream_etag(&self) -> Option<&[u8]> {
+        self.upstream_etag.as_deref()
+    }
+
     /// The same, with what its head has in common with others kept once: `share` knows the others.
     #[must_use]
     pub fn sharing(mut self, share: impl FnOnce(StoredHead) -> StoredHead) -> Self {

@@ -9,6 +9,9 @@ pub type Epoch = [u8; 16];
 /// A running replica.
 pub type MemberId = [u8; 16];
 
+/// What an answer is called in Redis: nobody can tell whose it is who lacks the secret.
+pub type Name = [u8; 16];
+
 /// A place in the log, with the random mark of what stands there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Position {
@@ -67,7 +70,7 @@ pub struct Reply {
     pub ripe: bool,
     /// Where this replica's own items are, if it told any.
     pub own: Option<u64>,
-    /// What follows in the log on what the replica has applied; for another epoch none.
+    /// What follows in the log on what the replica has applied; for another epoch the latest.
     pub entries: Vec<Entry>,
     /// Members that have not applied the whole log, with their last numbers.
     pub behind: Vec<(MemberId, u64)>,
@@ -77,6 +80,10 @@ pub struct Reply {
     pub unknown: bool,
     /// The others have other settings or another secret: nothing was done but to tell so.
     pub disagrees: bool,
+    /// The server's time, in milliseconds.
+    pub now: u64,
+    /// Which of its clocks that is: another one after it was set back.
+    pub clock: u64,
 }
 
 /// An entry of the log.
@@ -97,4 +104,6 @@ pub enum Hint {
     Appended(Epoch, Entry),
     /// All members have applied so much.
     Settled(Epoch, Position),
+    /// The fetch of the answer of this name has ended.
+    Landed(Name),
 }

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::exchange::{Began, Entry, Epoch, Hint, MemberId, Micros, Position, Reply, Request};
+use super::known::Told;
 use super::pending::{Pending, Ticket};
 use super::wire::Item;
 
@@ -53,6 +54,19 @@ pub enum Lost {
     Gap,
 }
 
+/// What is known of a log from whose beginning this replica has not read it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct History {
+    /// Which log.
+    pub epoch: Epoch,
+    /// All that follows this entry is known.
+    pub complete: u64,
+    /// That, with whose entries it may be.
+    pub told: Told,
+    /// The last entry.
+    pub last: u64,
+}
+
 /// By what a change was told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum By {
@@ -70,9 +84,11 @@ pub enum Action {
     /// To the log.
     Send(Request),
     /// Everything is out of date.
-    Lose(Lost),
-    /// This is out of date.
-    Apply(Vec<Item>),
+    Lose(Lost, History),
+    /// This is out of date, as this entry of the log tells.
+    Apply(u64, Vec<Item>),
+    /// This entry is one's own: it was obeyed before it was told.
+    Own(u64, Vec<Item>),
     /// All before has been obeyed: until then memory may be served. Zero: not any more.
     Lease(Micros),
     /// What was pushed up to here is in the log.
@@ -268,9 +284,9 @@ impl Member {
             // Whoever had a lease is forgotten with the members: nobody is told of anything until those have run out.
             (self.epoch, self.seen, self.settled, self.confirmed) = (Some(reply.epoch), now, 0, 0);
             self.tags.clear();
-            self.applied_up_to(reply.last);
             self.lease = 0;
-            actions.push(Action::Lose(Lost::Epoch(reply.began)));
+            let history = self.skip_to(reply.entries, reply.last);
+            actions.push(Action::Lose(Lost::Epoch(reply.began), history));
         }
         self.ripe = reply.ripe;
         self.settled = self.settled.max(reply.settled);
@@ -305,30 +321,45 @@ impl Member {
                 self.settled = self.settled.max(at.seq);
                 self.tell(now, &mut actions);
             }
-            Hint::Appended(..) | Hint::Settled(..) => {}
+            Hint::Appended(..) | Hint::Settled(..) | Hint::Landed(_) => {}
         }
         actions
     }
 
     /// Applies what follows; if something between is missing, everything is out of date once.
     fn catch_up(&mut self, entries: Vec<Entry>, last: Position, actions: &mut Vec<Action>) {
+        let mut after = Vec::new();
         for entry in entries {
             if entry.at.seq == self.applied.seq + 1 {
                 self.apply(entry, actions);
+            } else if entry.at.seq > self.applied.seq {
+                after.push(entry);
             }
         }
         if self.applied.seq < last.seq {
-            self.applied_up_to(last);
-            actions.push(Action::Lose(Lost::Gap));
+            let history = self.skip_to(after, last);
+            actions.push(Action::Lose(Lost::Gap, history));
         }
+    }
+
+    /// Takes all up to here as applied, since everything is out of date. What the last entries tell is known.
+    fn skip_to(&mut self, entries: Vec<Entry>, last: Position) -> History {
+        let (mut complete, mut told) = (last.seq, Told::new());
+        for entry in entries.into_iter().rev() {
+            if entry.at.seq == complete && complete > 0 {
+                complete -= 1;
+                told.push((entry.at.seq, entry.items));
+            }
+        }
+        self.applied_up_to(last);
+        History { epoch: self.epoch.unwrap_or_default(), complete, told, last: last.seq }
     }
 
     /// One's own was obeyed before it was told.
     fn apply(&mut self, entry: Entry, actions: &mut Vec<Action>) {
         self.applied_up_to(entry.at);
-        if entry.member != self.id {
-            actions.push(Action::Apply(entry.items));
-        }
+        let (is_own, seq) = (entry.member == self.id, entry.at.seq);
+        actions.push(if is_own { Action::Own(seq, entry.items) } else { Action::Apply(seq, entry.items) });
     }
 
     fn applied_up_to(&mut self, at: Position) {

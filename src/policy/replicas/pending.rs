@@ -20,6 +20,8 @@ pub struct Pending {
     /// Whether everything is, and whether it was purged.
     everything: Option<bool>,
     heard: bool,
+    /// What was sent, and of which nobody knows yet where in the log it is.
+    sent: Vec<Item>,
 }
 
 impl Pending {
@@ -54,14 +56,33 @@ impl Pending {
         if std::mem::take(&mut self.heard) {
             items.push(Item::Heard);
         }
+        self.sent.clone_from(&items);
         items
     }
 
     /// It may not have arrived: it is to be told once more.
     pub fn put_back(&mut self, items: Vec<Item>) {
+        self.sent.clear();
         for item in items {
             self.add(item);
         }
+    }
+
+    /// Where in the log it is what was sent is known, to whoever asks what was told.
+    pub fn entered(&mut self) {
+        self.sent.clear();
+    }
+
+    /// Whether something has changed in these places that is not known to be in the log.
+    pub fn is_untold(&self, places: &[u32]) -> bool {
+        let is_sent = |item: &Item| match item {
+            Item::Places { places: sent, .. } => sent.iter().any(|place| places.contains(place)),
+            Item::Everything { .. } => true,
+            Item::Heard => false,
+        };
+        self.everything.is_some()
+            || places.iter().any(|place| self.places.contains_key(place))
+            || self.sent.iter().any(is_sent)
     }
 
     fn add(&mut self, item: Item) {
@@ -103,6 +124,25 @@ mod tests {
         assert!(pending.is_empty() && pending.take().is_empty());
         pending.put_back(told.clone());
         assert_eq!((pending.ticket(), pending.take()), (Ticket(3), told), "what comes back is no news");
+    }
+
+    #[test]
+    fn what_was_sent_is_untold_until_its_place_in_the_log_is_known() {
+        let mut pending = Pending::default();
+        pending.push(places(&[3], 0, false));
+        assert!(pending.is_untold(&[1, 3]) && !pending.is_untold(&[1]));
+        let told = pending.take();
+        assert!(pending.is_untold(&[3]) && !pending.is_untold(&[1]));
+        pending.put_back(told);
+        assert!(pending.is_untold(&[3]));
+        pending.take();
+        pending.push(places(&[4], 0, false));
+        pending.entered();
+        assert!(!pending.is_untold(&[3]) && pending.is_untold(&[4]), "what came meanwhile goes with the next");
+        pending.push(Item::Everything { gone: false });
+        assert!(pending.is_untold(&[1]));
+        pending.take();
+        assert!(pending.is_untold(&[1]));
     }
 
     #[test]

@@ -108,7 +108,7 @@ impl Redis {
             let known = self.log.iter().find(|entry| entry.at.seq == least).map(|entry| entry.at);
             hints.extend(known.map(|at| Hint::Settled(head.epoch, at)));
         }
-        let entries = self.log.iter().filter(|entry| same && entry.at.seq > request.applied.seq).cloned().collect();
+        let entries = self.log.iter().filter(|entry| !same || entry.at.seq > request.applied.seq).cloned().collect();
         let behind = self.members.iter().filter(|(other, there)| **other != id && there.0 < head.last.seq);
         let reply = Reply {
             epoch: head.epoch,
@@ -122,6 +122,8 @@ impl Redis {
             members: u32::try_from(self.members.len()).unwrap(),
             unknown,
             disagrees: false,
+            now: 0,
+            clock: 0,
         };
         self.head = Some(head);
         (reply, hints, left_out)

@@ -341,7 +341,7 @@ impl World {
         for action in actions {
             match action {
                 Action::Send(request) => self.send(at, request),
-                Action::Lose(lost) => {
+                Action::Lose(lost, _) => {
                     match lost {
                         Lost::Gap => self.told.gaps += 1,
                         Lost::Epoch(_) => self.told.epochs += 1,
@@ -355,7 +355,7 @@ impl World {
                         self.replicas[at].ledger.invalidate_all();
                     }
                 }
-                Action::Apply(items) => {
+                Action::Apply(_, items) => {
                     for item in items {
                         match item {
                             Item::Places { places, .. } => self.replicas[at].outdate(&places),
@@ -365,6 +365,7 @@ impl World {
                         }
                     }
                 }
+                Action::Own(..) => {}
                 Action::Lease(until) => self.replicas[at].lease = until,
                 Action::Appended(ticket) => {
                     self.replicas[at].appended = ticket;

@@ -39,7 +39,7 @@ impl Redis {
         let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
         let [cert, key, authority] = [certificate.certificate(), certificate.key(), certificate.authority()]
             .map(|path| path.display().to_string());
-        let user = ["--user", "anteroom", "on", ">hush", "~{anteroom}:*", "&{anteroom}:*", "+@all"];
+        let user = ["--user", "anteroom", "on", ">hush", "~{anteroom}:*", "~anteroom:1:*", "&{anteroom}:*", "+@all"];
         let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key];
         let authority = ["--tls-ca-cert-file", &authority, "--tls-auth-clients", "no"];
         let this = Self::start(&[&tls[..], &authority, &user].concat()).await;
@@ -67,6 +67,21 @@ impl Redis {
             std::io::Result::Ok(line.trim_end().to_owned())
         };
         tokio::time::timeout(PATIENCE, asking).await.expect("an answer").unwrap_or_else(|error| error.to_string())
+    }
+
+    /// What a script says that gives a text.
+    pub async fn run(&self, script: &str) -> String {
+        let asking = async {
+            let mut stream = BufReader::new(UnixStream::connect(self.socket()).await?);
+            stream.write_all(format!("EVAL \"{script}\" 0\r\n").as_bytes()).await?;
+            let mut line = String::new();
+            stream.read_line(&mut line).await?;
+            assert!(line.starts_with('$'), "{line}");
+            line.clear();
+            stream.read_line(&mut line).await?;
+            std::io::Result::Ok(line.trim_end().to_owned())
+        };
+        tokio::time::timeout(PATIENCE, asking).await.expect("an answer").expect("a text")
     }
 
     /// All that it holds, as it would write it to a disk.
