@@ -216,7 +216,7 @@ impl ClientRequest {
             return self.ask_for_own_origin(waiting).await;
         }
         let lifetimes = self.state.lifetimes(&self.active, now);
-        let (response, outcome) = self.serve_stored(&waiting.key, Ending::Hit, entry, &lifetimes, now).await;
+        let (response, outcome) = self.serve_stored(&waiting.key, Ending::Joined, entry, &lifetimes, now).await;
         Break((response, outcome.detail("replica")))
     }
 

@@ -351,6 +351,8 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
         }
     });
     lonely.state.metrics.replicas.waits[1].observe(1.0);
+    lonely.state.metrics.replicas.tier.waited.observe(1.0);
+    lonely.state.metrics.replicas.tier.seconds.observe(0.1);
 
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
@@ -381,6 +383,8 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     untold.state.metrics.untold_changes.with_label_values(&["bug"]).inc();
     prometheus.wait_for(&format!("anteroom_ready{{instance=\"{}\"}}", instance(&lonely.admin))).await;
     lonely.state.metrics.replicas.waits[1].observe(1.0);
+    lonely.state.metrics.replicas.tier.waited.observe(1.0);
+    lonely.state.metrics.replicas.tier.seconds.observe(0.1);
     std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
     mistaken.signal("HUP").await;
     draining.signal("TERM").await;

@@ -97,9 +97,11 @@ impl Known {
 
     /// An answer that is made from these places knows at least this entry, or it is of no use.
     pub fn least(&self, places: impl IntoIterator<Item = u32>) -> u64 {
-        let of_place = |place: u32| {
-            let told = self.places.get(place as usize).copied().unwrap_or(u64::MAX);
-            if told >> SEQ_BITS == self.ordinal { told & SEQ } else { 0 }
+        let of_place = |place: u32| match self.places.get(place as usize) {
+            Some(told) if told >> SEQ_BITS == self.ordinal => told & SEQ,
+            Some(_) => 0,
+            // There is no such place: nothing is good enough.
+            None => SEQ,
         };
         places.into_iter().map(of_place).max().unwrap_or(0).max(self.complete).max(self.everything)
     }
