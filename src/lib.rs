@@ -128,7 +128,10 @@ pub mod engine {
         pub mod keys;
         pub mod seal;
         mod read;
+        pub mod connect;
+        mod primary;
         pub mod link;
+        pub mod survey;
         pub mod fleet;
         mod lane;
         pub mod tier;
@@ -225,6 +228,7 @@ pub mod server {
     pub mod take_over;
     pub mod certificate;
     mod replication;
+    mod survey;
     pub mod silence;
     mod http1;
     mod http2;

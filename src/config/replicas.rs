@@ -6,7 +6,7 @@ use super::mistakes::Place;
 use super::shown::shown_text;
 use super::sources::Reading;
 use super::table::{Draft, given};
-use crate::engine::replicas::settings::{Door, ReplicasSettings, TierSettings};
+use crate::engine::replicas::settings::{ReplicasSettings, TierSettings};
 use crate::engine::upstream::ways::check_certificates;
 
 /// Leases that make sense, if there are any.
@@ -43,10 +43,11 @@ pub(super) fn check(reading: &mut Reading) {
         mistakes.push(format!("replicas.password_file: {} cannot be read ({error})", shown_text(&file)));
     }
     if let Some(file) = redis_ca_file {
-        let is_tls = redis.as_ref().is_some_and(|address| matches!(address.door, Door::Tls(..)));
+        let is_tls = redis.as_ref().is_some_and(|address| address.way.is_tls());
         match check_certificates(file) {
             _ if !is_tls => mistakes.push(
-                "replicas.ca_file is set, and replicas.redis is not rediss://: nothing would be encrypted".to_owned(),
+                "replicas.ca_file is set, and replicas.redis does not begin with rediss: nothing would be encrypted"
+                    .to_owned(),
             ),
             Err(what) => mistakes.push(format!("replicas.ca_file: {what}")),
             Ok(()) => {}

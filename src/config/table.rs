@@ -384,7 +384,7 @@ pub(super) static TABLE: &[Setting] = &[
         "share of hits that are fetched again behind, to measure how stale they were, 0.0 to 1.0"),
 
     setting!("replicas.redis", Unset(r#""redis://127.0.0.1:6379""#), REDIS, redis,
-        "where several Anterooms share what has changed; redis://, rediss:// (TLS) or unix:///"),
+        "where replicas share: redis://, rediss://, unix:///, redis+sentinel://, redis+cluster://"),
     setting!("replicas.ca_file", Unset(r#""/etc/anteroom/redis-ca.pem""#), PATH, redis_ca_file,
         "PEM certificates trusted besides the system's, with rediss://"),
     setting!("replicas.password_file", Unset(r#""/run/secrets/redis-password""#), PATH, redis_password_file,

@@ -5,10 +5,14 @@ use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use tokio_util::task::AbortOnDropHandle;
+
+use super::survey;
 use crate::engine::clock;
+use crate::engine::replicas::connect::Failed;
 use crate::engine::replicas::fleet::{Fleet, Standing};
 use crate::engine::replicas::keys;
-use crate::engine::replicas::link::{Failed, Hints, Link, Names};
+use crate::engine::replicas::link::{Hints, Link, Names};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::replicas::exchange::{Began, Hint, Micros, Reply, Request};
 use crate::policy::replicas::known::FleetTime;
@@ -50,6 +54,8 @@ struct Replication {
     unhinted: Option<Micros>,
     told: Standing,
     is_leaving: bool,
+    /// The last look at Redis.
+    survey: Option<AbortOnDropHandle<()>>,
 }
 
 /// What happens next.
@@ -92,6 +98,7 @@ impl Replication {
             unhinted: None,
             told: Standing::Asking,
             is_leaving: false,
+            survey: None,
         };
         this.member = Member::new(this.draw_16(), rules);
         this
@@ -196,6 +203,10 @@ impl Replication {
                 // In these orders: whoever sees a change in the ledger sees in which entry it was told.
                 Action::Lose(lost, History { epoch, complete, told, last }) => {
                     self.fleet.log().known.begin(epoch, complete, last, &told);
+                    if matches!(lost, Lost::Epoch(_)) {
+                        let (settings, names) = (self.fleet.settings.clone(), self.names.clone());
+                        self.survey = Some(survey::begin(settings, names, state.metrics.clone()));
+                    }
                     lose(lost, state);
                 }
                 Action::Apply(seq, items) => {

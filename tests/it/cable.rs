@@ -27,7 +27,7 @@ fn messages(result: &str) -> String {
 }
 
 /// A subscription through the proxy that has been confirmed.
-async fn subscribed(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Socket {
+pub async fn subscribed(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Socket {
     subscribed_at(stand_in, &proxy.url, source).await
 }
 
@@ -41,7 +41,7 @@ async fn subscribed_at(stand_in: &StandIn, url: &str, source: &str) -> Socket {
 }
 
 /// Waits for an event.
-async fn hear(socket: &mut Socket, event: &str) -> Value {
+pub async fn hear(socket: &mut Socket, event: &str) -> Value {
     loop {
         let heard = next(socket).await;
         if heard["message"]["event"] == event {

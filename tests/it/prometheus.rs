@@ -22,7 +22,7 @@ use crate::support::{Proxy, both, get, get_with, post, request, send};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What only a fault makes true, and the fault that this test causes.
-const ONLY_BY_A_FAULT: [(&str, &str); 32] = [
+const ONLY_BY_A_FAULT: [(&str, &str); 33] = [
     ("AnteroomDown", "a listener that answers nothing"),
     ("AnteroomRestarts", "a proxy that is killed and started three times"),
     ("AnteroomNotReady", "a proxy that drains for ten minutes"),
@@ -55,6 +55,7 @@ const ONLY_BY_A_FAULT: [(&str, &str); 32] = [
     ("AnteroomReplicaAlone", "a replica whose Redis is not there"),
     ("AnteroomWritesUntold", "writes through a replica whose Redis is not there"),
     ("AnteroomWritesWait", "counted by hand: no replica here stands still"),
+    ("AnteroomFailoverUnsafe", "set by hand: no Redis here fails over"),
 ];
 
 /// A Prometheus, gone when the test is.
@@ -353,6 +354,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     lonely.state.metrics.replicas.waits[1].observe(1.0);
     lonely.state.metrics.replicas.tier.waited.observe(1.0);
     lonely.state.metrics.replicas.tier.seconds.observe(0.1);
+    lonely.state.metrics.replicas.failover_safe.set(0);
 
     // Processes.
     let cramped = Program::serve(&stand_in.url(), "").await;
@@ -385,6 +387,7 @@ async fn every_expression_of_the_dashboard_and_the_rules_tells_something() {
     lonely.state.metrics.replicas.waits[1].observe(1.0);
     lonely.state.metrics.replicas.tier.waited.observe(1.0);
     lonely.state.metrics.replicas.tier.seconds.observe(0.1);
+    lonely.state.metrics.replicas.failover_safe.set(0);
     std::fs::write(mistaken.settings_file(), "cache.tttl = 1").unwrap();
     mistaken.signal("HUP").await;
     draining.signal("TERM").await;

@@ -1,6 +1,7 @@
 //! Several proxies that share through a real Redis: what was acknowledged by one is older than nothing that another serves,
 //! whatever happens to Redis or to one of them.
 
+mod failover;
 mod failures;
 mod overlap;
 mod tier;
@@ -11,6 +12,7 @@ use anteroom::engine::clock;
 use anteroom_stand_in::{Options, StandIn};
 use http::StatusCode;
 
+use crate::cable::{hear, subscribed};
 use crate::support::redis::Redis;
 use crate::support::tls::Certificate;
 use crate::support::{Proxy, post, request, send};
@@ -119,6 +121,19 @@ async fn a_webhook_reaches_every_replica_before_its_204() {
     assert_eq!(answer.status, StatusCode::NO_CONTENT);
     assert!(proxies[1].list(A).await.body == stand_in.list_body(A));
     assert!(proxies[1].metric("anteroom_invalidations_total{source=\"replica\"}").await >= 1.0);
+}
+
+#[tokio::test]
+async fn an_event_in_a_websocket_reaches_every_replica_before_its_client() {
+    let (stand_in, _redis, proxies) = fleet(2, "cache.ttl = \"5m\"\ncache.settle = \"0s\"").await;
+    let mut socket = subscribed(&stand_in, &proxies[0], A).await;
+    for round in 0..10 {
+        is_served_from_memory(&proxies[1]).await;
+        stand_in.agent_message(A, &format!("message {round}"));
+        hear(&mut socket, "message.created").await;
+        let read = proxies[1].list(A).await;
+        assert!(!read.is_hit() && read.body == stand_in.list_body(A), "round {round}");
+    }
 }
 
 #[tokio::test]

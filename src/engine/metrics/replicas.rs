@@ -8,7 +8,7 @@ use super::declared::Declaring;
 use super::labels::ExchangeFailure;
 use super::tier::Tier;
 
-/// Where this replica stands, and what telling the others costs. All at zero without `replicas.redis`.
+/// Where this replica stands, and what telling the others costs. All at zero without `replicas.redis`, but for the last.
 pub struct Replicas {
     states: [(&'static str, IntGauge); STATES.len()],
     /// `anteroom_replicas_members`.
@@ -33,6 +33,8 @@ pub struct Replicas {
     pub alone_reads: IntCounter,
     /// What replicas fetch for each other.
     pub tier: Tier,
+    /// `anteroom_replicas_failover_safe`.
+    pub failover_safe: IntGauge,
 }
 
 const STATES: [&str; 5] = ["leased", "asking", "alone", "disagrees", "leaving"];
@@ -54,6 +56,13 @@ impl Replicas {
             ("by", &["settled", "timer"]),
             &[0.5e-3, 1e-3, 2e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
         );
+        let failover_safe = declare.gauge(
+            "anteroom_replicas_failover_safe",
+            "0 if a fail-over of Redis may leave two servers that both take writes, so that replicas may serve what is older than \
+             a write that was acknowledged: its `min-replicas-to-write` is 0, or its `min-replicas-max-lag` too long. 1 if not, or \
+             if nothing is known.",
+        );
+        failover_safe.set(1);
         Self {
             states: array::from_fn(|at| (STATES[at], states.with_label_values(&[STATES[at]]))),
             members: declare.gauge("anteroom_replicas_members", "Replicas that share through Redis, with this one."),
@@ -99,6 +108,7 @@ impl Replicas {
                 "Reads that memory might have answered and that were fetched, since it was not known whether it still holds.",
             ),
             tier: Tier::declare(declare),
+            failover_safe,
         }
     }
 

@@ -9,7 +9,8 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::link::{Failed, Link};
+use super::connect::Failed;
+use super::link::Link;
 use super::settings::ReplicasSettings;
 use super::super::metrics::ExchangeFailure;
 
@@ -51,7 +52,9 @@ impl Lane {
             return Err(Failed::too_slow(limit));
         };
         self.late.store(0, Ordering::Relaxed);
-        if matches!(&answered, Err(why) if why.kind == ExchangeFailure::Connection) {
+        // One that takes no writes any more, or has the keys no more, is not asked again.
+        let elsewhere = [ExchangeFailure::Connection, ExchangeFailure::ReadOnly, ExchangeFailure::Other];
+        if matches!(&answered, Err(why) if elsewhere.contains(&why.kind)) {
             self.broken.notify_one();
         }
         answered

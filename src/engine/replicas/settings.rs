@@ -47,18 +47,39 @@ pub struct TierSettings {
     pub fetch_wait: Duration,
 }
 
-/// One Redis.
+/// Where Redis is, and as whom to ask it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisAddress {
-    /// Where it listens.
-    pub door: Door,
+    /// Who has it.
+    pub way: Way,
     /// As whom.
     pub user: Option<String>,
     /// Which of its databases.
     pub database: u16,
 }
 
-/// Where a Redis listens.
+/// How the server that takes the writes is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It is this one.
+    Server(Door),
+    /// These Sentinels know it by this name.
+    Sentinels(Vec<Door>, String),
+    /// These nodes of a cluster know which of them has the keys.
+    Cluster(Vec<Door>),
+}
+
+impl Way {
+    /// Whether all goes by TLS.
+    pub fn is_tls(&self) -> bool {
+        match self {
+            Self::Server(door) => matches!(door, Door::Tls(..)),
+            Self::Sentinels(doors, _) | Self::Cluster(doors) => doors.iter().all(|door| matches!(door, Door::Tls(..))),
+        }
+    }
+}
+
+/// Where a server listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Door {
     /// A name or an address, and a port.
@@ -67,6 +88,23 @@ pub enum Door {
     Tls(String, u16),
     /// A Unix socket.
     Unix(PathBuf),
+}
+
+impl Door {
+    /// Another server, reached as this one is.
+    pub(super) fn beside(&self, host: &str, port: u16) -> Self {
+        match self {
+            Self::Tls(..) => Self::Tls(host.to_owned(), port),
+            Self::Tcp(..) | Self::Unix(_) => Self::Tcp(host.to_owned(), port),
+        }
+    }
+
+    pub(super) fn host(&self) -> Option<&str> {
+        match self {
+            Self::Tls(host, _) | Self::Tcp(host, _) => Some(host),
+            Self::Unix(_) => None,
+        }
+    }
 }
 
 /// `replicas.mode`: when a write is acknowledged.

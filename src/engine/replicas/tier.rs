@@ -12,9 +12,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::fleet::Fleet;
 use super::lane::Lane;
-use super::link::{Failed, hints_of};
+use super::connect::Failed;
+use super::link::hints_of;
 use super::seal::{HEAD, OVERHEAD, Seal};
-use super::settings::TierSettings;
+use super::settings::{TierSettings, Way};
 use super::super::metrics::{ExchangeFailure, Metrics, TierAsked, TierPut};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
@@ -107,10 +108,14 @@ impl Tier {
         }))
     }
 
-    /// The keys of an answer and of its fetch: in one slot of a cluster, and other answers in others.
+    /// The keys of an answer and of its fetch. All of a fleet have one slot of a cluster, for only one of its nodes is asked.
     fn keys(&self, name: &Name) -> [String; 2] {
         let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        ["v", "f"].map(|kind| format!("{}:1:{{{name}}}:{kind}", self.prefix))
+        let prefix = &self.prefix;
+        ["v", "f"].map(|kind| match &self.fleet.settings.redis.way {
+            Way::Cluster(_) => format!("{{{prefix}}}:1:{name}:{kind}"),
+            Way::Server(_) | Way::Sentinels(..) => format!("{prefix}:1:{{{name}}}:{kind}"),
+        })
     }
 
     /// What there is for a name, that knows at least this entry of the log, and is not the one of this head.

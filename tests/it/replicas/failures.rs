@@ -10,12 +10,12 @@ use crate::support::child::Program;
 use crate::support::redis::{Redis, signal};
 use crate::support::{Proxy, get, post, reading};
 
-const LONG: &str = "cache.ttl = \"5m\"\ncache.settle = \"0s\"";
+pub(super) const LONG: &str = "cache.ttl = \"5m\"\ncache.settle = \"0s\"";
 const ALONE: &str = "anteroom_replicas_state{state=\"alone\"}";
-const LEASED: &str = "anteroom_replicas_state{state=\"leased\"}";
+pub(super) const LEASED: &str = "anteroom_replicas_state{state=\"leased\"}";
 
 /// Whoever reads, wherever, gets what the upstream has, and nothing from memory.
-async fn all_are_alone(stand_in: &StandIn, proxies: &[Proxy]) {
+pub(super) async fn all_are_alone(stand_in: &StandIn, proxies: &[Proxy]) {
     for proxy in proxies {
         proxy.wait_for_metric(ALONE, 1.0).await;
         for _ in 0..2 {
@@ -26,7 +26,7 @@ async fn all_are_alone(stand_in: &StandIn, proxies: &[Proxy]) {
 }
 
 /// Memory is served again, and writes are told.
-async fn all_is_well(stand_in: &StandIn, proxies: &[Proxy]) {
+pub(super) async fn all_is_well(stand_in: &StandIn, proxies: &[Proxy]) {
     for proxy in proxies {
         proxy.wait_for_metric(LEASED, 1.0).await;
     }
@@ -190,4 +190,71 @@ async fn one_that_leaves_in_order_delays_no_write() {
     write(&proxies[0], &stand_in, A).await;
     assert!((proxies[0].metric(timer).await - before).abs() < 0.1, "nobody waited for its lease");
     proxies[0].wait_for_metric("anteroom_replicas_members", 1.0).await;
+}
+
+#[tokio::test]
+async fn a_write_under_way_when_redis_goes_is_not_acknowledged_if_that_is_wanted() {
+    let (stand_in, redis, proxies) = fleet(2, &format!("{LONG}\nreplicas.cut_off = \"refuse\"")).await;
+    let gate = stand_in.hold(Point::Acknowledging, Matcher::writes());
+    let display = stand_in.conversation_ids(A)[0];
+    let url = format!("{}/conversations/{display}/messages", proxies[0].contact_url(A));
+    let writing = tokio::spawn(async move { post(&url, "{\"content\":\"x\"}").await });
+    gate.arrived(1).await;
+    redis.signal("STOP").await;
+    for proxy in &proxies {
+        proxy.wait_for_metric(ALONE, 1.0).await;
+    }
+    drop(gate);
+    let answer = writing.await.unwrap();
+    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT, "{}", answer.text());
+    assert!(answer.text().contains("was passed on"), "{}", answer.text());
+    redis.signal("CONT").await;
+    all_is_well(&stand_in, &proxies).await;
+}
+
+#[tokio::test]
+async fn async_waits_for_the_log_alone_and_serves_what_is_young_without_a_lease() {
+    let more = format!("{LONG}\nreplicas.mode = \"async\"\nreplicas.alone_ttl = \"10m\"");
+    let (stand_in, redis, proxies) = fleet(2, &more).await;
+    // One that stands still delays nothing: nobody waits for its lease.
+    let stopped = Program::serve(&stand_in.url(), &redis.settings(&more)).await;
+    proxies[0].wait_for_metric("anteroom_replicas_members", 3.0).await;
+    signal(stopped.id(), "STOP").await;
+    for _ in 0..5 {
+        let told = proxies[1].metric("anteroom_invalidations_total{source=\"replica\"}").await;
+        write(&proxies[0], &stand_in, A).await;
+        let hears = async {
+            while proxies[1].metric("anteroom_invalidations_total{source=\"replica\"}").await <= told {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), hears).await.expect("it is told all the same");
+        assert!(proxies[1].list(A).await.body == stand_in.list_body(A));
+    }
+    assert!(
+        proxies[0].metric("anteroom_write_wait_seconds_count{by=\"timer\"}").await < 0.5,
+        "nobody waited for a lease"
+    );
+    is_served_from_memory(&proxies[1]).await;
+    redis.signal("STOP").await;
+    for proxy in &proxies {
+        proxy.wait_for_metric(ALONE, 1.0).await;
+    }
+    assert!(proxies[1].list(A).await.is_hit(), "it is young");
+    // Acknowledged though nobody could be told, and never older here.
+    write(&proxies[0], &stand_in, A).await;
+    proxies[0].wait_for_metric("anteroom_writes_untold_total", 1.0).await;
+    assert!(proxies[0].list(A).await.body == stand_in.list_body(A));
+    assert!(proxies[1].list(A).await.is_hit(), "it cannot know");
+    redis.signal("CONT").await;
+    all_is_well_in_time(&stand_in, &proxies).await;
+}
+
+/// The same where what is acknowledged is told soon after.
+async fn all_is_well_in_time(stand_in: &StandIn, proxies: &[Proxy]) {
+    for proxy in proxies {
+        proxy.wait_for_metric(LEASED, 1.0).await;
+        let newest = async { while proxy.list(A).await.body != stand_in.list_body(A) {} };
+        tokio::time::timeout(Duration::from_secs(20), newest).await.expect("it hears of it");
+    }
 }

@@ -1,4 +1,5 @@
-//! A real Redis for a test, on a socket of its own: asked, stopped, emptied, and gone when the test is.
+//! A real Redis for a test, on a socket of its own: asked, stopped, emptied, and gone when the test is. `REDIS_SERVER` names
+//! another program than `redis-server`: Valkey, or another version.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -11,6 +12,10 @@ use tokio::process::{Child, Command};
 use super::tls::Certificate;
 
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the user of a proxy has to be allowed.
+const MAY: &str = "evalsha eval script info time publish subscribe hgetall hset hdel del xadd xrange \
+                   strlen getrange get set pexpire";
 
 /// A running server.
 pub struct Redis {
@@ -34,15 +39,43 @@ impl Redis {
         self.folder.path().join("redis.sock")
     }
 
+    /// A Sentinel on this port, one of three, that watches over the primary on another port, "shop", and waits a second for it.
+    pub async fn start_sentinel(port: u16, primary: u16) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = format!(
+            "port {port}\nunixsocket redis.sock\nsentinel monitor shop 127.0.0.1 {primary} 2\n\
+             sentinel down-after-milliseconds shop 1000\nsentinel failover-timeout shop 3000\n"
+        );
+        // It writes down what it learns.
+        std::fs::write(folder.path().join("sentinel.conf"), config).expect("a file");
+        let child = spawn(&folder, &["sentinel.conf", "--sentinel"]);
+        let mut this = Self { folder, child, more: Vec::new() };
+        this.is_up().await;
+        this
+    }
+
     /// One that a certificate stands for, on a port of its own, for a user with a password; and its URL.
     pub async fn start_with_tls(certificate: &Certificate) -> (Self, String) {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        let port = free_port();
         let [cert, key, authority] = [certificate.certificate(), certificate.key(), certificate.authority()]
             .map(|path| path.display().to_string());
-        let user = ["--user", "anteroom", "on", ">hush", "~{anteroom}:*", "~anteroom:1:*", "&{anteroom}:*", "+@all"];
+        // As docs/scale.md says that it may be.
+        let user = [
+            "--user",
+            "anteroom",
+            "on",
+            ">hush",
+            "~{anteroom}:*",
+            "~anteroom:1:*",
+            "&{anteroom}:*",
+            "-@all",
+            "+@connection",
+        ];
+        let may: Vec<String> = MAY.split(' ').map(|command| format!("+{command}")).collect();
+        let may: Vec<&str> = may.iter().map(String::as_str).collect();
         let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key];
         let authority = ["--tls-ca-cert-file", &authority, "--tls-auth-clients", "no"];
-        let this = Self::start(&[&tls[..], &authority, &user].concat()).await;
+        let this = Self::start(&[&tls[..], &authority, &user, &may].concat()).await;
         (this, format!("rediss://anteroom@localhost:{port}/2"))
     }
 
@@ -57,13 +90,17 @@ impl Redis {
         format!("replicas.redis = \"{url}\"\nreplicas.secret = \"0123456789abcdef0123456789abcdef\"\n{more}")
     }
 
-    /// A command, and the first line of its answer.
+    /// A command, and the first line of its answer; of a text that has a length, the first line of the text.
     pub async fn ask(&self, command: &str) -> String {
         let asking = async {
             let mut stream = BufReader::new(UnixStream::connect(self.socket()).await?);
             stream.write_all(format!("{command}\r\n").as_bytes()).await?;
             let mut line = String::new();
             stream.read_line(&mut line).await?;
+            if line.starts_with('$') {
+                line.clear();
+                stream.read_line(&mut line).await?;
+            }
             std::io::Result::Ok(line.trim_end().to_owned())
         };
         tokio::time::timeout(PATIENCE, asking).await.expect("an answer").unwrap_or_else(|error| error.to_string())
@@ -82,6 +119,17 @@ impl Redis {
             std::io::Result::Ok(line.trim_end().to_owned())
         };
         tokio::time::timeout(PATIENCE, asking).await.expect("an answer").expect("a text")
+    }
+
+    /// Asks again and again until this is how the answer begins.
+    pub async fn says(&self, command: &str, beginning: &str) {
+        let asking = async {
+            while !self.ask(command).await.starts_with(beginning) {
+                tokio::task::yield_now().await;
+            }
+        };
+        let said = tokio::time::timeout(PATIENCE, asking).await;
+        assert!(said.is_ok(), "{command} is {} and not {beginning}", self.ask(command).await);
     }
 
     /// All that it holds, as it would write it to a disk.
@@ -125,9 +173,24 @@ pub async fn signal(id: u32, name: &str) {
     assert!(status.expect("kill").success());
 }
 
+/// A port that nobody has, nor the one 10,000 above, which a node of a cluster takes too.
+pub fn free_port() -> u16 {
+    loop {
+        let free = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+        if free < 55_000 && std::net::TcpListener::bind(("127.0.0.1", free + 10_000)).is_ok() {
+            return free;
+        }
+    }
+}
+
 fn run(folder: &tempfile::TempDir, more: &[String]) -> Child {
-    let mut command = Command::new("redis-server");
-    command.args(["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"]).args(more);
-    command.current_dir(folder.path()).kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::null());
+    let usual = ["--port", "0", "--unixsocket", "redis.sock", "--save", "", "--appendonly", "no"];
+    let more: Vec<&str> = more.iter().map(String::as_str).collect();
+    spawn(folder, &[&usual, &more[..]].concat())
+}
+
+fn spawn(folder: &tempfile::TempDir, arguments: &[&str]) -> Child {
+    let mut command = Command::new(std::env::var_os("REDIS_SERVER").unwrap_or_else(|| "redis-server".into()));
+    command.args(arguments).current_dir(folder.path()).kill_on_drop(true).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().expect("redis-server is installed")
 }

@@ -1,0 +1,145 @@
+//! A Redis that fails over, by real Sentinels and in a real cluster: what was lost with the old primary is out of date once.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use anteroom_stand_in::{Options, StandIn};
+
+use super::failures::{LEASED, LONG, all_are_alone, all_is_well};
+use super::{A, is_served_from_memory, write};
+use crate::support::Proxy;
+use crate::support::redis::{Redis, free_port};
+
+const SAFE: &str = "anteroom_replicas_failover_safe";
+
+/// Replicas that find Redis so.
+async fn join(stand_in: &StandIn, url: &str, count: u8) -> Vec<Proxy> {
+    let settings =
+        format!("replicas.redis = \"{url}\"\nreplicas.secret = \"0123456789abcdef0123456789abcdef\"\n{LONG}");
+    let mut proxies = Vec::new();
+    for _ in 0..count {
+        proxies.push(Proxy::start(stand_in, &settings).await);
+    }
+    for proxy in &proxies {
+        proxy.wait_for_metric(LEASED, 1.0).await;
+        proxy.wait_for_metric("anteroom_replicas_members", count.into()).await;
+    }
+    proxies
+}
+
+/// A primary with a replica, and three Sentinels who know of both and of each other.
+async fn watched(primary: &[&str]) -> (Redis, Redis, [Redis; 3], String) {
+    let [first, second, one, two, three] = std::array::from_fn(|_| free_port());
+    let primary = Redis::start(&[&["--port", &first.to_string()], primary].concat()).await;
+    let second = second.to_string();
+    let replica = Redis::start(&["--port", &second, "--replicaof", "127.0.0.1", &first.to_string()]).await;
+    let sentinels = [
+        Redis::start_sentinel(one, first).await,
+        Redis::start_sentinel(two, first).await,
+        Redis::start_sentinel(three, first).await,
+    ];
+    for sentinel in &sentinels {
+        sentinel.says("SENTINEL CKQUORUM shop", "+OK 3 ").await;
+        sentinel.says("SENTINEL REPLICAS shop", "*1").await;
+    }
+    let url = format!("redis+sentinel://127.0.0.1:{one},127.0.0.1:{two},127.0.0.1:{three}/shop");
+    (primary, replica, sentinels, url)
+}
+
+#[tokio::test]
+async fn a_failover_that_loses_the_last_writes_puts_everything_out_of_date_once() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let (mut primary, replica, sentinels, url) = watched(&[]).await;
+    let proxies = join(&stand_in, &url, 2).await;
+    // The old primary would go on if it were only cut off: that is told.
+    proxies[0].wait_for_metric(SAFE, 0.0).await;
+    for proxy in &proxies {
+        is_served_from_memory(proxy).await;
+    }
+    // The replica does not hear of this any more, and takes the primary's place without it.
+    replica.signal("STOP").await;
+    write(&proxies[0], &stand_in, A).await;
+    assert!(proxies[1].list(A).await.body == stand_in.list_body(A));
+    primary.signal("KILL").await;
+    replica.signal("CONT").await;
+    all_are_alone(&stand_in, &proxies).await;
+    all_is_well(&stand_in, &proxies).await;
+    assert_eq!(replica.ask("ROLE").await, "*3", "it is the primary");
+    let begun = "anteroom_epochs_total{cause=\"run\"}";
+    let missing = "anteroom_epochs_total{cause=\"missing\"}";
+    let anew = proxies[0].metric(begun).await + proxies[1].metric(begun).await;
+    let empty = proxies[0].metric(missing).await + proxies[1].metric(missing).await;
+    assert!(anew + empty >= 2.0, "one at the very first, one by the fail-over: {anew} {empty}");
+    // The old one comes back as a replica, a Sentinel goes, every connection ends: nobody minds.
+    primary.restart_dead().await;
+    sentinels[1].says("SENTINEL REPLICAS shop", "*1").await;
+    let [gone, _two_are_left @ ..] = sentinels;
+    drop(gone);
+    replica.ask("CLIENT KILL TYPE normal").await;
+    all_is_well(&stand_in, &proxies).await;
+}
+
+#[tokio::test]
+async fn a_primary_that_lacks_its_replica_gives_no_leases_while_another_takes_its_place() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let fenced = ["--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"];
+    let port = free_port().to_string();
+    let old = Redis::start(&[&["--port", &port], &fenced[..]].concat()).await;
+    let new = Redis::start(&["--replicaof", "127.0.0.1", &port]).await;
+    old.says("WAIT 1 0", ":1").await;
+    let before = join(&stand_in, &old.url(), 1).await;
+    before[0].wait_for_metric(SAFE, 1.0).await;
+    is_served_from_memory(&before[0]).await;
+    // As a fail-over does, whose Sentinels cannot reach the old one.
+    assert_eq!(new.ask("REPLICAOF NO ONE").await, "+OK");
+    let after = join(&stand_in, &new.url(), 1).await;
+    write(&after[0], &stand_in, A).await;
+    all_are_alone(&stand_in, &before).await;
+    is_served_from_memory(&after[0]).await;
+}
+
+/// Three nodes that have a third of the slots each.
+async fn cluster() -> ([Redis; 3], [u16; 3]) {
+    let ports: [u16; 3] = std::array::from_fn(|_| free_port());
+    let start = async |port: u16| Redis::start(&["--port", &port.to_string(), "--cluster-enabled", "yes"]).await;
+    let nodes = [start(ports[0]).await, start(ports[1]).await, start(ports[2]).await];
+    let mut create = tokio::process::Command::new("redis-cli");
+    create.args(["--cluster", "create"]).args(ports.map(|port| format!("127.0.0.1:{port}"))).arg("--cluster-yes");
+    let made = create.stdout(Stdio::null()).kill_on_drop(true).status();
+    let made = tokio::time::timeout(Duration::from_secs(60), made).await.expect("in time");
+    assert!(made.expect("redis-cli, of the package redis-tools").success());
+    for node in &nodes {
+        node.says("CLUSTER COUNTKEYSINSLOT 0", ":").await;
+    }
+    (nodes, ports)
+}
+
+#[tokio::test]
+async fn a_cluster_whose_slot_moves_is_as_one_server() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let (nodes, ports) = cluster().await;
+    let url = format!("redis+cluster://{}", ports.map(|port| format!("127.0.0.1:{port}")).join(","));
+    let proxies = join(&stand_in, &url, 2).await;
+    proxies[0].wait_for_metric(SAFE, 1.0).await;
+    all_is_well(&stand_in, &proxies).await;
+    // The keys of the fleet lie together, and go together.
+    let keys = "{anteroom}:1:fleet {anteroom}:1:log";
+    let mut from = 0;
+    while nodes[from].ask(&format!("EXISTS {keys}")).await != ":2" {
+        from += 1;
+    }
+    let to = (from + 1) % 3;
+    let [source, target] = [nodes[from].ask("CLUSTER MYID").await, nodes[to].ask("CLUSTER MYID").await];
+    let slot = nodes[0].ask("CLUSTER KEYSLOT {anteroom}:1:fleet").await.replace(':', "");
+    assert_eq!(nodes[to].ask(&format!("CLUSTER SETSLOT {slot} IMPORTING {source}")).await, "+OK");
+    assert_eq!(nodes[from].ask(&format!("CLUSTER SETSLOT {slot} MIGRATING {target}")).await, "+OK");
+    let migrate = format!("MIGRATE 127.0.0.1 {} \"\" 0 5000 KEYS {keys}", ports[to]);
+    assert_eq!(nodes[from].ask(&migrate).await, "+OK");
+    for node in [to, from] {
+        assert_eq!(nodes[node].ask(&format!("CLUSTER SETSLOT {slot} NODE {target}")).await, "+OK");
+    }
+    nodes[to].says(&format!("EXISTS {keys}"), ":2").await;
+    all_is_well(&stand_in, &proxies).await;
+    let run = "anteroom_epochs_total{cause=\"run\"}";
+    assert!(proxies[0].metric(run).await + proxies[1].metric(run).await >= 1.0, "it is another server");
+}
