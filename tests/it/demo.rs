@@ -1,5 +1,6 @@
 //! `anteroom demo`: its acts claim what the counters say, and it says so when they do not.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anteroom_stand_in::{Fault, StandIn};
@@ -9,6 +10,7 @@ use tokio::process::Command;
 
 use crate::support::child::{Program, run};
 use crate::support::get;
+use crate::support::redis::Redis;
 
 /// Every act, in the order in which they are played.
 const ACTS: [&str; 12] = [
@@ -201,4 +203,111 @@ async fn the_curl_lines_show_what_they_promise() {
     assert!(tokio::time::timeout(Duration::from_secs(20), shown).await.is_ok());
     program.signal("INT").await;
     assert_eq!(program.ended().await.code(), Some(0));
+}
+
+/// Every act of several that share through Redis, in the order in which they are played.
+const FLEET_ACTS: [&str; 12] = [
+    "together",
+    "misses",
+    "hits",
+    "write",
+    "read elsewhere",
+    "Redis killed",
+    "read alone",
+    "write alone",
+    "read elsewhere",
+    "its return",
+    "write again",
+    "read elsewhere",
+];
+
+/// A machine that is busy elsewhere is no failure of Redis.
+const PATIENT: [(&str, &str); 5] = [
+    ("ANTEROOM_REPLICAS__LEASE", "4s"),
+    ("ANTEROOM_REPLICAS__TIMEOUT", "1s"),
+    ("ANTEROOM_REPLICAS__ASK_WITHIN", "2s"),
+    ("ANTEROOM_REPLICAS__TELL_WITHIN", "2s"),
+    ("ANTEROOM_CACHE__TTL", "1m"),
+];
+
+/// The socket of the demonstration's own Redis.
+fn socket_of(said: &str) -> PathBuf {
+    PathBuf::from(said.lines().find_map(|line| line.strip_prefix("redis-server on ")).expect("it says where"))
+}
+
+#[tokio::test]
+async fn replicas_play_acts_of_their_own_and_the_counters_say_the_same() {
+    let mut program = Program::demo_with(&["--replicas", "2"], &PATIENT).await;
+    let socket = socket_of(&program.said);
+    let said = until(&mut program, "Every claim held").await;
+    let played: Vec<_> = said.lines().filter(|line| line.contains(" ms  ")).collect();
+    assert_eq!(played.len(), FLEET_ACTS.len(), "{said}");
+    for (line, act) in played.iter().zip(FLEET_ACTS) {
+        assert!(line.starts_with(&format!("  {act} ")), "{act}: {line}");
+    }
+    assert!(!said.contains("NOT HOLD"), "{said}");
+    let other = said.lines().find(|line| line.starts_with("replica 2 on ")).expect("the other one");
+    let admin = other.rsplit(' ').next().unwrap();
+    let both = program.metrics().await + "\n" + &get(&format!("{admin}metrics")).await.text();
+    let count = |name: &str| -> u64 {
+        let series = both.lines().filter(|line| line.starts_with(name));
+        series.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+    };
+    let end = said.lines().last().unwrap();
+    assert_eq!(number(end, "upstream requests"), count("anteroom_upstream_requests_total{"), "{end}");
+    assert_eq!(
+        number(end, "lists from memory"),
+        count("anteroom_requests_total{method=\"GET\",outcome=\"hit\""),
+        "{end}"
+    );
+    assert_eq!(count("anteroom_writes_untold_total "), 1);
+    assert_eq!(count("anteroom_replicas_state{state=\"leased\"}"), 2);
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+    assert!(!socket.parent().unwrap().exists(), "nothing of Redis is left");
+}
+
+#[tokio::test]
+async fn a_redis_of_its_own_ends_with_the_demonstration_however_that_ends() {
+    let program = Program::demo_with(&["--replicas", "2", "--no-acts"], &[]).await;
+    let socket = socket_of(&program.said);
+    assert!(std::os::unix::net::UnixStream::connect(&socket).is_ok());
+    program.signal("KILL").await;
+    let gone = async {
+        while std::os::unix::net::UnixStream::connect(&socket).is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("nobody listens there any more");
+    std::fs::remove_dir_all(socket.parent().unwrap()).unwrap();
+}
+
+#[tokio::test]
+async fn a_redis_that_is_somebody_s_is_not_killed() {
+    let redis = Redis::start(&[]).await;
+    let mut program = Program::demo_with(&["--replicas", "3", "--redis", &redis.url()], &PATIENT).await;
+    let said = until(&mut program, "Every claim held").await;
+    assert!(said.contains("(left out: what happens while Redis is gone"), "{said}");
+    let three = line_of(&said, "together");
+    assert!(three.contains("3 replicas share"), "{three}");
+    assert_eq!(
+        redis.ask("EXISTS {anteroom-demo}:1:fleet {anteroom}:1:fleet").await,
+        ":1",
+        "another fleet than a real one"
+    );
+    program.signal("INT").await;
+    assert_eq!(program.ended().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn without_a_redis_it_says_what_to_install() {
+    let ended = run(&["demo", "--replicas", "2"], &[("PATH", "/nowhere")], "").await;
+    assert_eq!(ended.code, Some(2), "{ended:?}");
+    assert!(ended.stderr.contains("apt install redis-server") && ended.stderr.contains("--redis"), "{}", ended.stderr);
+    for (arguments, part) in
+        [(["--replicas", "1"], "2..=8"), (["--replicas", "9"], "2..=8"), (["--redis", "redis://h"], "--replicas")]
+    {
+        let ended = run(&[&["demo"], &arguments[..]].concat(), &[], "").await;
+        assert!(ended.code == Some(2) && ended.stderr.contains(part), "{ended:?}");
+    }
 }

@@ -32,7 +32,8 @@ const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// What the acts need.
 pub(super) struct Acts {
     pub(super) stand_in: Arc<StandIn>,
-    pub(super) metrics: Arc<Metrics>,
+    /// Of the one proxy.
+    pub(super) metrics: [Arc<Metrics>; 1],
     /// The public listener, as `HOST:PORT`.
     pub(super) proxy: String,
     pub(super) webhook: Webhook,

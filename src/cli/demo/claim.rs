@@ -22,16 +22,34 @@ impl Told {
     }
 }
 
+/// A claim about what was waited for, and not about an answer.
+pub(super) fn claim_state(words: impl Into<String>, took: Duration, holds: bool) -> Told {
+    let words = words.into();
+    Told { took: Some(took), words: if holds { words } else { format!("DID NOT HOLD: {words}") }, holds }
+}
+
 /// A claim that held, or what there was instead.
 #[expect(clippy::unnecessary_wraps, reason = "the end of acts that may have failed before")]
 pub(super) fn claim(words: impl Into<String>, answer: &Answer, grown: Counted, holds: bool) -> Result<Told, String> {
     let mut words = words.into();
     if !holds {
-        let Counted { upstream, hits, misses, joined, by_write, by_webhook, by_cable, stood_in, .. } = grown;
+        let Counted {
+            upstream,
+            hits,
+            misses,
+            joined,
+            by_write,
+            by_webhook,
+            by_cable,
+            by_replica,
+            stood_in,
+            untold,
+            ..
+        } = grown;
         words = format!(
             "DID NOT HOLD: {words}\n{:29}status {}, Cache-Status: {}\n{:29}upstream {upstream}, hits {hits}, misses \
              {misses}, joined {joined}, stood in {stood_in}, told by write {by_write}, webhook {by_webhook}, cable \
-             {by_cable}",
+             {by_cable}, replica {by_replica}, untold {untold}",
             "",
             answer.status.as_u16(),
             answer.cache_status(),

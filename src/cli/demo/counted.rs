@@ -1,7 +1,8 @@
-//! What the proxy has counted, as it stands in `/metrics`: the acts' claims are checked against this.
+//! What the proxies have counted, as it stands in `/metrics`: the acts' claims are checked against this.
 
 use std::collections::BTreeMap;
-use std::ops::Sub;
+use std::ops::{Add, Sub};
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::engine::metrics::Metrics;
@@ -20,17 +21,26 @@ pub(super) struct Counted {
     pub(super) joined: u64,
     pub(super) writes: u64,
     pub(super) failed: u64,
-    /// Changes told by writes, webhooks and WebSockets after which lists were out of date.
+    /// Changes told by writes, webhooks, WebSockets and other replicas after which lists were out of date.
     pub(super) by_write: u64,
     pub(super) by_webhook: u64,
     pub(super) by_cable: u64,
+    pub(super) by_replica: u64,
     /// Lists that stood in for an error.
     pub(super) stood_in: u64,
+    /// Reads that were fetched since nobody could say whether memory still held, and writes that the others could not be
+    /// told of.
+    pub(super) alone: u64,
+    pub(super) untold: u64,
 }
 
 impl Counted {
-    /// As they stand.
-    pub(super) fn now(metrics: &Metrics) -> Self {
+    /// As they stand, of these proxies together.
+    pub(super) fn now(all: &[Arc<Metrics>]) -> Self {
+        all.iter().map(|metrics| Self::of(metrics)).fold(Self::default(), Self::add)
+    }
+
+    fn of(metrics: &Metrics) -> Self {
         let figures = metrics.figures();
         let requests = figures.by("anteroom_requests_total", "outcome");
         let told = figures.by("anteroom_invalidations_total", "source");
@@ -45,23 +55,55 @@ impl Counted {
             by_write: of(&told, "write"),
             by_webhook: of(&told, "webhook"),
             by_cable: of(&told, "cable"),
+            by_replica: of(&told, "replica"),
             stood_in: figures.sum("anteroom_stale_if_error_total"),
+            alone: figures.sum("anteroom_alone_reads_total"),
+            untold: figures.sum("anteroom_writes_untold_total"),
         }
     }
 
     /// How they have grown since `before`, as soon as that is as it should be; else as it is when they cannot be behind any
     /// more.
-    pub(super) async fn since(before: Self, metrics: &Metrics, as_it_should: impl Fn(&Self) -> bool) -> Self {
+    pub(super) async fn since(before: Self, all: &[Arc<Metrics>], as_it_should: impl Fn(&Self) -> bool) -> Self {
         let settled = async {
             loop {
-                let grown = Self::now(metrics) - before;
+                let grown = Self::now(all) - before;
                 if as_it_should(&grown) {
                     return grown;
                 }
                 tokio::time::sleep(LOOK_AGAIN).await;
             }
         };
-        tokio::time::timeout(BEHIND, settled).await.unwrap_or_else(|_| Self::now(metrics) - before)
+        tokio::time::timeout(BEHIND, settled).await.unwrap_or_else(|_| Self::now(all) - before)
+    }
+}
+
+impl Counted {
+    /// Each of them, made of two.
+    fn each(self, other: Self, of: impl Fn(u64, u64) -> u64) -> Self {
+        Self {
+            upstream: of(self.upstream, other.upstream),
+            hits: of(self.hits, other.hits),
+            misses: of(self.misses, other.misses),
+            joined: of(self.joined, other.joined),
+            writes: of(self.writes, other.writes),
+            failed: of(self.failed, other.failed),
+            by_write: of(self.by_write, other.by_write),
+            by_webhook: of(self.by_webhook, other.by_webhook),
+            by_cable: of(self.by_cable, other.by_cable),
+            by_replica: of(self.by_replica, other.by_replica),
+            stood_in: of(self.stood_in, other.stood_in),
+            alone: of(self.alone, other.alone),
+            untold: of(self.untold, other.untold),
+        }
+    }
+}
+
+impl Add for Counted {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        self.each(other, u64::add)
     }
 }
 
@@ -69,18 +111,7 @@ impl Sub for Counted {
     type Output = Self;
 
     fn sub(self, before: Self) -> Self {
-        Self {
-            upstream: self.upstream - before.upstream,
-            hits: self.hits - before.hits,
-            misses: self.misses - before.misses,
-            joined: self.joined - before.joined,
-            writes: self.writes - before.writes,
-            failed: self.failed - before.failed,
-            by_write: self.by_write - before.by_write,
-            by_webhook: self.by_webhook - before.by_webhook,
-            by_cable: self.by_cable - before.by_cable,
-            stood_in: self.stood_in - before.stood_in,
-        }
+        self.each(before, u64::sub)
     }
 }
 
@@ -90,14 +121,16 @@ mod tests {
 
     #[test]
     fn counters_are_read_from_the_page_of_metrics() {
-        let metrics = Metrics::new();
-        let none = Counted::now(&metrics);
+        let [metrics, other] = [Arc::new(Metrics::new()), Arc::new(Metrics::new())];
+        let all = [metrics.clone(), other.clone()];
+        let none = Counted::now(&all);
         assert_eq!(none, Counted::default());
         metrics.upstream_requests.with_label_values(&["2xx"]).inc_by(3);
         metrics.upstream_requests.with_label_values(&["connect"]).inc();
         metrics.stale_if_error.inc();
         metrics.invalidated(crate::engine::metrics::InvalidationSource::Cable);
-        let expected = Counted { upstream: 4, stood_in: 1, by_cable: 1, ..Counted::default() };
-        assert_eq!(Counted::now(&metrics) - none, expected);
+        other.stale_if_error.inc();
+        let expected = Counted { upstream: 4, stood_in: 2, by_cable: 1, ..Counted::default() };
+        assert_eq!(Counted::now(&all) - none, expected);
     }
 }

@@ -1,11 +1,14 @@
-//! `anteroom demo`: the stand-in and the proxy in one process. It plays what the proxy does, and keeps running for
-//! whoever wants to try it himself.
+//! `anteroom demo`: the stand-in and the proxy, or several that share through Redis, in one process. It plays what the proxy
+//! does, and keeps running for whoever wants to try it himself.
 
 mod acts;
 mod cable;
 mod claim;
 mod client;
 mod counted;
+mod fleet;
+mod redis;
+mod replicas;
 mod visitors;
 
 use std::fs::File;
@@ -15,8 +18,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::config::{self, Flags, Loaded, SettingsFile};
+use crate::config::{self, Config, Flags, Loaded, SettingsFile};
 use crate::engine::metrics::Metrics;
+use crate::engine::replicas::settings::{Door, Mode, Way};
 use crate::policy::http::target::is_reachable;
 use crate::policy::secret::Secret;
 use crate::server::sockets::Inherited;
@@ -26,12 +30,16 @@ use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 use http::Uri;
 use http::uri::{Authority, Scheme};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
 
 use super::log::log_to_standard_error;
 use super::serve::serve;
 use super::terminal::{Done, announce, runtime};
 use acts::Acts;
 use client::Client;
+use fleet::FleetActs;
+use redis::Redis;
+use replicas::{Others, Replica};
 use visitors::visit;
 
 /// What is different from `serve` if nobody sets it.
@@ -64,6 +72,13 @@ pub(super) struct Demo {
     /// Play no acts: only the stand-in and the proxy.
     #[arg(long)]
     no_acts: bool,
+    /// So many proxies that share what has changed through Redis, 2 to 8, with acts of their own; those after the first
+    /// listen on free ports of 127.0.0.1.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(2..=8))]
+    replicas: Option<u8>,
+    /// The Redis of --replicas; without it redis-server is started for the demonstration, and killed in its acts.
+    #[arg(long, value_name = "URL", requires = "replicas")]
+    redis: Option<String>,
     /// A proxy in front of the stand-in, where visitors are to read and write, so that there is something to see; without
     /// acts.
     #[arg(long, value_name = "URL", value_parser = visited)]
@@ -98,57 +113,126 @@ impl Demo {
         let options = Options { address: self.stand_in, ..Options::demo(self.fault) };
         let stand_in = StandIn::start(options).await;
         let stand_in = Arc::new(stand_in.map_err(|error| format!("the stand-in cannot start: {error}"))?);
-        let secret = new_secret().map_err(|error| format!("no random numbers: {error}"))?;
+        let secret = random()?;
+        let mut redis = match (self.replicas, &self.redis) {
+            (Some(_), None) => Some(Redis::prepare(&random()?)?),
+            _ => None,
+        };
+        let url = redis.as_ref().map(|redis| format!("unix://{}", redis.socket().display())).or(self.redis);
         let flags = Flags { upstream: Some(stand_in.url()), listen: self.listen, admin: self.admin };
-        let reread = settings(self.config, flags, Secret::new(secret.as_str()));
+        let reread = settings(self.config, flags, presets(url)?, Secret::new(secret.as_str()));
         let loaded = reread()?;
+        // Another one may be set.
+        let way = loaded.config.replicas.as_ref().map(|replicas| &replicas.redis.way);
+        redis.take_if(|redis| way != Some(&Way::Server(Door::Unix(redis.socket()))));
         let metrics = Arc::new(Metrics::new());
         let log = log_to_standard_error(&loaded.config.log, &metrics)?;
         announce(&format!("stand-in for the API on {}\n", stand_in.url()));
+        if let Some(redis) = &mut redis {
+            redis.start().await?;
+            announce(&format!("redis-server on {}\n", redis.socket().display()));
+        }
+        let others = Others::start(&loaded.config, usize::from(self.replicas.unwrap_or(1) - 1)).await?;
         if let Some(authority) = &self.visit {
             tokio::spawn(visit(Client::new(&format!("http://{authority}"))));
         }
-        let (lifetimes, path) = (loaded.config.lifetimes, loaded.config.webhook.path.clone());
-        let (is_plain, by_origin) = (loaded.config.tls.is_none(), loaded.config.origin.is_some());
-        let (told, counting) = (stand_in.clone(), metrics.clone());
-        let bound = move |public: Option<SocketAddr>, admin| {
-            let Some(public) = public.filter(|_| is_plain) else {
-                announce("The acts need a public listener without TLS that has a port.\n");
-                return;
-            };
-            let webhook = webhook(&format!("http://{public}{path}"), secret);
-            let acts = Acts {
-                stand_in: told.clone(),
-                metrics: counting,
-                proxy: public.to_string(),
-                webhook: webhook.clone(),
-                lifetimes,
-            };
-            if by_origin {
-                announce("The acts are about lists that live as cache.ttl says: by the API's own word none is kept.\n");
-            }
-            tokio::spawn(async move {
-                if with_acts && !by_origin && !until_told_to_stop(acts.play()).await {
-                    return;
-                }
-                told.send_webhooks_to(webhook);
-                explain(public, admin, &told.url(), if by_origin { None } else { Some(lifetimes.ttl) });
-            });
+        let redis = redis.map(|redis| Arc::new(Mutex::new(redis)));
+        let stage = Stage {
+            with_acts,
+            // It lives as long as the proxy, not as the acts.
+            stand_in: stand_in.clone(),
+            metrics: metrics.clone(),
+            secret,
+            config: loaded.config.clone(),
+            others: others.replicas.clone(),
+            redis: redis.clone(),
         };
-        Ok(log.close(serve(loaded, metrics, log.clone(), reread, Inherited::default(), bound).await))
+        let done =
+            serve(loaded, metrics, log.clone(), reread, Inherited::default(), |public, admin| stage.set(public, admin));
+        let done = log.close(done.await);
+        // They leave Redis before it ends.
+        others.stop().await;
+        drop(redis);
+        Ok(done)
     }
+}
+
+/// What is there once everything listens.
+struct Stage {
+    with_acts: bool,
+    stand_in: Arc<StandIn>,
+    metrics: Arc<Metrics>,
+    /// Of the demonstration's own webhooks.
+    secret: String,
+    config: Config,
+    others: Vec<Replica>,
+    redis: Option<Arc<Mutex<Redis>>>,
+}
+
+impl Stage {
+    /// Plays the acts, if there are any, and says then what to type.
+    fn set(self, public: Option<SocketAddr>, admin: SocketAddr) {
+        for (number, Replica { proxy, admin, .. }) in (2..).zip(&self.others) {
+            announce(&format!("replica {number} on http://{proxy}, its status page on http://{admin}/\n"));
+        }
+        let Some(public) = public.filter(|_| self.config.tls.is_none()) else {
+            announce("The acts need a public listener without TLS that has a port.\n");
+            return;
+        };
+        let (lifetimes, by_origin) = (self.config.lifetimes, self.config.origin.is_some());
+        if by_origin {
+            announce("The acts are about lists that live as cache.ttl says: by the API's own word none is kept.\n");
+        }
+        let webhook = webhook(&format!("http://{public}{}", self.config.webhook.path), self.secret.clone());
+        tokio::spawn(async move {
+            if self.with_acts && !by_origin && !until_told_to_stop(self.play(public, admin, &webhook)).await {
+                return;
+            }
+            self.stand_in.send_webhooks_to(webhook);
+            let ttl = if by_origin { None } else { Some(lifetimes.ttl) };
+            explain(public, admin, &self.stand_in.url(), ttl, self.others.last());
+        });
+    }
+
+    async fn play(&self, public: SocketAddr, admin: SocketAddr, webhook: &Webhook) {
+        let (stand_in, metrics, proxy) = (self.stand_in.clone(), self.metrics.clone(), public.to_string());
+        if self.others.is_empty() {
+            let (webhook, lifetimes) = (webhook.clone(), self.config.lifetimes);
+            return Acts { stand_in, metrics: [metrics], proxy, webhook, lifetimes }.play().await;
+        }
+        let Some(settings) = self.config.replicas.as_ref().filter(|settings| settings.mode == Mode::Strict) else {
+            return announce("The acts are about replicas.mode = \"strict\".\n");
+        };
+        let replicas = [&[Replica { metrics, proxy, admin }], &self.others[..]].concat();
+        FleetActs { stand_in, replicas, redis: self.redis.clone(), cut_off: settings.cut_off }.play().await;
+    }
+}
+
+/// What is different from `serve` if nobody sets it; `redis` is where replicas share.
+fn presets(redis: Option<String>) -> Result<Vec<(&'static str, String)>, String> {
+    let mut presets: Vec<_> = PRESETS.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    if let Some(url) = redis {
+        let quoted = |text: &str| toml::Value::from(text).to_string();
+        presets.push(("replicas.redis", quoted(&url)));
+        presets.push(("replicas.secret", quoted(&random()?)));
+        // Whatever else shares through this Redis is another fleet.
+        presets.push(("replicas.prefix", quoted("anteroom-demo")));
+    }
+    Ok(presets)
 }
 
 /// What reads the settings: those of this command, with another secret for its own webhooks.
 fn settings(
     file: Option<PathBuf>,
     flags: Flags,
+    presets: Vec<(&'static str, String)>,
     secret: Option<Secret>,
 ) -> impl Fn() -> Result<Loaded, String> + Send + Sync + 'static {
     // What is installed on this machine for the proxy is not meant for a demonstration: no file unless it is named.
     let file = file.map_or(SettingsFile::None, SettingsFile::Given);
     move || {
-        let loaded = config::load_preset(&PRESETS, file.clone(), &flags, std::env::vars_os());
+        let presets: Vec<_> = presets.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let loaded = config::load_preset(&presets, file.clone(), &flags, std::env::vars_os());
         let mut loaded = loaded.map_err(|mistakes| format!("the settings are wrong\n{mistakes}"))?;
         loaded.config.webhook.secrets.extend(secret.clone());
         Ok(loaded)
@@ -166,10 +250,11 @@ async fn until_told_to_stop(playing: impl Future<Output = ()>) -> bool {
     }
 }
 
-/// A secret for this run. Nobody has to type it, so nobody is shown it.
-fn new_secret() -> std::io::Result<String> {
+/// For this run, in 32 digits: a secret, or a name. Nobody has to type it, so nobody is shown it.
+fn random() -> Result<String, String> {
     let mut bytes = [0; 16];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let drawn = File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes));
+    drawn.map_err(|error| format!("no random numbers: {error}"))?;
     Ok(format!("{:032x}", u128::from_be_bytes(bytes)))
 }
 
@@ -180,9 +265,17 @@ fn webhook(url: &str, secret: String) -> Webhook {
 }
 
 /// Says what to type, and what it will show.
-fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str, ttl: Option<Duration>) {
+fn explain(public: SocketAddr, admin: SocketAddr, stand_in: &str, ttl: Option<Duration>, other: Option<&Replica>) {
     let then = ttl.map_or_else(String::new, |ttl| format!(", and within {ttl:?} a hit"));
     let list = format!("http://{public}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a/conversations");
+    let elsewhere = other.map_or_else(String::new, |Replica { proxy, .. }| {
+        format!(
+            "# A write through one replica; the read through another after it has the message.
+other=http://{proxy}/public/api/v1/inboxes/{INBOX}/contacts/visitor-a/conversations
+curl -sD- -o/dev/null -d 'content=Is it the same here?' $list/131/messages; curl -sD- $other
+"
+        )
+    });
     let behind = format!("{stand_in}/api/v1/accounts/7/conversations/131/messages");
     announce(&format!(
         "
@@ -199,7 +292,7 @@ curl -sD- -o/dev/null -H 'If-None-Match: *' $list
 curl -sD- -o/dev/null -d 'content=Is anybody there?' $list/131/messages
 # An agent answers behind the proxy's back, straight to the API; half a second later the list has it.
 curl -sD- -o/dev/null -H 'api_access_token: agent-token' -d 'content=We are here.' {behind}
-
+{elsewhere}
 Ctrl-C ends it.
 "
     ));
