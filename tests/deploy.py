@@ -19,6 +19,8 @@ import yaml
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 CHART = ROOT / "deploy/helm/anteroom"
 COMPOSE = ROOT / "deploy/compose.yaml"
+COMPOSE_REPLICAS = ROOT / "deploy/compose.replicas.yaml"
+BALANCER = ROOT / "deploy/haproxy.cfg"
 # The oldest that Chart.yaml allows, and the newest there is a schema for.
 KUBERNETES = ["1.25.0", kubernetes_validate.latest_version()]
 
@@ -36,8 +38,14 @@ services:
 
 UPSTREAM = {"upstreamUrl": "http://chatwoot.chatwoot.svc:3000"}
 EVERYTHING = UPSTREAM | {
-    "replicas": 2,
-    "secrets": {"adminToken": "hush-hush", "webhookSecrets": ["one", "two"]},
+    "replicaCount": 2,
+    "replicas": {"redis": "rediss://anteroom@redis.chatwoot.svc:6380/1", "cutOff": "refuse"},
+    "secrets": {
+        "adminToken": "hush-hush",
+        "webhookSecrets": ["one", "two"],
+        "replicasSecret": "0123456789abcdef" * 4,
+        "redisPassword": "hush",
+    },
     "ingress": {"enabled": True, "className": "nginx", "host": "chat.test", "tlsSecret": "chat-tls"},
     "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "prometheusRule": {"enabled": True, "runbookPrefix": "https://git.test/anteroom/"},
@@ -47,7 +55,15 @@ EVERYTHING = UPSTREAM | {
     "settings": '[cache]\nttl = "20s"\n',
 }
 EXISTING = UPSTREAM | {
-    "secrets": {"existing": "mine", "adminTokenKey": "token", "webhookSecretKeys": ["chatwoot"]},
+    "replicaCount": 2,
+    "replicas": {"redis": "redis://redis:6379"},
+    "secrets": {
+        "existing": "mine",
+        "adminTokenKey": "token",
+        "webhookSecretKeys": ["chatwoot"],
+        "replicasSecretKey": "fleet",
+        "redisPasswordKey": "redis",
+    },
     "podDisruptionBudget": {"enabled": False},
 }
 # Each with a part of what is to be said of it.
@@ -55,7 +71,11 @@ REFUSED = [
     ({}, "upstreamUrl"),
     ({"upstreamUrl": "chat.example.com"}, "upstreamUrl"),
     (UPSTREAM | {"replica": 2}, "replica"),
-    (UPSTREAM | {"replicas": 0}, "replicas"),
+    (UPSTREAM | {"replicaCount": 0}, "replicaCount"),
+    (UPSTREAM | {"replicas": 2}, "replicas"),
+    (UPSTREAM | {"replicas": {"redis": "redis://h"}}, "replicasSecret"),
+    (UPSTREAM | {"replicas": {"redis": "redis://h"}, "secrets": {"replicasSecret": "short"}}, "replicasSecret"),
+    (UPSTREAM | {"replicas": {"redis": "h:6379"}}, "redis"),
     (UPSTREAM | {"secrets": {"existing": "mine", "adminToken": "hush-hush"}}, "adminToken"),
     (UPSTREAM | {"secrets": {"adminTokenKey": "token"}}, "adminTokenKey"),
 ]
@@ -161,16 +181,21 @@ def obeyed(program, folder):
         assert ("ANTEROOM_WEBHOOK__SECRETS" in variables) == (secrets != [])
         run_secrets = folder / "secrets"
         run_secrets.mkdir(exist_ok=True)
-        for key in ("admin-token", "webhook-secret-0", "webhook-secret-1", "token", "chatwoot"):
-            (run_secrets / key).write_text("hush-hush")
+        own = {"admin-token", "webhook-secret-0", "webhook-secret-1", "replicas-secret", "redis-password"}
+        for key in own | {"token", "chatwoot", "fleet", "redis"}:
+            (run_secrets / key).write_text("hush-hush" * 4)
         if secrets:
-            kept = objects["Secret", "front-anteroom"]["data"]
-            assert set(kept) == {"admin-token", "webhook-secret-0", "webhook-secret-1"}
+            assert set(objects["Secret", "front-anteroom"]["data"]) == own
         file = folder / "anteroom.toml"
         file.write_text(objects["ConfigMap", "front-anteroom"]["data"]["anteroom.toml"])
         there = {name: it.replace("/run/secrets/anteroom", str(run_secrets)) for name, it in variables.items()}
         told = settings_of(program, there, "--config", file)
         assert 'url = "http://chatwoot.chatwoot.svc:3000"' in told, told
+        shared = values.get("replicas")
+        assert ("ANTEROOM_REPLICAS__SECRET" in variables) == (shared is not None)
+        if shared:
+            assert f'redis = "{shared["redis"]}"' in told and f'cut_off = "{shared.get("cutOff", "pass")}"' in told, told
+            assert "password_file" in told, told
 
 
 def composed(program, folder):
@@ -190,6 +215,30 @@ def composed(program, folder):
     assert all(it.startswith("127.0.0.1:") for it in published), "on this host alone"
 
 
+def composed_replicas(program, folder):
+    """The same with two replicas, which differ in nothing but where their status pages are, and a balancer that knows them."""
+    ask = ["docker-compose", "--file", "docker-compose.yaml", "--file", COMPOSE_REPLICAS, "config"]
+    given = {"ANTEROOM_ADMIN__TOKEN": "hush-hush", "ANTEROOM_REPLICAS__SECRET": "x" * 32, "ANTEROOM_DEPLOY": str(BALANCER.parent)}
+    for name in given:
+        without = subprocess.run(ask, cwd=folder, env=os.environ | given | {name: ""}, capture_output=True, text=True)
+        assert without.returncode != 0 and name in without.stderr, without
+    merged = yaml.safe_load(subprocess.run(ask, cwd=folder, env=os.environ | given, check=True, capture_output=True).stdout)
+    services = merged["services"]
+    first, second = services["anteroom-1"], services["anteroom-2"]
+    assert first | {"ports": None} == second | {"ports": None}
+    told = settings_of(program, first["environment"])
+    assert 'redis = "redis://anteroom-redis:6379"' in told, told
+    published = [str(it) for service in services.values() for it in service.get("ports", [])]
+    assert published and all(it.startswith("127.0.0.1:") for it in published), "on this host alone"
+    assert merged["networks"]["anteroom"]["internal"] and set(services["anteroom-redis"]["networks"]) == {"anteroom"}
+    [mounted] = services["anteroom"]["volumes"]
+    assert str(mounted).split(":")[0] == str(BALANCER), mounted
+    # As it stands, but that its servers have an address here.
+    there = BALANCER.read_text().replace("anteroom-1:", "127.0.0.1:").replace("anteroom-2:", "127.0.0.1:")
+    (folder / "haproxy.cfg").write_text(there)
+    subprocess.run(["haproxy", "-c", "-q", "-f", "haproxy.cfg"], cwd=folder, check=True)
+
+
 def main():
     program = pathlib.Path(sys.argv[1]).resolve()
     linted()
@@ -199,6 +248,7 @@ def main():
         telling(pathlib.Path(folder))
         obeyed(program, pathlib.Path(folder))
         composed(program, pathlib.Path(folder))
+        composed_replicas(program, pathlib.Path(folder))
     print(f"deploy/ is well: Helm {helm.helm_sdk_version()}, Kubernetes {' and '.join(KUBERNETES)}")
 
 

@@ -16,15 +16,25 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end }}
 
-{{/* The Secret with the token and the webhooks' secrets; empty if there is none of them. */}}
+{{/* The Secret with the token, the webhooks' secrets and what Redis takes; empty if there is none of them. */}}
 {{- define "anteroom.secret" -}}
 {{- if .Values.secrets.existing }}{{ .Values.secrets.existing }}
-{{- else if or .Values.secrets.adminToken .Values.secrets.webhookSecrets }}{{ include "anteroom.name" . }}{{ end }}
+{{- else if or .Values.secrets.adminToken .Values.secrets.webhookSecrets .Values.secrets.replicasSecret }}{{ include "anteroom.name" . }}{{ end }}
 {{- end }}
 
 {{- define "anteroom.adminTokenKey" -}}
 {{- if .Values.secrets.existing }}{{ .Values.secrets.adminTokenKey }}
 {{- else if .Values.secrets.adminToken }}admin-token{{ end }}
+{{- end }}
+
+{{- define "anteroom.replicasSecretKey" -}}
+{{- if .Values.secrets.existing }}{{ .Values.secrets.replicasSecretKey }}
+{{- else if .Values.secrets.replicasSecret }}replicas-secret{{ end }}
+{{- end }}
+
+{{- define "anteroom.redisPasswordKey" -}}
+{{- if .Values.secrets.existing }}{{ .Values.secrets.redisPasswordKey }}
+{{- else if .Values.secrets.redisPassword }}redis-password{{ end }}
 {{- end }}
 
 {{/* The setting webhook.secrets: the files that they are in. */}}
