@@ -138,7 +138,7 @@ impl Stage<'_> {
     async fn misses(&self) -> Result<Told, String> {
         let (before, count) = (self.counted(), self.clients.len() as u64);
         let (answer, alike) = self.read_everywhere().await?;
-        let grown = self.grown(before, |it| it.misses + it.hits == count).await;
+        let grown = self.grown(before, |it| it.misses + it.joined + it.hits == count).await;
         let requests = if grown.upstream == 1 { "request" } else { "requests" };
         let words = format!("each is asked for a list that none has: {} upstream {requests}", grown.upstream);
         claim(words, &answer, grown, alike && (1..=count).contains(&grown.upstream))

@@ -1,7 +1,7 @@
--- Which of the commands that the exchange needs this user may not run. KEYS: fleet, log. ARGV: channel.
+-- Which of the commands that the exchange needs this user may not run. KEYS: fleet, log. ARGV: channel, and the key of an answer ('' if none lie here).
 -- Before Redis 7 a script cannot know; the exchange then tells by failing.
 if not redis.acl_check_cmd then return {} end
-local fleet, log, channel = KEYS[1], KEYS[2], ARGV[1]
+local fleet, log, channel, answer = KEYS[1], KEYS[2], ARGV[1], ARGV[2]
 local denied = {}
 local function needs(...)
   if not redis.acl_check_cmd(...) then denied[#denied + 1] = (...) end
@@ -16,4 +16,12 @@ needs('XRANGE', log, '-', '+')
 needs('DEL', log)
 needs('PUBLISH', channel, '')
 needs('SUBSCRIBE', channel)
+if answer ~= '' then
+  needs('STRLEN', answer)
+  needs('GETRANGE', answer, '0', '1')
+  needs('GET', answer)
+  needs('SET', answer, '', 'PX', '1')
+  needs('PEXPIRE', answer, '1')
+  needs('DEL', answer)
+end
 return denied

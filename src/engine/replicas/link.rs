@@ -12,7 +12,7 @@ use tokio_util::task::AbortOnDropHandle;
 use super::connect::{Failed, connection, info, stream};
 use super::primary::{Primary, primary};
 use super::read;
-use super::settings::ReplicasSettings;
+use super::settings::{ReplicasSettings, Way};
 use super::super::metrics::ExchangeFailure;
 use crate::policy::replicas::exchange::{Hint, MemberId, Reply, Request};
 use crate::policy::replicas::wire;
@@ -60,6 +60,16 @@ impl Names {
 /// The channel on which is told what there will be to read.
 pub(super) fn hints_of(prefix: &str) -> String {
     format!("{{{prefix}}}:1:hint")
+}
+
+/// The key of what there is of an answer. All of a fleet have one slot of a cluster, for only one of its nodes is asked; else
+/// each has its own.
+pub(super) fn answer_key(settings: &ReplicasSettings, name: &str, kind: &str) -> String {
+    let prefix = &settings.prefix;
+    match &settings.redis.way {
+        Way::Cluster(_) => format!("{{{prefix}}}:1:{name}:{kind}"),
+        Way::Server(_) | Way::Sentinels(..) => format!("{prefix}:1:{{{name}}}:{kind}"),
+    }
 }
 
 /// A connection.

@@ -123,14 +123,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::replicas::settings::{CutOff, Door, Mode, RedisAddress};
+    use crate::engine::replicas::settings::{CutOff, Door, Way, Mode, RedisAddress};
     use crate::policy::secret::Secret;
 
     const STAMP: Stamp = Stamp { epoch: [7; 16], seq: 12 };
 
     fn seal(secret: &str, prefix: &str) -> Seal {
         Seal::new(&ReplicasSettings {
-            redis: RedisAddress { door: Door::Unix("/".into()), user: None, database: 0 },
+            redis: RedisAddress { way: Way::Server(Door::Unix("/".into())), user: None, database: 0 },
             ca_file: None,
             password_file: None,
             secret: Secret::new(secret).unwrap(),

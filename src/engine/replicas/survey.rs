@@ -6,7 +6,7 @@ use std::time::Duration;
 use redis::{Script, pipe};
 
 use super::connect::{Failed, connection, info};
-use super::link::Names;
+use super::link::{Names, answer_key};
 use super::primary::{Primary, primary};
 use super::settings::{ReplicasSettings, Way};
 
@@ -31,6 +31,8 @@ struct Facts<'a> {
     /// `INFO`: a line for each fact.
     info: &'a str,
     way: &'a Way,
+    /// Whether answers lie there, too.
+    holds_answers: bool,
     /// `min-replicas-max-lag`, if the user may ask for it.
     longest_lag: Option<Duration>,
     down_after: Option<Duration>,
@@ -53,9 +55,10 @@ pub async fn survey(settings: &ReplicasSettings, names: &Names) -> Result<Survey
     let check = Script::new(include_str!("check.lua"));
     let mut check = check.prepare_invoke();
     check.key(names.fleet()).key(names.log()).arg(names.hints());
+    check.arg(settings.tier.map_or_else(String::new, |_| answer_key(settings, "0", "v")));
     let denied = check.invoke_async(&mut asked).await?;
-    let way = &settings.redis.way;
-    Ok(found(&Facts { info: &info.concat(), way, longest_lag: lag, down_after, denied }))
+    let (way, holds_answers) = (&settings.redis.way, settings.tier.is_some());
+    Ok(found(&Facts { info: &info.concat(), way, holds_answers, longest_lag: lag, down_after, denied }))
 }
 
 fn found(facts: &Facts) -> Survey {
@@ -70,10 +73,18 @@ fn found(facts: &Facts) -> Survey {
         warnings.push(format!("{name} {version} is older than 6.2, the oldest with which this was tried"));
     }
     let policy = of("maxmemory_policy").unwrap_or_default();
-    if policy.starts_with("allkeys") && of("maxmemory").is_some_and(|limit| limit != "0") {
+    let is_limited = of("maxmemory").is_some_and(|limit| limit != "0");
+    if policy == "noeviction" && is_limited && facts.holds_answers {
+        warnings.push(
+            "maxmemory-policy is noeviction: Redis takes no writes once it is full of lists, and all replicas are alone; set \
+             volatile-lru, or replicas.tier = false"
+                .to_owned(),
+        );
+    }
+    if policy.starts_with("allkeys") && is_limited {
         warnings.push(format!(
             "maxmemory-policy is {policy}: Redis may throw away what replicas share, and each time everything kept is out of \
-             date once; set noeviction, or one of volatile-*"
+             date once; set volatile-lru"
         ));
     }
     if !facts.denied.is_empty() {
@@ -119,7 +130,7 @@ mod tests {
     }
 
     fn look(info: &str, way: &Way) -> Survey {
-        found(&Facts { info, way, longest_lag: None, down_after: None, denied: Vec::new() })
+        found(&Facts { info, way, holds_answers: true, longest_lag: None, down_after: None, denied: Vec::new() })
     }
 
     #[test]
@@ -137,13 +148,14 @@ mod tests {
             (FINE.replace("7.0.15", "6.0.16"), "older than 6.2"),
             (FINE.replace("7.0.15", "5.0"), "older than 6.2"),
             (FINE.replace("maxmemory:0", "maxmemory:9").replace("noeviction", "allkeys-lfu"), "allkeys-lfu"),
+            (FINE.replace("maxmemory:0", "maxmemory:9"), "full of lists"),
             (FINE.replace("connected_slaves:0", "connected_slaves:1"), "min-replicas-to-write is 0"),
         ] {
             let warnings = look(&info, &server()).warnings;
             assert!(warnings.len() == 1 && warnings[0].contains(part), "{part}: {warnings:?}");
         }
         let way = server();
-        let facts = Facts { info: FINE, way: &way, longest_lag: None, down_after: None, denied: vec!["XADD".into()] };
+        let facts = Facts { info: FINE, way: &way, holds_answers: true, longest_lag: None, down_after: None, denied: vec!["XADD".into()] };
         assert!(found(&facts).warnings[0].contains("may not run XADD"));
     }
 
@@ -165,7 +177,7 @@ mod tests {
             (&replicated, &cluster, 10, 30, true),
         ] {
             let [longest_lag, down_after] = [lag, down].map(|seconds| Some(Duration::from_secs(seconds)));
-            let survey = found(&Facts { info, way, longest_lag, down_after, denied: Vec::new() });
+            let survey = found(&Facts { info, way, holds_answers: true, longest_lag, down_after, denied: Vec::new() });
             assert_eq!(survey.failover_safe, is_safe, "{way:?} {lag} {down} {info}");
             assert_eq!(survey.warnings.is_empty(), is_safe);
         }

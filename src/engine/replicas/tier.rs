@@ -13,9 +13,9 @@ use tokio_util::task::AbortOnDropHandle;
 use super::fleet::Fleet;
 use super::lane::Lane;
 use super::connect::Failed;
-use super::link::hints_of;
+use super::link::{answer_key, hints_of};
 use super::seal::{HEAD, OVERHEAD, Seal};
-use super::settings::{TierSettings, Way};
+use super::settings::TierSettings;
 use super::super::metrics::{ExchangeFailure, Metrics, TierAsked, TierPut};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
@@ -52,7 +52,6 @@ pub struct Tier {
     pub fleet: Arc<Fleet>,
     metrics: Arc<Metrics>,
     scripts: [Script; 3],
-    prefix: String,
     hints: String,
     asking: Lane,
     putting: Lane,
@@ -98,7 +97,6 @@ impl Tier {
             fleet: fleet.clone(),
             metrics: metrics.clone(),
             scripts,
-            prefix: settings.prefix.clone(),
             hints: hints_of(&settings.prefix),
             asking: Lane::new(settings.clone()),
             putting: Lane::new(settings.clone()),
@@ -108,14 +106,10 @@ impl Tier {
         }))
     }
 
-    /// The keys of an answer and of its fetch. All of a fleet have one slot of a cluster, for only one of its nodes is asked.
+    /// The keys of an answer and of its fetch.
     fn keys(&self, name: &Name) -> [String; 2] {
         let name: String = name.iter().map(|byte| format!("{byte:02x}")).collect();
-        let prefix = &self.prefix;
-        ["v", "f"].map(|kind| match &self.fleet.settings.redis.way {
-            Way::Cluster(_) => format!("{{{prefix}}}:1:{name}:{kind}"),
-            Way::Server(_) | Way::Sentinels(..) => format!("{prefix}:1:{{{name}}}:{kind}"),
-        })
+        ["v", "f"].map(|kind| answer_key(&self.fleet.settings, &name, kind))
     }
 
     /// What there is for a name, that knows at least this entry of the log, and is not the one of this head.
