@@ -44,6 +44,11 @@ pub(super) async fn primary(settings: &ReplicasSettings) -> Result<Primary, Fail
             }
         });
     }
+    latest(asking, doors.len()).await
+}
+
+/// What the one with the latest news says, of those so many who are asked and answer in time.
+async fn latest(mut asking: JoinSet<Result<Primary, Failed>>, count: usize) -> Result<Primary, Failed> {
     let (mut answers, mut why) = (Vec::new(), None);
     // Without an answer it ends when all have failed, or with whoever waits for this.
     let mut until = None;
@@ -61,7 +66,7 @@ pub(super) async fn primary(settings: &ReplicasSettings) -> Result<Primary, Fail
             Some(Err(_)) => {}
             None => break,
         }
-        if answers.len() > doors.len() / 2 {
+        if answers.len() > count / 2 {
             break;
         }
     }
@@ -148,6 +153,33 @@ fn text(value: &Value) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn asking(answers: &[Option<(u64, u64)>]) -> JoinSet<Result<Primary, Failed>> {
+        let mut asking = JoinSet::new();
+        for answer in answers.iter().copied() {
+            asking.spawn(async move {
+                let Some((milliseconds, latest)) = answer else { return Err(Failed::too_slow(OTHERS)) };
+                tokio::time::sleep(Duration::from_millis(milliseconds)).await;
+                Ok(Primary { door: Door::Tcp("h".into(), 1), latest, down_after: None })
+            });
+        }
+        asking
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_latest_news_of_those_who_answer_in_time_is_believed() {
+        for (answers, believed) in [
+            // One that was cut off answers first, and another one soon after.
+            (vec![Some((0, 1)), Some((10, 5)), Some((60_000, 9))], Some(5)),
+            (vec![Some((0, 1)), Some((60_000, 5)), Some((60_000, 9))], Some(1)),
+            (vec![None, Some((9_000, 2)), None], Some(2)),
+            (vec![Some((0, 7)), Some((1, 3)), Some((2, 2))], Some(7)),
+            (vec![None, None], None),
+        ] {
+            let told = latest(asking(&answers), answers.len()).await.ok().map(|told| told.latest);
+            assert_eq!(told, believed, "{answers:?}");
+        }
+    }
 
     fn bulk(text: &str) -> Value {
         Value::BulkString(text.as_bytes().to_vec())

@@ -108,17 +108,7 @@ impl Redis {
 
     /// What a script says that gives a text.
     pub async fn run(&self, script: &str) -> String {
-        let asking = async {
-            let mut stream = BufReader::new(UnixStream::connect(self.socket()).await?);
-            stream.write_all(format!("EVAL \"{script}\" 0\r\n").as_bytes()).await?;
-            let mut line = String::new();
-            stream.read_line(&mut line).await?;
-            assert!(line.starts_with('$'), "{line}");
-            line.clear();
-            stream.read_line(&mut line).await?;
-            std::io::Result::Ok(line.trim_end().to_owned())
-        };
-        tokio::time::timeout(PATIENCE, asking).await.expect("an answer").expect("a text")
+        self.ask(&format!("EVAL \"{script}\" 0")).await
     }
 
     /// Asks again and again until this is how the answer begins.
