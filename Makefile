@@ -161,4 +161,4 @@ fuzz: ## what strangers' bytes and operators' files are read by: half a million 
 tools: ## what the tests need beyond Rust and a C compiler
 	@sh tests/tools.sh curl:curl node:nodejs npm:npm \
 		nginx:nginx-light nghttp:nghttp2-client chromium:chromium prometheus:prometheus promtool:prometheus prlimit:util-linux \
-		redis-server:redis-server
+		redis-server:redis-server redis-cli:redis-tools haproxy:haproxy

@@ -1,6 +1,7 @@
 //! Several proxies that share through a real Redis: what was acknowledged by one is older than nothing that another serves,
 //! whatever happens to Redis or to one of them.
 
+mod balanced;
 mod failover;
 mod failures;
 mod overlap;

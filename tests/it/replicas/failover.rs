@@ -81,6 +81,20 @@ async fn a_failover_that_loses_the_last_writes_puts_everything_out_of_date_once(
 }
 
 #[tokio::test]
+async fn an_orderly_failover_is_noticed_though_the_old_primary_lives() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let (primary, replica, sentinels, url) =
+        watched(&["--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"]).await;
+    primary.says("WAIT 1 0", ":1").await;
+    let proxies = join(&stand_in, &url, 2).await;
+    proxies[0].wait_for_metric(SAFE, 0.0).await;
+    all_is_well(&stand_in, &proxies).await;
+    assert_eq!(sentinels[0].ask("SENTINEL FAILOVER shop").await, "+OK");
+    replica.says("SET who leads", "+OK").await;
+    all_is_well(&stand_in, &proxies).await;
+}
+
+#[tokio::test]
 async fn a_primary_that_lacks_its_replica_gives_no_leases_while_another_takes_its_place() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
     let fenced = ["--min-replicas-to-write", "1", "--min-replicas-max-lag", "1"];
@@ -118,7 +132,7 @@ async fn cluster() -> ([Redis; 3], [u16; 3]) {
 #[tokio::test]
 async fn a_cluster_whose_slot_moves_is_as_one_server() {
     let stand_in = StandIn::start(Options::default()).await.unwrap();
-    let (nodes, ports) = cluster().await;
+    let (mut nodes, ports) = cluster().await;
     let url = format!("redis+cluster://{}", ports.map(|port| format!("127.0.0.1:{port}")).join(","));
     let proxies = join(&stand_in, &url, 2).await;
     proxies[0].wait_for_metric(SAFE, 1.0).await;
@@ -157,6 +171,11 @@ async fn a_cluster_whose_slot_moves_is_as_one_server() {
     };
     tokio::time::timeout(Duration::from_secs(20), let_go).await.expect("it has nothing of the slot any more");
     nodes[to].says(&format!("EXISTS {keys}"), ":2").await;
+    all_is_well(&stand_in, &proxies).await;
+    // Its node dies, which nobody can take the place of, and comes back empty.
+    nodes[to].signal("KILL").await;
+    all_are_alone(&stand_in, &proxies).await;
+    nodes[to].restart_dead().await;
     all_is_well(&stand_in, &proxies).await;
     let run = "anteroom_epochs_total{cause=\"run\"}";
     assert!(proxies[0].metric(run).await + proxies[1].metric(run).await >= 1.0, "it is another server");
