@@ -9,7 +9,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use anteroom::policy::payload::{PayloadSettings, Trim, Validate, apply, schema};
+use anteroom::policy::payload::{PayloadSettings, Trim, Validate, apply, json_schema};
+use anteroom::policy::resource::ReadKind;
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -122,7 +123,7 @@ fn ratio(above: &[Duration], below: &[Duration]) -> f64 {
 }
 
 fn compare(name: &str, body: &Bytes, rounds: usize, calls: u32) {
-    let validator = jsonschema::validator_for(&schema::json_schema()).expect("a valid schema");
+    let validator = jsonschema::validator_for(&json_schema(ReadKind::Conversations)).expect("a valid schema");
     let tree: Value = serde_json::from_slice(body).expect("valid");
     let (check, newest, drop, both) =
         (settings(false, false), settings(true, false), settings(false, true), settings(true, true));

@@ -2,6 +2,7 @@
 
 use anteroom::policy::http::key::{Key, QueryRule};
 use anteroom::policy::http::route::{CredentialsRule, Route, Rules, classify};
+use anteroom::policy::resource::Routes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
 use super::mutator::{Dice, number};
@@ -35,7 +36,7 @@ const SEGMENTS: [&str; 26] = [
     "%ff",
     "a;x=1",
 ];
-const QUERIES: [&str; 16] = [
+const QUERIES: [&str; 19] = [
     "",
     "?",
     "?a",
@@ -52,6 +53,24 @@ const QUERIES: [&str; 16] = [
     "?xapi_access_token=t",
     "??",
     "?a/conversations",
+    "?before=9",
+    "?identifier_hash=h",
+    "?a=1&[identifier%5Fhash]=h",
+];
+/// What is read of a contact, and what is not quite that.
+const BELOW: [&str; 12] = [
+    "/conversations",
+    "/conversations",
+    "/conversations",
+    "/conversations/7",
+    "/conversations/7/messages",
+    "/conversations/8/messages",
+    "",
+    "",
+    "/",
+    "/conversations/07",
+    "/conversations/7x/messages",
+    "/messages",
 ];
 const FIELDS: [(&str, &str); 16] = [
     ("cookie", "a=1"),
@@ -88,7 +107,7 @@ impl Asked {
     fn new(dice: &mut Dice) -> Self {
         let (inbox, contact) = (dice.pick(&SEGMENTS[..]), dice.pick(&SEGMENTS[..]));
         let mut target =
-            format!("/public/api/v1/inboxes/{inbox}/contacts/{contact}/conversations{}", dice.pick(&QUERIES));
+            format!("/public/api/v1/inboxes/{inbox}/contacts/{contact}{}{}", dice.pick(&BELOW), dice.pick(&QUERIES));
         for _ in 0..[0, 0, 0, 1, 2][dice.roll(5)] {
             mutate(dice, &mut target);
         }
@@ -123,7 +142,7 @@ impl Asked {
     /// The key, as the proxy makes it.
     fn key(&self, rules: Rules<'_>) -> Option<Key> {
         let (method, uri, headers) = self.read()?;
-        let Route::List(mut key) = classify(&method, &uri, &headers, rules) else { return None };
+        let Route::Read(mut key) = classify(&method, &uri, &headers, rules) else { return None };
         if let Some(host) = self.host {
             key = key.for_host(host);
         }
@@ -158,6 +177,7 @@ fn respell(dice: &mut Dice, target: &mut String) {
 /// What the answer to a request that may be shared depends on.
 #[derive(Debug, PartialEq, Eq)]
 struct Parts {
+    below: Vec<u8>,
     inbox: Vec<u8>,
     contact: Vec<u8>,
     query: Option<Vec<u8>>,
@@ -188,20 +208,25 @@ fn plain(raw: &[u8]) -> Option<Vec<u8>> {
     (is_plain && std::str::from_utf8(&read).is_ok()).then_some(read)
 }
 
-/// Inbox, contact and query.
-type Named = (Vec<u8>, Vec<u8>, Option<Vec<u8>>);
+/// What of a contact, inbox, contact and query.
+type Named = (Vec<u8>, Vec<u8>, Vec<u8>, Option<Vec<u8>>);
 
-/// What a target names, if it is the list route as published.
+/// What a target names, if it is a read as published.
 fn named(target: &[u8]) -> Option<Named> {
     let target = target.split(|byte| *byte == b'#').next()?;
     let question = target.iter().position(|byte| *byte == b'?');
     let (path, query) = question.map_or((target, None), |at| (&target[..at], Some(target[at + 1..].to_vec())));
     let segments: Vec<&[u8]> = path.split(|byte| *byte == b'/').collect();
-    let [b"", b"public", b"api", b"v1", b"inboxes", inbox, b"contacts", contact, b"conversations"] = segments[..]
-    else {
+    let [b"", b"public", b"api", b"v1", b"inboxes", inbox, b"contacts", contact, ref below @ ..] = segments[..] else {
         return None;
     };
-    Some((plain(inbox)?, plain(contact)?, query))
+    let is_number = |id: &[u8]| (1..=18).contains(&id.len()) && id[0] != b'0' && id.iter().all(u8::is_ascii_digit);
+    match below {
+        [] | [b"conversations"] => {}
+        [b"conversations", id] | [b"conversations", id, b"messages"] if is_number(id) => {}
+        _ => return None,
+    }
+    Some((below.join(&b'/'), plain(inbox)?, plain(contact)?, query))
 }
 
 /// Whether a word stands in a query in any spelling: more than any server would find.
@@ -219,7 +244,8 @@ fn has_parameter(query: &[u8], word: &str) -> bool {
         let name = pair.split(|byte| *byte == b'=').next().unwrap_or_default();
         let name: Vec<u8> = name.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
         let name = percent_encoding::percent_decode(&name).decode_utf8_lossy().into_owned();
-        let name = name.trim_start_matches(' ');
+        let name = name.trim_start_matches(' ').trim_start_matches(['[', ']']);
+        let name = name.strip_suffix(']').filter(|_| !name.contains('[')).unwrap_or(name);
         name == word || name.strip_prefix(word).is_some_and(|rest| rest.starts_with('['))
     })
 }
@@ -229,15 +255,20 @@ fn opinion(asked: &Asked) -> (Option<Parts>, bool) {
     let reads = ["GET", "HEAD"].contains(&asked.method.as_str());
     let telling = ["cookie", "authorization", "api_access_token", "api-access-token", "x-http-method-override"];
     let is_told = asked.fields.iter().any(|(name, _)| telling.contains(name));
-    let Some((inbox, contact, query)) = named(asked.target.as_bytes()) else { return (None, true) };
+    let Some((below, inbox, contact, query)) = named(asked.target.as_bytes()) else { return (None, true) };
     let text = query.clone().unwrap_or_default();
     let has_token = has_parameter(&text, "api_access_token");
-    let is_certain = has_token || !mentions(&text, "api_access_token");
-    if !reads || is_told || has_token {
+    // A contact itself may be verified by its read.
+    let is_itself = below.is_empty();
+    let verifies = is_itself
+        && (has_parameter(&text, "identifier_hash") || asked.fields.iter().any(|(name, _)| *name == "content-length"));
+    let is_certain = (has_token || !mentions(&text, "api_access_token"))
+        && (verifies || !is_itself || !mentions(&text, "identifier_hash"));
+    if !reads || is_told || has_token || verifies {
         return (None, is_certain);
     }
     let host = asked.host.map(str::to_lowercase);
-    (Some(Parts { inbox, contact, query, host, origin: asked.origin }), is_certain)
+    (Some(Parts { below, inbox, contact, query, host, origin: asked.origin }), is_certain)
 }
 
 const RULES: Rules<'_> = Rules {
@@ -245,6 +276,7 @@ const RULES: Rules<'_> = Rules {
     credentials: CredentialsRule::Bypass,
     webhooks: Some("/_anteroom/webhooks"),
     by_origin: false,
+    routes: Routes::ALL,
 };
 
 #[test]
@@ -269,15 +301,20 @@ fn fuzz_key_and_route() {
                 assert_eq!((key.inbox().as_bytes(), key.contact().as_bytes()), (&parts.inbox[..], &parts.contact[..]));
                 assert_eq!(key.query().map(str::as_bytes), parts.query.as_deref());
                 // The fetch asks for what the key says, and for nothing else.
-                let asked = named(key.path_and_query().as_bytes()).expect("a list is asked for");
-                assert_eq!(asked, (parts.inbox.clone(), parts.contact.clone(), parts.query.clone()));
+                let asked = named(key.path_and_query().as_bytes()).expect("a read is asked for");
+                assert_eq!(
+                    asked,
+                    (parts.below.clone(), parts.inbox.clone(), parts.contact.clone(), parts.query.clone())
+                );
                 key.path_and_query().parse::<Uri>().expect("it can be asked for");
             }
             let [Some(first), Some(second)] = &keys else { return (u64::from(keys[0].is_some()), 0) };
             assert_eq!(first == second, opinions[0].0 == opinions[1].0, "{opinions:?}");
             assert_eq!(first.text_of_list() == second.text_of_list(), {
                 let without = |parts: &Option<Parts>| {
-                    parts.as_ref().map(|it| (it.inbox.clone(), it.contact.clone(), it.query.clone(), it.host.clone()))
+                    parts.as_ref().map(|it| {
+                        (it.below.clone(), it.inbox.clone(), it.contact.clone(), it.query.clone(), it.host.clone())
+                    })
                 };
                 without(&opinions[0].0) == without(&opinions[1].0)
             });

@@ -7,6 +7,7 @@
 pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod secret;
+    pub mod resource;
     pub mod payload;
     pub mod upstream_health;
     pub mod addresses;
@@ -21,6 +22,9 @@ pub mod policy {
         pub mod causes;
         pub mod answer_ids;
         pub mod webhook;
+        pub mod shown;
+        pub mod reach;
+        pub mod pages;
         pub mod event;
         pub mod frames;
         pub mod watermark;
@@ -46,6 +50,7 @@ pub mod policy {
         //! What a request is, when two share an answer, how long it lives, and the forms it is sent in.
         pub mod fields;
         pub mod key;
+        pub mod path;
         pub mod route;
         pub mod route_name;
         pub mod route_words;
@@ -188,6 +193,7 @@ pub mod proxy {
     mod tier;
     pub mod fetch;
     mod admission;
+    mod made_from;
     mod no_list;
     mod collect;
     pub mod staleness;

@@ -7,6 +7,12 @@ mod atomic {
     pub use loom::sync::atomic::{AtomicU64, Ordering};
 }
 
+#[path = "../src/policy"]
+mod policy {
+    #[allow(dead_code, reason = "the ledger takes the names of parts from it")]
+    pub mod resource;
+}
+
 #[allow(dead_code, reason = "not every function of the ledger is used here")]
 #[path = "../src/policy/coherence/ledger.rs"]
 mod ledger;

@@ -6,7 +6,8 @@ use std::collections::BTreeSet;
 use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
 use crate::policy::coherence::causes::Cause;
-use crate::policy::coherence::ledger::{Place, Scope};
+use crate::policy::coherence::ledger::{Of, Place, Scope};
+use crate::policy::coherence::reach::Reach;
 use crate::policy::http::key::Key;
 use crate::state::State;
 
@@ -80,7 +81,8 @@ pub fn purge(state: &State, what: Purge<'_>) -> Purged {
 /// far as any list or answer has shown it.
 fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) -> Vec<Place> {
     let (ledger, active) = (&state.invalidation.ledger, state.active());
-    let mut places = BTreeSet::from([ledger.place(&Scope::Source(contact))]);
+    let all_of = |of| Reach::EVERYTHING.scopes(of, None).map(|scope| ledger.place(&scope)).collect::<Vec<_>>();
+    let mut places = BTreeSet::from_iter(all_of(Of::Source(contact)));
     let mut inboxes: BTreeSet<String> = flying.iter().map(|key| key.inbox().to_owned()).collect();
     for (key, entry) in state.cache.store.all() {
         if !inboxes.contains(key.inbox()) {
@@ -100,7 +102,7 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
         let whose = active.whose(inbox, contact);
         // However old: to drop one list too many costs a fetch.
         if let Some(Belief { contact: id, .. }) = state.invalidation.identities.last_shown(whose) {
-            places.insert(ledger.place(&Scope::Contact(id)));
+            places.extend(all_of(Of::Contact(id)));
             purged.contacts.insert(state.observation.pseudonyms.contact(inbox, contact));
             state.invalidation.identities.forget(whose);
         }
@@ -113,6 +115,9 @@ fn own_places(state: &State, key: &Key, made_from: &[Place]) -> Vec<Place> {
     let account = state.invalidation.identities.account(state.active().fingerprint, key.inbox());
     let shared = [Scope::Inbox(key.inbox()), Scope::Missing(key.inbox()), Scope::AnyConversation, Scope::Nameless];
     let shared = shared.into_iter().chain(account.map(Scope::Account));
-    let shared: Vec<Place> = shared.map(|scope| state.invalidation.ledger.place(&scope)).collect();
+    let shared = shared.map(|scope| state.invalidation.ledger.place(&scope));
+    let of_many = account.map(Of::Account).into_iter().chain([Of::Anybody, Of::Everybody]);
+    let of_many = of_many.filter(|_| key.shows().is_some()).flat_map(|of| state.invalidation.places_of(key, of));
+    let shared: Vec<Place> = shared.chain(of_many).collect();
     made_from.iter().filter(|place| !shared.contains(place)).copied().collect()
 }

@@ -1,4 +1,4 @@
-//! `anteroom check`: reads a list from a file, standard input or a URL, and prints the report on it.
+//! `anteroom check`: reads a list, or what another read gives, from a file, standard input or a URL, and prints the report on it.
 
 use std::io::{IsTerminal, Read, Write};
 use std::path::PathBuf;
@@ -9,7 +9,9 @@ use crate::config::{Config, Flags};
 use crate::engine::metrics::Metrics;
 use crate::engine::upstream::client::Upstream;
 use crate::policy::http::no_list::NoList;
+use crate::policy::http::path::canonical;
 use crate::policy::payload::PayloadSettings;
+use crate::policy::resource::ReadKind;
 use bytes::Bytes;
 use clap::Args;
 use http::uri::Uri;
@@ -17,7 +19,7 @@ use http::{Request, StatusCode, header};
 use http_body_util::BodyExt;
 
 use super::config::File;
-use super::report::{render_json, render_text, report, schema_json};
+use super::report::{read_of, render_json, render_text, report, schema_json};
 use super::terminal::{Done, complain, runtime, say};
 
 #[derive(Args)]
@@ -31,7 +33,10 @@ pub(super) struct Check {
     /// Print the contract itself as JSON Schema, and check nothing.
     #[arg(long)]
     schema: bool,
-    /// A file, the URL of a list (its path holds a credential: others on this machine can see it), or - for standard input.
+    /// What it is: conversations, conversation, messages or contact. Without it, the body tells, or the path of a URL.
+    #[arg(long, value_name = "ROUTE", value_parser = read_named)]
+    route: Option<ReadKind>,
+    /// A file, the URL of an answer (its path holds a credential: others on this machine can see it), or - for standard input.
     #[arg(value_name = "PAYLOAD|URL|-", required_unless_present = "schema")]
     payload: Option<String>,
 }
@@ -39,13 +44,16 @@ pub(super) struct Check {
 impl Check {
     pub(super) fn run(self) -> Done {
         if self.schema {
-            return say(&schema_json(), ExitCode::SUCCESS);
+            return say(&schema_json(self.route.unwrap_or(ReadKind::Conversations)), ExitCode::SUCCESS);
         }
         let payload = self.payload.unwrap_or_default();
         let url = if payload.contains("://") { Some(web_address(&payload)?) } else { None };
         let config = settings(self.config, url.as_ref())?;
+        let of_path = url.as_ref().and_then(|url| Some(canonical(url.path())?.2.read()));
+        let named = self.route.or(of_path);
+        let wanted = named.unwrap_or(ReadKind::Conversations).words();
         let body = match (&url, payload.as_str()) {
-            (Some(url), _) => match runtime()?.block_on(download(url, &config)) {
+            (Some(url), _) => match runtime()?.block_on(download(url, &config, wanted)) {
                 Ok(body) => body,
                 Err(error) => {
                     complain(&format!("{}: {error}", origin(url)));
@@ -60,10 +68,17 @@ impl Check {
             (None, file) => Bytes::from(std::fs::read(file).map_err(|error| format!("{file}: {error}"))?),
         };
         let payload = PayloadSettings { trim: config.payload.trim, ..PayloadSettings::default() };
-        let report = report(&body, &payload);
+        let read = named.unwrap_or_else(|| read_of(&body));
+        let report = report(read, &body, &payload);
         let text = if self.json { render_json(&report) } else { render_text(&report) };
         say(&text, if report.keeps_contract { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
+}
+
+/// A read by its word.
+fn read_named(word: &str) -> Result<ReadKind, String> {
+    let read = ReadKind::ALL.into_iter().find(|read| read.label() == word);
+    read.ok_or_else(|| format!("write one of {}", ReadKind::LABELS.join(", ")))
 }
 
 /// A URL that can be read. Its path is a credential, so no message repeats it.
@@ -97,7 +112,7 @@ fn settings(file: Option<PathBuf>, url: Option<&Uri>) -> Result<Config, String> 
 }
 
 /// Reads a list as any client would, within the limits of the settings; shows how far it is on a terminal.
-async fn download(url: &Uri, config: &Config) -> Result<Bytes, String> {
+async fn download(url: &Uri, config: &Config, wanted: &str) -> Result<Bytes, String> {
     let upstream = Upstream::new(config.upstream.clone(), Arc::new(Metrics::new()))?;
     let path = url.path_and_query().map_or("/", |path| path.as_str());
     let mut request = Request::new(crate::engine::body::Body::empty());
@@ -110,7 +125,7 @@ async fn download(url: &Uri, config: &Config) -> Result<Bytes, String> {
     if response.status() != StatusCode::OK {
         let likely = NoList::of_head(response.status(), response.headers(), url);
         let likely = likely.map_or_else(String::new, |what| format!("; likely {}", what.likely_cause()));
-        return Err(format!("the answer is {}, not a list{likely}", response.status()));
+        return Err(format!("the answer is {}, not {wanted}{likely}", response.status()));
     }
     if let Some(coding) = response.headers().get(header::CONTENT_ENCODING).filter(|coding| *coding != "identity") {
         let coding = String::from_utf8_lossy(coding.as_bytes()).into_owned();

@@ -73,8 +73,8 @@ impl Explain {
     /// What the request is, by the settings alone.
     fn by_rules(&self, path: &str, file: SettingsFile) -> Result<Value, String> {
         let rules = config::request_rules(file, std::env::vars_os()).map_err(|mistakes| mistakes.to_string())?;
-        let RequestRules { query, credentials, ref webhooks, by_origin } = rules;
-        let rules = Rules { query, credentials, webhooks: webhooks.as_deref(), by_origin };
+        let RequestRules { routes, query, credentials, ref webhooks, by_origin } = rules;
+        let rules = Rules { query, credentials, webhooks: webhooks.as_deref(), by_origin, routes };
         let head = typed::head(&self.method, path, &self.header)?;
         let refused = target::refuse(&head).or_else(|| framing::refuse(&head.headers));
         let route = refused.map_or_else(|| classify(&head.method, &head.uri, &head.headers, rules), Route::Refuse);

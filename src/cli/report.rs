@@ -1,4 +1,4 @@
-//! `anteroom check`: how a list differs from the published page, what trimming saves, and where its bytes are.
+//! `anteroom check`: how a list, or what another read gives, differs from the published page, what trimming saves, and where its bytes are.
 //!
 //! An integrator can use it alone, on a saved answer of their own server. The report names paths and counts, never a
 //! value, so that it can be shown to others.
@@ -10,8 +10,10 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
+use serde::de::IgnoredAny;
 
-use crate::policy::payload::{self, NotAList, PayloadSettings, Validate, schema};
+use crate::policy::payload::{self, NotAList, PayloadSettings, Validate};
+use crate::policy::resource::ReadKind;
 
 /// How many fields [`render_text`] shows of those that hold the most bytes; [`render_json`] has all.
 const HEAVIEST: usize = 15;
@@ -19,7 +21,9 @@ const HEAVIEST: usize = 15;
 /// What was found in one body.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// Whether it is a list that keeps the contract: exit code 0.
+    /// Which read it was taken for.
+    pub route: &'static str,
+    /// Whether it is a list, or what that read gives, that keeps the contract: exit code 0.
     pub keeps_contract: bool,
     /// Why it is no list, if it is none; then nothing else is known of it but its size.
     pub not_a_list: Option<String>,
@@ -77,12 +81,39 @@ pub struct Sizes {
     pub gzip: u64,
 }
 
-/// Checks, weighs and trims one body. It is always checked, whatever `payload.validate` says.
-pub fn report(body: &Bytes, settings: &PayloadSettings) -> Report {
+/// Which read gives such a body, as far as its beginning tells; a list if it tells nothing.
+pub fn read_of(body: &[u8]) -> ReadKind {
+    #[derive(serde::Deserialize)]
+    struct Keys {
+        message_type: Option<IgnoredAny>,
+        source_id: Option<IgnoredAny>,
+        messages: Option<IgnoredAny>,
+        uuid: Option<IgnoredAny>,
+    }
+    // Of an array, too, the keys would be read, by their order.
+    let is_object = body.trim_ascii_start().starts_with(b"{");
+    if let Ok(keys) = serde_json::from_slice::<Keys>(body)
+        && is_object
+    {
+        return match keys {
+            Keys { messages: Some(_), .. } | Keys { uuid: Some(_), .. } => ReadKind::Conversation,
+            Keys { source_id: Some(_), .. } => ReadKind::Contact,
+            _ => ReadKind::Conversations,
+        };
+    }
+    let elements = serde_json::from_slice::<Vec<Keys>>(body).unwrap_or_default();
+    match elements.first() {
+        Some(Keys { message_type: Some(_), messages: None, .. }) => ReadKind::Messages,
+        _ => ReadKind::Conversations,
+    }
+}
+
+/// Checks, weighs and trims one body that this read gave. It is always checked, whatever `payload.validate` says.
+pub fn report(read: ReadKind, body: &Bytes, settings: &PayloadSettings) -> Report {
     let settings = PayloadSettings { validate: Validate::Report, trim: settings.trim.clone() };
-    let (outcome, weights) = match payload::weigh(body, &settings) {
+    let (outcome, weights) = match payload::weigh(read, body, &settings) {
         Ok(found) => found,
-        Err(why) => return no_list(body, why),
+        Err(why) => return no_list(read, body, why),
     };
     let violations: Vec<Differing> = outcome
         .violations
@@ -96,6 +127,7 @@ pub fn report(body: &Bytes, settings: &PayloadSettings) -> Report {
         .collect();
     let unknown = outcome.unknown_keys;
     Report {
+        route: read.label(),
         keeps_contract: violations.is_empty(),
         not_a_list: None,
         violations,
@@ -110,9 +142,10 @@ pub fn report(body: &Bytes, settings: &PayloadSettings) -> Report {
 /// What files begin with that were saved as they came over the wire, compressed.
 const GZIP: &[u8] = &[0x1f, 0x8b];
 
-fn no_list(body: &Bytes, why: NotAList) -> Report {
+fn no_list(read: ReadKind, body: &Bytes, why: NotAList) -> Report {
     let why = if body.starts_with(GZIP) { "compressed with gzip, unpack it first".to_owned() } else { why.to_string() };
     Report {
+        route: read.label(),
         keeps_contract: false,
         not_a_list: Some(why),
         violations: Vec::new(),
@@ -151,9 +184,9 @@ pub fn render_json(report: &Report) -> String {
     serde_json::to_string_pretty(report).expect("plain data") + "\n"
 }
 
-/// The contract as JSON Schema, for `--schema`.
-pub fn schema_json() -> String {
-    serde_json::to_string_pretty(&schema::json_schema()).expect("plain data") + "\n"
+/// The contract of a read as JSON Schema, for `--schema`.
+pub fn schema_json(read: ReadKind) -> String {
+    serde_json::to_string_pretty(&payload::json_schema(read)).expect("plain data") + "\n"
 }
 
 /// The report for people.
@@ -164,8 +197,8 @@ pub fn render_text(report: &Report) -> String {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.not_a_list {
-            Some(why) => writeln!(f, "This is not a list: {why}.")?,
-            None if self.keeps_contract => writeln!(f, "The list keeps the contract.")?,
+            Some(why) => writeln!(f, "This is not {}: {why}.", words(self.route))?,
+            None if self.keeps_contract => writeln!(f, "The {} keeps the contract.", name(self.route))?,
             None => self.write_violations(f)?,
         }
         self.write_unknown_keys(f)?;
@@ -177,7 +210,7 @@ impl fmt::Display for Report {
 impl Report {
     fn write_violations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let times: u64 = self.violations.iter().map(|violation| violation.count).sum();
-        writeln!(f, "The list differs from the contract, {}.\n", plural(times, "time"))?;
+        writeln!(f, "The {} differs from the contract, {}.\n", name(self.route), plural(times, "time"))?;
         let width = widest(self.violations.iter().map(|violation| violation.field), "field");
         writeln!(f, "  {:width$}  {:18}  {:>7}  first at", "field", "kind", "count")?;
         for Differing { field, kind, count, example } in &self.violations {
@@ -235,6 +268,16 @@ impl Report {
     }
 }
 
+/// What a read gives, with an article.
+fn words(route: &str) -> &'static str {
+    ReadKind::ALL.into_iter().find(|read| read.label() == route).unwrap_or(ReadKind::Conversations).words()
+}
+
+/// The same without one.
+fn name(route: &str) -> &'static str {
+    words(route).trim_start_matches("a ")
+}
+
 fn widest<'a>(texts: impl Iterator<Item = &'a str>, title: &str) -> usize {
     texts.map(|text| text.chars().count()).max().unwrap_or(0).max(title.len())
 }
@@ -270,7 +313,7 @@ mod tests {
     const TYPICAL: &[u8] = include_bytes!("../../tests/fixtures/payload/list-typical.json");
 
     fn plain(body: &'static [u8]) -> Report {
-        report(&Bytes::from_static(body), &PayloadSettings::default())
+        report(ReadKind::Conversations, &Bytes::from_static(body), &PayloadSettings::default())
     }
 
     #[test]
@@ -307,7 +350,7 @@ Keys that are not on the published page (allowed), 1 time:
         assert!(found.keeps_contract && found.trimmed.is_none());
         let trim = Trim::compile(Some(1), &[], &["contact".to_owned()], false).expect("valid");
         let settings = PayloadSettings { validate: Validate::Off, trim };
-        let found = report(&Bytes::from_static(TYPICAL), &settings);
+        let found = report(ReadKind::Conversations, &Bytes::from_static(TYPICAL), &settings);
         let trimmed = found.trimmed.expect("rules");
         assert!(trimmed.bytes < found.received.bytes && trimmed.gzip < found.received.gzip);
         let text = render_text(&found);
@@ -331,7 +374,7 @@ Keys that are not on the published page (allowed), 1 time:
         assert_eq!(value["violations"][0]["kind"], "missing");
         assert_eq!(value["violations"][0]["example"], "[0].id");
         assert_eq!(value["received"]["bytes"], 4);
-        let schema: serde_json::Value = schema_json().parse().expect("valid JSON");
+        let schema: serde_json::Value = schema_json(ReadKind::Conversations).parse().expect("valid JSON");
         assert_eq!(schema["items"]["properties"]["status"]["enum"][3], "snoozed");
     }
 

@@ -16,6 +16,7 @@ mod mistakes;
 mod origin;
 mod redis;
 mod replicas;
+mod routes;
 mod settings;
 mod shown;
 mod sources;
@@ -56,6 +57,7 @@ use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{PayloadSettings, Trim};
+use crate::policy::resource::Routes;
 use crate::policy::secret::Secret;
 use clashes::{CLASHES, Clash};
 use in_force::Read;
@@ -87,6 +89,8 @@ pub struct Config {
     pub lifetimes: Lifetimes,
     /// `cache.ttl = "origin"`, and what is obeyed then.
     pub origin: Option<OriginSettings>,
+    /// `cache.routes`.
+    pub routes: Routes,
     /// `cache.query`.
     pub query: QueryRule,
     /// `cache.compress`.
@@ -203,6 +207,8 @@ pub fn admin_access<K: Into<OsString>, V: Into<OsString>>(
 /// The settings that say what a request is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRules {
+    /// `cache.routes`.
+    pub routes: Routes,
     /// `cache.query`.
     pub query: QueryRule,
     /// `cache.credentials`.
@@ -223,14 +229,15 @@ pub fn request_rules<K: Into<OsString>, V: Into<OsString>>(
     environment: impl IntoIterator<Item = (K, V)>,
 ) -> Result<RequestRules, ConfigError> {
     let (reading, file) = read(&[], file, environment);
-    let names = ["cache.query", "cache.credentials", "cache.ttl", "webhook.path"];
-    let Draft { query, credentials, ttl, webhook_path, webhook_secrets, unsigned_token, .. } = &reading.draft;
+    let names = ["cache.routes", "cache.query", "cache.credentials", "cache.ttl", "webhook.path"];
+    let Draft { routes, query, credentials, ttl, webhook_path, webhook_secrets, unsigned_token, .. } = &reading.draft;
     match (query, credentials, webhook_path) {
         (Some(query), Some(credentials), Some(path)) if names.iter().all(|name| reading.is_certain(name)) => {
             let received =
                 unsigned_token.is_some() || webhook_secrets.as_ref().is_some_and(|secrets| !secrets.is_empty());
             let webhooks = received.then(|| path.clone());
             Ok(RequestRules {
+                routes: routes.as_deref().map_or(Routes::ALL, Routes::of),
                 query: *query,
                 credentials: *credentials,
                 webhooks,
@@ -390,6 +397,7 @@ fn build(draft: Draft) -> Config {
             negative_ttl: given(draft.negative_ttl),
         },
         origin,
+        routes: Routes::of(&given(draft.routes)),
         query: given(draft.query),
         compress: given(draft.compress),
         credentials: given(draft.credentials),

@@ -17,7 +17,7 @@ use super::settings::{LogClient, LogFormat, LogOnly};
 use super::values::{
     ADDRESS, AUTO, BASE_URLS, BR_LEVEL, CODINGS, COMPRESS, COUNT, CREDENTIALS, DROP, DURATION, ENDPOINT, GZIP_LEVEL,
     HOST_RULE, LOG_CLIENT, LOG_FILTER, LOG_FORMAT, LOG_ONLY, MEMORY, NETWORKS, OBEDIENCE, PATH, PROTOCOL_RULE, QUERY,
-    SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
+    ROUTES, SECRET, SECRETS, SHARE, SIZE, STATUSES, SWITCH, TIME_LIMIT, TTL, URL_PATH, VALIDATE, ZSTD_LEVEL,
 };
 use crate::engine::replicas::settings::{CutOff, Mode, RedisAddress};
 use crate::engine::upstream::settings::BaseUrl;
@@ -28,6 +28,7 @@ use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::Validate;
+use crate::policy::resource::ReadKind;
 use crate::policy::secret::Secret;
 
 /// One setting.
@@ -148,6 +149,7 @@ pub(super) struct Draft {
     pub(super) negative_ttl: Option<Duration>,
     pub(super) settle: Option<Duration>,
     pub(super) settle_unknown: Option<Duration>,
+    pub(super) routes: Option<Vec<ReadKind>>,
     pub(super) query: Option<QueryRule>,
     pub(super) compress: Option<Compress>,
     pub(super) credentials: Option<CredentialsRule>,
@@ -329,8 +331,10 @@ pub(super) static TABLE: &[Setting] = &[
         "how long bots and automations may still change a list after a write"),
     setting!("cache.settle_unknown", Is(r#""30s""#), DURATION, settle_unknown,
         "the same, after a write whose outcome is unclear"),
+    setting!("cache.routes", Is(r#"["conversations", "conversation", "messages", "contact"]"#), ROUTES, routes,
+        "what is answered from memory: the list, one conversation, its messages, the contact; the rest passes"),
     setting!("cache.query", Is(r#""key""#), QUERY, query,
-        "another query is another answer (\"key\"), right for any fork; the stock API reads none (\"ignore\")"),
+        "another query is another answer (\"key\"), right for any fork; the stock API reads but one of messages (\"ignore\")"),
     setting!("cache.compress", Is(r#""off""#), COMPRESS, compress,
         "lists are kept in zstd (\"zstd\"): about three times as many, but each is unpacked for clients that do not take it"),
     setting!("cache.credentials", Is(r#""bypass""#), CREDENTIALS, credentials,

@@ -12,6 +12,7 @@ use tracing_subscriber::filter::LevelFilter;
 
 use super::base_url::{base_urls_text, read_base_urls};
 use super::endpoint::read_endpoint;
+use super::routes;
 use super::settings::{LogClient, LogFormat, LogOnly};
 use super::shown::{shown, shown_text};
 use super::words::{
@@ -27,6 +28,7 @@ use crate::policy::http::kept_body::Compress;
 use crate::policy::http::key::QueryRule;
 use crate::policy::http::route::CredentialsRule;
 use crate::policy::payload::{Trim, TrimMistake, Validate};
+use crate::policy::resource::ReadKind;
 use crate::policy::secret::{MASK, Secret};
 
 /// How values of one kind are read and written. `show` writes TOML that `read` takes back, except for secrets.
@@ -101,6 +103,8 @@ pub(super) const QUERY: Form<QueryRule> =
 /// `cache.compress`.
 pub(super) const COMPRESS: Form<Compress> =
     Form::open(|value| read_word(value, &COMPRESS_WORDS), |value| word(value, &COMPRESS_WORDS));
+/// `cache.routes`.
+pub(super) const ROUTES: Form<Vec<ReadKind>> = Form::open(routes::read_routes, |reads| routes::text(reads));
 /// `cache.credentials`.
 pub(super) const CREDENTIALS: Form<CredentialsRule> =
     Form::open(|value| read_word(value, &CREDENTIALS_WORDS), |value| word(value, &CREDENTIALS_WORDS));

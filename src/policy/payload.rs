@@ -1,4 +1,5 @@
-//! Checks a list against the published contract, trims it, and reads its scopes, in one pass over the bytes.
+//! Checks a list, or what another read gives, against the published contract, trims it, and reads its scopes, in one pass
+//! over the bytes. What is said of lists holds for a conversation, a page of messages and a contact by itself.
 //!
 //! The contract is [`schema`]: the published page with the requiredness and nullability that `api.md` sections 4 and 5
 //! read from the server's code. A list is never parsed into a tree. The reader walks the bytes once; it refuses what is
@@ -10,6 +11,8 @@
 //! Hostile bodies are bounded: 127 levels of nesting, 4 GiB, closed sets of labels, limited numbers of scopes and names.
 //! The time is linear in the body.
 
+mod json_schema;
+mod marks;
 mod not_a_list;
 mod read;
 mod report;
@@ -24,6 +27,10 @@ mod write;
 
 use bytes::Bytes;
 
+use crate::policy::resource::ReadKind;
+
+pub use json_schema::json_schema;
+pub use marks::{ConversationMarks, Marks};
 pub use not_a_list::{NotAList, Why};
 pub use report::{MAX_UNKNOWN_NAMES, UnknownKeys, Violation, ViolationKind, Violations};
 pub use scan::DEPTH_LIMIT;
@@ -70,22 +77,29 @@ pub struct Outcome {
     pub unknown_keys: UnknownKeys,
     /// What the list was made from, read before anything was taken away.
     pub scopes: BodyScopes,
+    /// What it shows that other reads show, too, before anything was taken away.
+    pub marks: Marks,
 }
 
-/// The pass: checks, reads scopes, trims.
+/// The pass over a list: checks, reads scopes, trims.
 ///
 /// Takes time in proportion to the body; one longer than [`INLINE_LIMIT`] belongs on a blocking thread.
 pub fn apply(body: &Bytes, settings: &PayloadSettings) -> Result<Outcome, NotAList> {
-    let reader = reader(body, settings);
-    finish(reader, body, settings).map(|(outcome, _)| outcome)
+    apply_to(ReadKind::Conversations, body, settings)
+}
+
+/// The same over what any read gives.
+pub fn apply_to(read: ReadKind, body: &Bytes, settings: &PayloadSettings) -> Result<Outcome, NotAList> {
+    let reader = reader(read, body, settings);
+    finish(read, reader, body, settings).map(|(outcome, _)| outcome)
 }
 
 /// Scopes alone, for when lists are neither checked nor trimmed; refuses the same bodies.
 pub fn scopes(body: &[u8]) -> Result<BodyScopes, NotAList> {
     refuse_too_large(body)?;
     let untrimmed = Trim::none();
-    let mut reader = Reader::new(body, &untrimmed, false);
-    reader.list()?;
+    let mut reader = Reader::new(ReadKind::Conversations, body, &untrimmed, false);
+    reader.document()?;
     Ok(reader.scopes.finish())
 }
 
@@ -93,27 +107,32 @@ pub fn scopes(body: &[u8]) -> Result<BodyScopes, NotAList> {
 pub type Weight = (&'static str, u64);
 
 /// The pass, which also weighs: how many bytes each key takes up with its values, in the order of the contract.
-pub fn weigh(body: &Bytes, settings: &PayloadSettings) -> Result<(Outcome, Vec<Weight>), NotAList> {
-    let mut reader = reader(body, settings);
+pub fn weigh(read: ReadKind, body: &Bytes, settings: &PayloadSettings) -> Result<(Outcome, Vec<Weight>), NotAList> {
+    let mut reader = reader(read, body, settings);
     reader.weights = Some(Box::new([0; schema::LABELS]));
-    let (outcome, weights) = finish(reader, body, settings)?;
+    let (outcome, weights) = finish(read, reader, body, settings)?;
     let weights = Label::all().map(|label| (label.path(), weights.as_deref().map_or(0, |weights| weights[label.0])));
     Ok((outcome, weights.filter(|(_, bytes)| *bytes > 0).collect()))
 }
 
-fn reader<'a>(body: &'a Bytes, settings: &'a PayloadSettings) -> Reader<'a> {
-    Reader::new(body, &settings.trim, settings.validate != Validate::Off)
+fn reader<'a>(read: ReadKind, body: &'a Bytes, settings: &'a PayloadSettings) -> Reader<'a> {
+    Reader::new(read, body, &settings.trim, settings.validate != Validate::Off)
 }
 
 type Weights = Option<Box<[u64; schema::LABELS]>>;
 
-fn finish(mut reader: Reader<'_>, body: &Bytes, settings: &PayloadSettings) -> Result<(Outcome, Weights), NotAList> {
+fn finish(
+    read: ReadKind,
+    mut reader: Reader<'_>,
+    body: &Bytes,
+    settings: &PayloadSettings,
+) -> Result<(Outcome, Weights), NotAList> {
     refuse_too_large(body)?;
-    reader.list()?;
-    let Reader { violations, unknown, scopes, plan, changed, weights, .. } = reader;
-    let kept = if changed { Bytes::from(plan.write(body, &settings.trim)) } else { body.clone() };
-    let (unknown_keys, scopes) = (unknown.finish(), scopes.finish());
-    Ok((Outcome { body: kept, changed, violations, unknown_keys, scopes }, weights))
+    reader.document()?;
+    let Reader { violations, unknown, scopes, marks, plan, changed, weights, .. } = reader;
+    let kept = if changed { Bytes::from(plan.write(body, &settings.trim, read)) } else { body.clone() };
+    let (unknown_keys, scopes, marks) = (unknown.finish(), scopes.finish(), marks.finish());
+    Ok((Outcome { body: kept, changed, violations, unknown_keys, scopes, marks }, weights))
 }
 
 /// Offsets are noted in 32 bits.

@@ -18,6 +18,7 @@ use crate::engine::spans::{Attribute, Traced};
 use crate::policy::http::headers::{CACHE_STATUS, X_REQUEST_ID};
 use crate::policy::http::key::Key;
 use crate::policy::http::route_name::UNREAD;
+use crate::policy::resource::ReadKind;
 use crate::state::State;
 use crate::state::observation::{Observation, Pseudonyms};
 
@@ -27,6 +28,8 @@ pub struct About {
     method: Method,
     /// From a closed set.
     route: &'static str,
+    /// Which read it is, if it is one that may come from memory.
+    read: Option<ReadKind>,
     request_id: HeaderValue,
     client: Option<Client>,
     contact: Option<Contact>,
@@ -39,7 +42,7 @@ pub struct About {
 /// line, since most hits have none.
 #[derive(Clone)]
 pub enum Contact {
-    /// By the key of a list.
+    /// By the key of a read.
     Of(Key),
     /// As the log has it.
     Hash(u64),
@@ -152,7 +155,7 @@ impl Record {
         let pseudonyms = state.observation.pseudonyms.clone();
         Self {
             began,
-            about: About { method, route: UNREAD, request_id, client: None, contact: None, pseudonyms, trace_id: None },
+            about: About { method, route: UNREAD, read: None, request_id, client: None, contact: None, pseudonyms, trace_id: None },
             tally: Arc::default(),
             sent: 0,
             ending: Ending::Failed,
@@ -179,6 +182,9 @@ impl Record {
 
     /// What it asks for, by a name from a closed set, and whom it is about.
     pub fn asks_for(&mut self, route: &'static str, contact: Option<Contact>) {
+        if let Some(Contact::Of(key)) = &contact {
+            self.about.read = Some(key.read());
+        }
         (self.about.route, self.about.contact) = (route, contact);
     }
 
@@ -281,6 +287,9 @@ impl Drop for Record {
     fn drop(&mut self) {
         let took = clock::now().saturating_duration_since(self.began);
         self.metrics.request_ended(self.ending, &self.about.method, self.status, took);
+        if let Some(read) = self.about.read {
+            self.metrics.reads.ended(read, self.ending);
+        }
         if matches!(self.ending, Ending::Hit | Ending::Stale | Ending::Miss | Ending::Joined) {
             self.metrics.payload_bytes_sent.inc_by(self.sent);
         }
@@ -432,7 +441,7 @@ pub fn log_unread(settings: &LogSettings, observation: &Observation, address: Ip
     let method = Method::from_bytes(b"UNREAD").expect("a token");
     let request_id = HeaderValue::from_static("");
     let pseudonyms = observation.pseudonyms.clone();
-    let about = About { method, route: UNREAD, request_id, client, contact: None, pseudonyms, trace_id: None };
+    let about = About { method, route: UNREAD, read: None, request_id, client, contact: None, pseudonyms, trace_id: None };
     let (outcome, status, took) = (Ending::Refused, status.as_u16(), Duration::ZERO);
     let detail = Some(detail);
     Line { outcome, status, detail, error: None, took, upstream: None, received: 0, sent: 0, warns: false }.write(&about);

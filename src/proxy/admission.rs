@@ -8,7 +8,6 @@ use http::response::Parts;
 use http::{HeaderValue, StatusCode};
 
 use super::collect::{Collected, body_error, collect};
-use super::contact::{Asked, Who};
 use super::no_list;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
@@ -22,19 +21,16 @@ use crate::policy::http::attempts::{is_about_the_asker, retry_after};
 use crate::policy::http::encoding::{Coding, encode, plain_at_most};
 use crate::policy::http::freshness::unsettled_expiry;
 use crate::policy::http::headers::{has_directive, initial_age, is_json, is_shareable};
-use crate::policy::coherence::answer_ids::canonical_uuid;
 use crate::policy::http::kept_body::{Compress, KeptBody};
 use crate::policy::http::key::Key;
 use crate::policy::http::no_list::NoList;
 use crate::policy::http::representation::{Prepared, Received, own_etag};
-use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, NotAList, Validate};
+use crate::policy::resource::ReadKind;
+use crate::policy::payload::{self, INLINE_LIMIT, NotAList, Validate};
 use crate::state::State;
 use crate::state::cache::Variant;
-use crate::state::invalidation::Shown;
 use crate::state::upstream::Active;
 
-/// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
-const NAMED_CONVERSATIONS: usize = 32;
 /// How many violations a log line or an error names.
 const NAMED_VIOLATIONS: usize = 5;
 /// The most of an error's body that is kept to be shared.
@@ -65,6 +61,7 @@ impl Admission<'_> {
         places.extend(self.path_places());
         // An empty list may be as empty as before, and another contact's.
         let known = !captured.nameless || self.own_up(&mut places).await;
+        self.still_holds();
         let initial_age = initial_age(&head.headers);
         let wants_no_store = has_directive(&head.headers, "no-store");
         let answer = captured.answer.refreshed(head.headers, head.version, clock::http_date());
@@ -114,7 +111,8 @@ impl Admission<'_> {
     }
 
     async fn list(&self, head: Parts, body: Bytes) -> FetchResult {
-        let checked = if is_json(&head.headers) { self.check(body.clone()).await } else { Err(NotAList::HTML) };
+        let read = self.key.read();
+        let checked = if is_json(&head.headers) { self.check(body.clone()).await } else { Err(NotAList::page_for_people(read)) };
         self.count_list(checked.as_ref().map(|(list, _)| list));
         let enforces = self.active.config.payload.validate == Validate::Enforce;
         match checked {
@@ -122,7 +120,10 @@ impl Admission<'_> {
                 let first = list.violations.first(NAMED_VIOLATIONS).join("; ");
                 FetchResult::Failed(Failure::BreaksContract(first.into()))
             }
-            Ok(checked) => self.good_list(head, body, checked).await,
+            Ok(checked) => {
+                self.learn_token(&body);
+                self.good_list(head, body, checked).await
+            }
             Err(why) => {
                 if self.no_list(&head).is_none() {
                     no_list::tell(self.state, StatusCode::OK, NoList::OtherBody, Some(&why));
@@ -139,35 +140,21 @@ impl Admission<'_> {
 
     /// What a list was made from, whether it names nobody, and whether all of it is known; none if it is no list. The error is
     /// how it breaks the contract, if that is enforced.
-    pub(super) async fn scopes_of(&self, body: Bytes) -> Result<Option<(Vec<Place>, bool, bool)>, Arc<str>> {
-        let checked = self.check(body).await;
+    pub(super) async fn scopes_of(&self, plain: Bytes) -> Result<Option<(Vec<Place>, bool, bool)>, Arc<str>> {
+        let checked = self.check(plain.clone()).await;
         self.count_list(checked.as_ref().map(|(list, _)| list));
         let enforces = self.active.config.payload.validate == Validate::Enforce;
         match checked {
             Ok((list, _)) if enforces && !list.violations.is_empty() => {
                 Err(list.violations.first(NAMED_VIOLATIONS).join("; ").into())
             }
-            Ok((list, _)) => Ok(Some(self.made_from(&list).await)),
+            Ok((list, _)) => {
+                self.learn_token(&plain);
+                Ok(Some(self.made_from(&list).await))
+            }
             Err(why) if enforces => Err(why.to_string().into()),
             Err(_) => Ok(None),
         }
-    }
-
-    /// What a good list was made from, whether it names nobody, and whether all of it is known. What it shows is learned.
-    async fn made_from(&self, list: &payload::Outcome) -> (Vec<Place>, bool, bool) {
-        let Self { state, active, key, noted, began, .. } = self;
-        let mut places = self.path_places();
-        places.extend(self.body_places(&list.scopes));
-        let nameless = list.scopes.contacts.is_empty();
-        if let [only] = list.scopes.contacts[..] {
-            let whose = active.whose(key.inbox(), key.contact());
-            state.invalidation.learn(Shown { whose, noted: *noted, began: *began }, only);
-        }
-        if let [account] = list.scopes.accounts[..] {
-            state.invalidation.identities.learn_account(active.fingerprint, key.inbox(), account);
-        }
-        let known = if nameless { self.own_up(&mut places).await } else { !list.scopes.too_many_contacts };
-        (places, nameless, known)
     }
 
     /// A list that may be served: its scopes and what it teaches, then the store.
@@ -204,26 +191,15 @@ impl Admission<'_> {
         coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| body.into())
     }
 
-    /// Finds out whose a list is that names nobody, and adds where it is written that this has changed; whether it was
-    /// found out.
-    pub(super) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
-        let Self { state, active, key, peer, .. } = *self;
-        let (inbox, source) = (key.inbox(), key.contact());
-        let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
-            return false;
-        };
-        places.extend(state.invalidation.identity_places(source, contact));
-        // A merge whose answer is due may have moved it: the list is what another contact's was when it was asked for.
-        let before = state.invalidation.identities.moving().into_iter().map(Scope::Contact);
-        let scopes = before.chain([Scope::Contact(contact), Scope::Nameless]);
-        places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
-        true
-    }
-
     /// A 404: an answer, not a failure.
     fn missing(&self, head: Parts, body: Bytes) -> FetchResult {
         let Self { state, active, key, .. } = self;
         let mut places = self.path_places();
+        if key.resource().conversation().is_some() {
+            // Many things make a conversation a contact's: nobody says of what this was made.
+            let entry = self.entry(head, body.into(), None, places, false);
+            return self.store_or_forget(entry, StatusCode::NOT_FOUND, false, true);
+        }
         let scopes = [Scope::Missing(key.inbox()), Scope::IdentityOfSource(key.contact()), Scope::Nameless];
         places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
@@ -259,12 +235,12 @@ impl Admission<'_> {
     /// The contract pass: checked, trimmed, its scopes read; with a validator of our own if the upstream's does not fit.
     /// Counts and tells what differs.
     async fn check(&self, body: Bytes) -> Result<Checked, NotAList> {
-        let active = self.active.clone();
+        let (active, read) = (self.active.clone(), self.key.read());
         let is_short = body.len() < INLINE_LIMIT;
         let work = move || {
-            let list = payload::apply(&body, &active.config.payload)?;
+            let list = payload::apply_to(read, &body, &active.config.payload)?;
             // Sorted lists are alike in whatever order they came: so is their validator.
-            let is_ours = list.changed || active.config.payload.trim.sorts();
+            let is_ours = list.changed || (read == ReadKind::Conversations && active.config.payload.trim.sorts());
             let etag = is_ours.then(|| own_etag(&list.body));
             Ok((list, etag))
         };
@@ -284,27 +260,6 @@ impl Admission<'_> {
             tracing::warn!(count = list.violations.total(), first, "a list differs from the contract");
         }
         Ok((list, etag))
-    }
-
-    /// Where the last changes of what a body was made from are written.
-    fn body_places(&self, scopes: &BodyScopes) -> Vec<Place> {
-        let ledger = &self.state.invalidation.ledger;
-        let mut places: Vec<Place> = scopes.contacts.iter().map(|id| ledger.place(&Scope::Contact(*id))).collect();
-        places.extend(scopes.accounts.iter().map(|id| ledger.place(&Scope::Account(*id))));
-        let unnamed = scopes.accounts.is_empty() && !scopes.display_ids.is_empty();
-        let many = unnamed
-            || scopes.too_many_uuids
-            || scopes.too_many_conversations
-            || scopes.uuids.len().max(scopes.display_ids.len()) > NAMED_CONVERSATIONS;
-        if many {
-            places.push(ledger.place(&Scope::AnyConversation));
-        } else {
-            let uuid_place = |uuid: &String| ledger.place(&Scope::Conversation(&canonical_uuid(uuid)));
-            places.extend(scopes.uuids.iter().map(uuid_place));
-            let named = scopes.conversations().map(|(account, display)| Scope::AccountConversation(account, display));
-            places.extend(named.map(|scope| ledger.place(&scope)));
-        }
-        places
     }
 
     /// Makes an answer ready to be sent any number of times.
@@ -363,7 +318,7 @@ impl Admission<'_> {
             // A tick of its own: whoever sees it came after every fetch that is under way.
             match self.state.cache.variant(self.key, &entry, ledger.own_tick()) {
                 Variant::Same => {}
-                Variant::Other => self.state.invalidation.supersede(variants, entry.noted),
+                Variant::Other => self.state.invalidation.supersede(variants, entry.noted, Cause::Variant),
                 Variant::OtherMeanwhile => {
                     self.state.invalidation.outdate(variants, Cause::Variant);
                 }

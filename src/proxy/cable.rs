@@ -9,7 +9,6 @@ use crate::engine::metrics::{CableResult, InvalidationSource};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::event::{Overheard, of_cable};
 use crate::policy::coherence::frames::{Frames, Passed};
-use crate::policy::coherence::ledger::Scope;
 use crate::state::State;
 
 /// Hears what passes through one tunnel, if it is to: when this returns, the ledger has it. Says whether other replicas are
@@ -51,15 +50,14 @@ fn overheard(state: &State, text: &str) -> CableResult {
         return CableResult::NotUnderstood;
     }
     state.invalidation.moved(&heard, InvalidationSource::Cable);
-    state.invalidation.changed(touched, InvalidationSource::Cable);
+    state.invalidation.changed(touched, heard.event, heard.message, InvalidationSource::Cable);
     if let Some(token) = subscriber {
         match touched.contacts[..] {
             [contact] => state.invalidation.identities.learn_token(&token, contact),
             // The list of whoever hears this may be that of another source, and not have the conversation yet.
             _ => {
                 if let Some(contact) = state.invalidation.identities.contact_of_token(&token) {
-                    let place = state.invalidation.ledger.place(&Scope::Contact(contact));
-                    state.invalidation.outdate(place, Cause::Cable);
+                    state.invalidation.outdate_contact(contact, Cause::Cable);
                 }
             }
         }

@@ -18,7 +18,7 @@ use crate::engine::responses::Stored;
 use crate::engine::replicas::fleet::Fleet;
 use crate::engine::store::Entry;
 use crate::policy::coherence::causes::Cause;
-use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::coherence::ledger::{Of, Place, Scope, Tick};
 use crate::policy::http::attempts::Attempt;
 use crate::policy::http::client::Side;
 use crate::policy::http::encoding::Coding;
@@ -132,7 +132,7 @@ impl ClientRequest {
             why,
         };
         match route {
-            Route::List(key) => {
+            Route::Read(key) => {
                 let key = self.key_of_host(key.clone());
                 match self.look_up(key) {
                     Ok(found) => self.explain_list(found, rules, now),
@@ -233,7 +233,7 @@ impl ClientRequest {
         let (outcome, why) = self.foresee(&key, stored.as_deref(), reason, is_under_way, now);
         let changes = if stored.is_none() { self.changes_after(None, &key, &[]) } else { Vec::new() };
         Explained {
-            told: told(&Route::List(key.clone()), rules),
+            told: told(&Route::Read(key.clone()), rules),
             kept: stored.map(|entry| self.kept(&key, &entry, now)),
             changes,
             is_under_way,
@@ -358,7 +358,7 @@ impl ClientRequest {
         let named = [
             (Scope::Source(key.contact()), "something under its contact identifier"),
             (Scope::Inbox(key.inbox()), "its inbox"),
-            (Scope::List(key.text_of_list()), "this list alone"),
+            (Scope::List(key.text_of_list()), "this answer alone"),
             (Scope::Variants(key.text_of_list()), "what readers of another origin were shown"),
             (Scope::Missing(key.inbox()), "who is missing from its inbox"),
             (Scope::IdentityOfSource(key.contact()), "which contact is behind its identifier"),
@@ -369,7 +369,14 @@ impl ClientRequest {
             [(Scope::Contact(contact), "its contact"), (Scope::Identity(contact), "which identifiers its contact has")]
         });
         let more = more.chain(account.map(|account| (Scope::Account(account), "its account")));
-        named.into_iter().chain(more).map(|(scope, words)| (invalidation.ledger.place(&scope), words)).collect()
+        let of_list = named.into_iter().chain(more).map(|(scope, words)| (invalidation.ledger.place(&scope), words));
+        let whose = [(Of::Source(key.contact()), "what it shows, under its contact identifier")].into_iter();
+        let whose = whose.chain(contact.map(|contact| (Of::Contact(contact), "what it shows of its contact")));
+        let whose = whose.chain(account.map(|account| (Of::Account(account), "what it shows, in its account")));
+        let whose = whose.chain([(Of::Anybody, "what it shows, of whomever"), (Of::Everybody, "some conversation, nobody knows of whom")]);
+        // What is not the list has places of its own.
+        let whose = whose.filter(|_| key.shows().is_some());
+        of_list.chain(whose.flat_map(|(of, words)| invalidation.places_of(key, of).map(|place| (place, words)))).collect()
     }
 }
 

@@ -113,6 +113,7 @@ impl ClientRequest {
 
     /// Begins a flight.
     pub(crate) fn begin(&self, key: &Key, purpose: Purpose) -> NewFlight<Fetching, Landing> {
+        self.state.invalidation.asked_for(key);
         // Its own: of two answers to one list it says which was asked for later.
         let noted = self.state.invalidation.ledger.own_tick();
         // In this order: whoever still gets the settings from before a reload has noted a tick from before it.

@@ -10,7 +10,8 @@ use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
 use crate::policy::coherence::answer_ids::{AnswerIds, Named};
 use crate::policy::coherence::causes::Cause;
-use crate::policy::coherence::ledger::{Place, Scope, Tick};
+use crate::policy::coherence::ledger::{Of, Place, Scope, Tick};
+use crate::policy::coherence::reach::{Happening, Reach};
 use crate::policy::http::client::Client;
 use crate::policy::http::route::{Effect, Source, Target};
 use crate::state::State;
@@ -21,6 +22,9 @@ use crate::state::upstream::Active;
 const TURN: Duration = Duration::from_secs(5);
 /// For how long other replicas believe nothing new of who is behind a source, once such a write has begun.
 const MOVING: Duration = Duration::from_secs(60);
+
+/// What a write does, as far as that is plain, and in which conversation.
+pub(super) type Does = (Happening, Option<u64>);
 
 /// What a write may have changed.
 pub(super) struct InvalidationGuard {
@@ -45,6 +49,10 @@ pub(super) struct InvalidationGuard {
     /// Whether a byte may have reached the upstream.
     pub(super) armed: bool,
     everything: bool,
+    /// How far it reaches, in which conversation, and the message that it has written.
+    reach: Reach,
+    conversation: Option<u64>,
+    message: Option<u64>,
     /// Whether it may have merged a contact of whom nobody knew who it was.
     pub(super) merges_unknown: bool,
 }
@@ -52,7 +60,7 @@ pub(super) struct InvalidationGuard {
 impl InvalidationGuard {
     /// A write begins. If it may change who is behind a source, this waits for its turn, and nothing that was believed
     /// of them is believed any more.
-    pub(super) async fn begin(asking: Asking<'_>, targets: &[Target], named: &Named) -> Self {
+    pub(super) async fn begin(asking: Asking<'_>, targets: &[Target], named: &Named, does: Does) -> Self {
         let Asking { state, active, .. } = asking;
         let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
         let deadline = tokio::time::Instant::now() + TURN;
@@ -84,6 +92,9 @@ impl InvalidationGuard {
             effect: None,
             armed: false,
             everything: false,
+            reach: Reach::of(does.0),
+            conversation: does.1,
+            message: None,
             merges_unknown: unknown,
         };
         if !guard.identities.is_empty() {
@@ -109,30 +120,36 @@ impl InvalidationGuard {
         let mut scopes: Vec<Scope<'_>> = Vec::new();
         match target {
             Target::Contact(Source { inbox, contact }) | Target::Identity(Source { inbox, contact }) => {
-                scopes.push(Scope::Source(contact));
+                scopes.extend(self.reach.scopes(Of::Source(contact), self.conversation));
                 // Even what is not believed any more may be true of a list that is kept.
                 self.contacts.extend(identities.last_shown(active.whose(inbox, contact)).map(|shown| shown.contact));
             }
             Target::DisplayId { inbox, display } => {
                 let account = identities.account(active.fingerprint, inbox);
                 scopes.extend(account.map(|account| Scope::AccountConversation(account, *display)));
+                scopes.extend(self.reach.of_conversation(account, *display));
             }
             Target::Creation { inbox } => {
                 scopes.push(Scope::Missing(inbox));
-                scopes.extend(named.source.as_deref().map(Scope::Source));
+                scopes.extend(named.source.iter().flat_map(|source| Reach::EVERYTHING.scopes(Of::Source(source), None)));
             }
             Target::Csat { uuid } => {
                 scopes.push(Scope::Conversation(uuid));
-                self.shared.push(ledger.place(&Scope::AnyConversation));
+                let pages = Reach::of(Happening::AnswersSurvey).scopes(Of::Everybody, None);
+                self.shared.extend(pages.chain([Scope::AnyConversation]).map(|scope| ledger.place(&scope)));
             }
             Target::AccountConversation { account, display } => {
                 scopes.push(Scope::AccountConversation(*account, *display));
+                scopes.extend(Reach::EVERYTHING.of_conversation(Some(*account), *display));
                 self.shared.push(ledger.place(&Scope::AnyConversation));
             }
             Target::AccountContact { id } => self.contacts.push(*id),
             Target::Account { account } => {
-                scopes.extend(named.displays.iter().map(|display| Scope::AccountConversation(*account, *display)));
-                scopes.extend(named.source.as_deref().map(Scope::Source));
+                for display in &named.displays {
+                    scopes.push(Scope::AccountConversation(*account, *display));
+                    scopes.extend(Reach::EVERYTHING.of_conversation(Some(*account), *display));
+                }
+                scopes.extend(named.source.iter().flat_map(|source| Reach::EVERYTHING.scopes(Of::Source(source), None)));
                 self.shared.push(ledger.place(&Scope::AnyConversation));
             }
         }
@@ -151,8 +168,10 @@ impl InvalidationGuard {
     pub(super) fn shown(&mut self, ids: &AnswerIds, targets: &[Target]) {
         let ledger = &self.state.invalidation.ledger;
         self.contacts.extend(ids.contact);
+        self.message = ids.message;
         if let Some(source) = &ids.source {
-            self.places.push(ledger.place(&Scope::Source(source)));
+            let scopes = Reach::EVERYTHING.scopes(Of::Source(source), None);
+            self.places.extend(scopes.map(|scope| ledger.place(&scope)));
         }
         let creates = |target: &Target| matches!(target, Target::Creation { .. } | Target::Account { .. });
         if let Some(source) = ids.source.as_ref().filter(|_| targets.iter().any(creates)) {
@@ -201,7 +220,10 @@ impl InvalidationGuard {
         state.invalidation.reach_who_moves(Cause::Write);
         self.contacts.sort_unstable();
         self.contacts.dedup();
-        self.places.extend(self.contacts.iter().map(|contact| ledger.place(&Scope::Contact(*contact))));
+        let later = self.reach.later(self.conversation);
+        let later = later.filter(|_| state.invalidation.pages.may_have(self.conversation, self.message));
+        let scopes = self.contacts.iter().flat_map(|contact| self.reach.scopes(Of::Contact(*contact), self.conversation));
+        self.places.extend(scopes.chain(later).map(|scope| ledger.place(&scope)));
         let committed = self.effect == Some(Effect::Committed);
         if self.effect.is_some() {
             self.places.append(&mut self.shared);

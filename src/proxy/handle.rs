@@ -50,7 +50,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     let full = begun.as_ref().err().copied();
     let (response, outcome) = match (request.beyond_limits(&route, full), route) {
         (Some(refused), _) => refused,
-        (None, Route::List(key)) => request.list(key, record.began()).await,
+        (None, Route::Read(key)) => request.list(key, record.began()).await,
         (None, Route::Cached(key)) => request.cached(key, record.began()).await,
         // In a box, as whatever else is no hit: the future of one is moved several times, and shall be short.
         (None, route) => Box::pin(request.answer(route, &record)).await,
@@ -81,7 +81,7 @@ pub(super) fn is_sampled(state: &State, active: &Active, outcome: &Outcome) -> b
 /// What is asked for, as the log has it.
 fn name_of(route: &Route, path: &str) -> &'static str {
     match route {
-        Route::List(_) | Route::Cached(_) | Route::Bypass(..) => route_name::LIST,
+        Route::Read(key) | Route::Cached(key) | Route::Bypass(key, _) => key.read().label(),
         Route::Webhook | Route::Refuse(Refusal::NoWebhook) => route_name::WEBHOOK,
         _ => route_name::route_name(path),
     }
@@ -89,7 +89,7 @@ fn name_of(route: &Route, path: &str) -> &'static str {
 
 /// Whom a request is about.
 fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
-    if let Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) = route {
+    if let Route::Read(key) | Route::Cached(key) | Route::Bypass(key, _) = route {
         return Some(Contact::Of(key.clone()));
     }
     source_of(route).map(|(inbox, contact)| Contact::Hash(pseudonyms.contact(inbox, contact)))
@@ -98,7 +98,7 @@ fn contact_of(route: &Route, pseudonyms: &Pseudonyms) -> Option<Contact> {
 /// The same as it is known to the API: an inbox, and a contact in it.
 fn source_of(route: &Route) -> Option<(&str, &str)> {
     let source = match route {
-        Route::List(key) | Route::Cached(key) | Route::Bypass(key, _) => return Some((key.inbox(), key.contact())),
+        Route::Read(key) | Route::Cached(key) | Route::Bypass(key, _) => return Some((key.inbox(), key.contact())),
         Route::Write(targets) => targets.iter().find_map(|target| match target {
             Target::Contact(source) => Some(source),
             _ => None,
@@ -110,10 +110,10 @@ fn source_of(route: &Route) -> Option<(&str, &str)> {
 }
 
 impl ClientRequest {
-    /// The answer to what is not the list.
+    /// The answer to what is no hit.
     async fn answer(mut self, route: Route, record: &Record) -> Answered {
         match route {
-            Route::List(key) => self.list(key, record.began()).await,
+            Route::Read(key) => self.list(key, record.began()).await,
             Route::Cached(key) => self.cached(key, record.began()).await,
             Route::Bypass(key, reason) => self.bypass(&self.key_of_host(key), reason).await,
             Route::Write(targets) => self.write(targets).await,

@@ -33,7 +33,7 @@ impl ClientRequest {
             let problem = self.problem(StatusCode::PAYLOAD_TOO_LARGE, "the request's body is longer than it may be");
             return Some((problem, Outcome::own(Ending::Refused).detail("length").beyond(Limit::Body)));
         }
-        let may_be_a_hit = matches!(route, Route::List(_) | Route::Cached(_) | Route::Preflight);
+        let may_be_a_hit = matches!(route, Route::Read(_) | Route::Cached(_) | Route::Preflight);
         if may_be_a_hit { None } else { self.asks_too_often(Bucket::Upstream) }
     }
 

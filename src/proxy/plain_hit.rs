@@ -23,7 +23,8 @@ use crate::policy::http::freshness::Use;
 use crate::policy::http::headers::is_usable_request_id;
 use crate::policy::http::key::Key;
 use crate::policy::http::plain_head::PlainHead;
-use crate::policy::http::{route_name, stored_head};
+use crate::policy::http::stored_head;
+use crate::policy::resource::ReadKind;
 use crate::state::State;
 use crate::state::upstream::Active;
 
@@ -73,7 +74,7 @@ pub fn plain_hit(state: &State, side: Side, asked: &PlainHead<'_>) -> Option<Pla
     let log = &active.config.log;
     let mut record = Record::begun(state, log, Method::GET, request_id.clone(), now);
     record.came_from(log.client, side.peer, &state.observation);
-    record.asks_for(route_name::LIST, Some(Contact::Of(key)));
+    record.asks_for(ReadKind::Conversations.label(), Some(Contact::Of(key)));
     let age = entry.age(now);
     state.metrics.answer_age.observe(age.as_secs_f64());
     let outcome = Outcome::from_memory(Ending::Hit, ttl_left(&entry, &lifetimes, now));

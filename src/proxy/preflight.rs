@@ -1,4 +1,4 @@
-//! Preflights of the list route: answered from what the upstream said to one like it, for as long as it said.
+//! Preflights of reads: answered from what the upstream said to one like it, for as long as it said.
 //!
 //! What it says depends on the method and the fields that a page asks for, and on the page's origin unless it is the
 //! same for all; never on the contact. So the upstream is told these and no more: what one client says beside them could
@@ -20,6 +20,8 @@ use crate::policy::http::client::HostRule;
 use crate::policy::http::representation::{Prepared, Received};
 use super::request::{Answered, ClientRequest};
 use crate::policy::http::headers::{has_directive, varies_beyond};
+use crate::policy::http::path::canonical;
+use crate::policy::resource::ReadKind;
 
 /// The fields that the answer may depend on.
 const DECIDE: [HeaderName; 3] =
@@ -61,7 +63,7 @@ impl ClientRequest {
 
     /// What the upstream said to one like it, as long as that holds.
     fn answered_before(&self, now: Instant) -> Option<(Arc<StoredPreflight>, Outcome)> {
-        let questions = [question(&self.head.headers, "*"), self.question_of_origin()];
+        let questions = [self.question("*"), self.question_of_origin()];
         let holds = |stored: &Arc<StoredPreflight>| now < stored.until && stored.fingerprint == self.active.fingerprint;
         let mut kept = questions.iter().flatten().filter_map(|question| self.state.cache.preflights.get(question));
         let stored = kept.find(holds)?;
@@ -101,9 +103,15 @@ impl ClientRequest {
         self.remember(response.map(|body| self.active.upstream.watch(body, exchange)), now).await
     }
 
+    /// What is asked of this read, for whom.
+    fn question(&self, origin: &str) -> Option<String> {
+        let (.., resource) = canonical(self.head.uri.path())?;
+        question(resource.read(), &self.head.headers, origin)
+    }
+
     fn question_of_origin(&self) -> Option<String> {
         let origin = self.head.headers.get(header::ORIGIN)?.to_str().ok()?;
-        question(&self.head.headers, origin)
+        self.question(origin)
     }
 
     async fn remember(&self, response: Response<Body>, now: Instant) -> Result<Response<Body>, UpstreamError> {
@@ -119,7 +127,7 @@ impl ClientRequest {
             && !varies_beyond(&head.headers, &DECIDE.each_ref().map(HeaderName::as_str))
             && !["no-store", "no-cache", "private"].iter().any(|name| has_directive(&head.headers, name));
         let for_all = for_all && !head.headers.contains_key(header::VARY);
-        let question = if for_all { question(&self.head.headers, "*") } else { self.question_of_origin() };
+        let question = if for_all { self.question("*") } else { self.question_of_origin() };
         let Some(question) = question.filter(|_| allows && kept && !lasts.is_zero()) else {
             return Ok(Response::from_parts(head, body));
         };
@@ -144,11 +152,11 @@ impl ClientRequest {
 }
 
 /// What a preflight asks, for whom; none if it is too long to be remembered.
-fn question(asked: &HeaderMap, origin: &str) -> Option<String> {
+fn question(read: ReadKind, asked: &HeaderMap, origin: &str) -> Option<String> {
     let method = asked.get(header::ACCESS_CONTROL_REQUEST_METHOD)?.to_str().ok()?;
     let fields = match asked.get(header::ACCESS_CONTROL_REQUEST_HEADERS) {
         Some(fields) => fields.to_str().ok()?,
         None => "",
     };
-    Some(format!("{method}\n{fields}\n{origin}")).filter(|question| question.len() <= LONGEST_QUESTION)
+    Some(format!("{}\n{method}\n{fields}\n{origin}", read.label())).filter(|question| question.len() <= LONGEST_QUESTION)
 }

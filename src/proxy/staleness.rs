@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, SystemTime};
 
+use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -20,12 +21,16 @@ use crate::engine::fetch_result::FetchResult;
 use crate::policy::coherence::changes::{Change, Changes, Older, Verdict, compare};
 use crate::policy::http::freshness::served_until;
 use crate::policy::http::key::Key;
-use crate::policy::coherence::ledger::{Moment, Place, Scope, Tick};
+use crate::policy::coherence::ledger::{Moment, Of, Place, Scope, Tick};
+use crate::policy::payload::Trim;
+use crate::policy::resource::{ReadKind, Resource};
 use crate::state::State;
 use crate::state::upstream::Active;
 
 /// Longer lists are not compared by a thread that serves others: 10 ms for 256 KiB in which everything differs.
 const INLINE_LIMIT: usize = 32 * 1024;
+/// The messages of a page (`api.md` section 2).
+const PAGE: usize = 20;
 /// How long there are no audits at all after one has failed.
 const REST: Duration = Duration::from_secs(10);
 /// How far an answer's `Date` may be from now, beside the time that its fetch took, before the upstream's clock counts
@@ -91,7 +96,8 @@ impl Refetch {
         };
         let served = self.served(&old, &new);
         let trim = &self.active.config.payload.trim;
-        let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: trim.newest_messages() };
+        let resource = self.key.resource();
+        let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: newest(resource, trim) };
         let (tasks, drained) = (self.state.lifecycle.tasks.clone(), self.state.lifecycle.drained.clone());
         let looking = async move {
             let is_short = old.answer.body.length().max(new.answer.body.length()) < INLINE_LIMIT;
@@ -99,7 +105,8 @@ impl Refetch {
             let plain = |entry: &Entry| entry.answer.body.plain().unwrap_or_default();
             let work = move || {
                 let _permit = permit;
-                compare(&plain(&old), &plain(&new), older)
+                let [old, new] = [&old, &new].map(|entry| as_list(resource, plain(entry)));
+                compare(&old, &new, older)
             };
             let changes = if is_short {
                 work()
@@ -160,7 +167,8 @@ impl Refetch {
         let permit = self.state.observation.staleness.awaiting.clone().try_acquire_owned().ok()?;
         // What puts one list or one inbox out of date is no event, and the place of long lists is that of others too.
         let ours = [Scope::List(self.key.text_of_list()), Scope::Inbox(self.key.inbox()), Scope::AnyConversation];
-        let ours = ours.map(|scope| self.state.invalidation.ledger.place(&scope));
+        let ours = ours.map(|scope| self.state.invalidation.ledger.place(&scope)).into_iter();
+        let ours: Vec<Place> = ours.chain(self.state.invalidation.places_of(&self.key, Of::Everybody)).collect();
         let places = captured.places.iter().copied().filter(|place| !ours.contains(place));
         Some(Awaited {
             state: self.state.clone(),
@@ -238,6 +246,22 @@ impl Served {
         // Between the two more time may have passed than this process has noticed: it may have been halted.
         Self { asked: theirs(self.asked).min(before.unwrap_or(u64::MAX)), until: theirs(self.until) }
     }
+}
+
+/// What a read gave as the list has it.
+fn as_list(resource: Resource, body: Bytes) -> Bytes {
+    let (before, after) = match resource {
+        Resource::Conversations => return body,
+        Resource::Conversation(_) => ("[".to_owned(), "]"),
+        Resource::Messages(display) => (format!("[{{\"id\":{display},\"messages\":"), "}]"),
+        Resource::Contact => ("[{\"id\":0,\"contact\":".to_owned(), "}]"),
+    };
+    [before.as_bytes(), &body, after.as_bytes()].concat().into()
+}
+
+/// How many messages of a conversation it has at most.
+fn newest(resource: Resource, trim: &Trim) -> Option<usize> {
+    if resource.read() == ReadKind::Messages { Some(PAGE) } else { trim.newest_messages() }
 }
 
 fn millis(wall: SystemTime) -> u64 {

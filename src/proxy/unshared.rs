@@ -1,4 +1,4 @@
-//! Lists past the cache: those that may not be shared, and those whose answers cannot be.
+//! Reads past the cache, "lists" here whatever they give: those that may not be shared, and those whose answers cannot be.
 
 use std::time::Instant;
 
@@ -12,7 +12,14 @@ use crate::engine::metrics::{Ending, InvalidationSource, Limit};
 use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::key::Key;
 use crate::policy::http::no_list::NoList;
-use crate::policy::http::route::BypassReason;
+use crate::policy::http::route::{BypassReason, Source};
+use crate::policy::resource::ReadKind;
+
+/// The source of which an answer may show the contact. Lists are too long to be read on their way.
+fn learns_from(key: &Key) -> Option<Source> {
+    let source = || Source { inbox: key.inbox().to_owned(), contact: key.contact().to_owned() };
+    (key.read() != ReadKind::Conversations).then(source)
+}
 
 impl ClientRequest {
     /// A list whose answers cannot be shared: everyone asks alone, but no more at once than `upstream.max_in_flight`. The
@@ -25,7 +32,8 @@ impl ClientRequest {
             return (problem, Outcome::own(Ending::Failed).detail("too-many-in-flight").beyond(Limit::MaxInFlight));
         };
         let outcome = Outcome::forwarded(Ending::Miss, "uri-miss").detail(why);
-        match tokio::time::timeout_at(deadline, self.send_on(None)).await.unwrap_or(Err(UpstreamError::Timeout)) {
+        let learns = learns_from(key);
+        match tokio::time::timeout_at(deadline, self.send_on(learns)).await.unwrap_or(Err(UpstreamError::Timeout)) {
             Ok(response) => {
                 self.note_passing_list(key, &response);
                 let outcome = outcome.status(response.status());
@@ -40,7 +48,7 @@ impl ClientRequest {
     pub(crate) async fn bypass(&mut self, key: &Key, reason: BypassReason) -> Answered {
         self.state.metrics.bypass.with_label_values(&[reason.label()]).inc();
         let outcome = Outcome::forwarded(Ending::Bypass, "bypass").detail(reason.label());
-        match self.send_on(None).await {
+        match self.send_on(learns_from(key)).await {
             Ok(response) => {
                 self.note_passing_list(key, &response);
                 let outcome = outcome.status(response.status());

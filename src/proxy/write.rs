@@ -8,7 +8,7 @@ use http::{Method, Request, Response};
 use tokio::sync::oneshot;
 
 use super::contact::Who;
-use super::guard::{Asking, InvalidationGuard};
+use super::guard::{Asking, Does, InvalidationGuard};
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::body::{Body, Read, read_at_most};
@@ -18,7 +18,10 @@ use crate::engine::upstream::error::UpstreamError;
 use crate::policy::http::client::Client;
 use crate::policy::http::headers::is_json;
 use crate::policy::coherence::ledger::Tick;
-use crate::policy::http::route::{Source, Target, effect_of};
+use crate::policy::coherence::reach::{Happening, of_write};
+use crate::policy::http::key::decode_segment;
+use crate::policy::http::path::parted;
+use crate::policy::http::route::{Source, Target, effect_of, is_itself};
 use crate::policy::coherence::answer_ids::{self, AnswerIds, Named};
 use crate::policy::coherence::watermark::must_cause_an_event;
 use crate::policy::rfc9111::invalidate::effect_on_target;
@@ -39,8 +42,8 @@ impl ClientRequest {
         }
         let Some(request) = self.forwarded() else { return self.unsendable() };
         let (state, active, peer) = (self.state.clone(), self.active.clone(), self.client());
-        let is_to_the_list = self.is_to_a_kept_list();
-        let write = Write { state, active, targets, request, peer, is_to_the_list };
+        let (is_to_the_list, does) = (self.is_to_a_kept_list(), self.does());
+        let write = Write { state, active, targets, does, request, peer, is_to_the_list };
         let before = self.state.invalidation.ticket();
         let tally = self.tally.clone();
         match tally.waiting(write.run()).await {
@@ -57,6 +60,19 @@ impl ClientRequest {
     }
 }
 
+impl ClientRequest {
+    /// What a write does, and in which conversation. What may be taken for another than it says may do anything.
+    fn does(&self) -> Does {
+        let is_itself = is_itself(&self.head.headers);
+        match parted(self.head.uri.path()).filter(|_| is_itself) {
+            Some((inbox, contact, below)) if decode_segment(inbox).is_some() && decode_segment(contact).is_some() => {
+                of_write(&self.head.method, below)
+            }
+            _ => (Happening::Writes, None),
+        }
+    }
+}
+
 /// A write on its way.
 pub struct Write {
     /// Everything.
@@ -65,6 +81,8 @@ pub struct Write {
     pub active: Arc<Active>,
     /// What it may change.
     pub targets: Vec<Target>,
+    /// What it does, as far as that is plain.
+    does: Does,
     /// The request as the upstream gets it.
     pub request: Request<Body>,
     /// Whose it is.
@@ -93,11 +111,11 @@ impl Write {
             self.targets.clear();
         }
         let named = self.read_request().await;
-        let mut guard = InvalidationGuard::begin(self.asking(), &self.targets, &named).await;
+        let mut guard = InvalidationGuard::begin(self.asking(), &self.targets, &named, self.does).await;
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
-        let is_itself = !self.request.headers().contains_key("x-http-method-override");
+        let is_itself = is_itself(self.request.headers());
         let noted = self.state.invalidation.ledger.now();
         let exchange = self.active.upstream.exchange();
         let request = std::mem::replace(&mut self.request, Request::new(Body::empty()));

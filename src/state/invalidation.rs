@@ -16,8 +16,11 @@ use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
 use crate::policy::coherence::causes::{Cause, Causes};
 use crate::policy::coherence::event::{self, Event, Heard, Touched};
-use crate::policy::coherence::ledger::{Ledger, PLACES, Place, Scope, Tick};
+use crate::policy::coherence::ledger::{Ledger, Of, PLACES, Place, Scope, Tick};
+use crate::policy::coherence::pages::Pages;
 use crate::policy::coherence::purges::Purges;
+use crate::policy::coherence::reach::{Happening, Reach};
+use crate::policy::coherence::shown::{Difference, Fact};
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
 use crate::policy::replicas::wire::Item;
@@ -48,6 +51,8 @@ pub struct Invalidation {
     pub epoch: Epoch,
     /// Which contact is behind a source.
     pub identities: Identities,
+    /// Which pages of older messages were asked for.
+    pub pages: Pages,
     /// Whether the application's events arrive.
     pub watermark: Watermark,
     /// What is not only out of date, but gone.
@@ -72,6 +77,7 @@ impl Invalidation {
             causes: Causes::default(),
             epoch,
             identities: Identities::new(hasher.clone()),
+            pages: Pages::default(),
             watermark: Watermark::default(),
             purges: Mutex::default(),
             webhook_bodies: WebhookBodies::new(WEBHOOK_MEMORY, LONGEST_WEBHOOK),
@@ -92,10 +98,23 @@ impl Invalidation {
         self.ledger.is_current(entry.noted, &entry.places)
     }
 
-    /// The places every list of this key has from its path.
-    pub fn path_places(&self, key: &Key) -> [Place; 3] {
-        [Scope::Source(key.contact()), Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
+    /// The places every answer to this key has from its path.
+    pub fn path_places(&self, key: &Key) -> [Place; 4] {
+        let [of_one, of_all] = shown_of(key, Of::Source(key.contact()));
+        [of_one, of_all, Scope::Inbox(key.inbox()), Scope::List(key.text_of_list())]
             .map(|scope| self.ledger.place(&scope))
+    }
+
+    /// Where it is written that something has changed that answers to this key show of somebody.
+    pub fn places_of(&self, key: &Key, of: Of<'_>) -> [Place; 2] {
+        shown_of(key, of).map(|scope| self.ledger.place(&scope))
+    }
+
+    /// A fetch of this key is about to begin: what it may show is found by whoever tells of a change from here on.
+    pub fn asked_for(&self, key: &Key) {
+        if let (Some(conversation), Some(before)) = (key.resource().conversation(), key.before()) {
+            self.pages.asked(conversation, before);
+        }
     }
 
     /// What is made from this place is out of date from here on; why is remembered for a while. Other replicas are told.
@@ -146,9 +165,28 @@ impl Invalidation {
     }
 
     /// What is made from this place and was noted before this tick is out of date: a newer answer was seen.
-    pub fn supersede(&self, place: Place, tick: Tick) {
+    pub fn supersede(&self, place: Place, tick: Tick, cause: Cause) {
         self.ledger.supersede(place, tick);
-        self.noted(tick, Cause::Variant);
+        self.noted(tick, cause);
+    }
+
+    /// An answer to this key, asked for at this tick, differs from what another read has shown. What is known to be older is
+    /// out of date; where nobody knows which is, both are.
+    pub fn differs(&self, key: &Key, noted: Tick, differences: &[(Fact, Option<u64>, Difference)]) {
+        // What this read itself showed before is told of by nobody: how old it was is measured.
+        let [own, _] = shown_of(key, Of::Source(key.contact()));
+        for (fact, conversation, difference) in differences {
+            for scope in Reach::of(Happening::Shows(*fact)).scopes(Of::Source(key.contact()), *conversation) {
+                let place = self.ledger.place(&scope);
+                match difference {
+                    Difference::Newer if own == scope => {}
+                    Difference::Newer => self.supersede(place, noted, Cause::Shown),
+                    Difference::Either => {
+                        self.outdate(place, Cause::Shown);
+                    }
+                }
+            }
+        }
     }
 
     fn noted(&self, tick: Tick, cause: Cause) -> Tick {
@@ -156,7 +194,7 @@ impl Invalidation {
         tick
     }
 
-    /// This one list is out of date from here on.
+    /// This one answer, to readers of whatever origin, is out of date from here on.
     pub fn invalidate_list(&self, key: &Key, source: InvalidationSource) {
         self.outdate(self.ledger.place(&Scope::List(key.text_of_list())), cause_of(source));
         self.metrics.invalidated(source);
@@ -190,9 +228,13 @@ impl Invalidation {
         self.purges.lock().unwrap_or_else(PoisonError::into_inner).has_purged(noted, places)
     }
 
-    /// An event says that these lists have changed: they are out of date from here on.
-    pub fn changed(&self, touched: &Touched, source: InvalidationSource) {
-        for scope in touched.scopes() {
+    /// An event says that something of these has changed, or that they have this new message: what shows it is out of date
+    /// from here on.
+    pub fn changed(&self, touched: &Touched, event: Event, message: Option<u64>, source: InvalidationSource) {
+        let reach = Reach::of(Happening::Event(event));
+        let conversation = touched.conversation.map(|(_, display)| display);
+        let later = reach.later(conversation).filter(|_| self.pages.may_have(conversation, message));
+        for scope in reach.touched(touched).chain(later) {
             self.outdate(self.ledger.place(&scope), cause_of(source));
         }
         self.reach_who_moves(cause_of(source));
@@ -202,9 +244,18 @@ impl Invalidation {
     /// Whoever is just being merged or created may be the one already whom a change was about: what is kept of them is
     /// out of date, too.
     pub fn reach_who_moves(&self, cause: Cause) {
-        let contacts = self.identities.moving().into_iter().map(|contact| self.ledger.place(&Scope::Contact(contact)));
-        for place in contacts.chain(self.identities.moving_places()) {
+        for contact in self.identities.moving() {
+            self.outdate_contact(contact, cause);
+        }
+        for place in self.identities.moving_places() {
             self.outdate(place, cause);
+        }
+    }
+
+    /// Whatever shows something of a contact is out of date from here on.
+    pub fn outdate_contact(&self, contact: u64, cause: Cause) {
+        for scope in Reach::EVERYTHING.scopes(Of::Contact(contact), None) {
+            self.outdate(self.ledger.place(&scope), cause);
         }
     }
 
@@ -230,7 +281,7 @@ impl Invalidation {
             return (heard.event, WebhookResult::Unattributed);
         }
         self.moved(&heard, InvalidationSource::Webhook);
-        self.changed(&heard.touched, InvalidationSource::Webhook);
+        self.changed(&heard.touched, heard.event, heard.message, InvalidationSource::Webhook);
         if let Some(happened) = heard.happened {
             let delay = now.saturating_sub(Duration::from_millis(happened));
             self.metrics.webhook_delay.observe(delay.as_secs_f64());
@@ -303,9 +354,8 @@ impl Invalidation {
                 self.identities.forget(whose);
             } else if self.ledger.is_current(known.noted, &self.identity_places(whose.source, known.contact)) {
                 let older = if known.began <= began { known.contact } else { contact };
-                for scope in [Scope::Contact(older), Scope::Identity(older)] {
-                    self.outdate(self.ledger.place(&scope), Cause::Merge);
-                }
+                self.outdate_contact(older, Cause::Merge);
+                self.outdate(self.ledger.place(&Scope::Identity(older)), Cause::Merge);
                 if known.began > began {
                     return;
                 }
@@ -324,6 +374,19 @@ impl Invalidation {
         {
             self.identities.learn_token(token, contact);
         }
+    }
+}
+
+/// What an answer to this key shows of somebody: of its own conversation, and of all; twice the same if it is of none.
+fn shown_of<'a>(key: &Key, of: Of<'a>) -> [Scope<'a>; 2] {
+    match (key.shows(), key.resource().conversation()) {
+        (Some(part), conversation) => [conversation, None].map(|conversation| Scope::Part(part, of, conversation)),
+        (None, _) => [of; 2].map(|of| match of {
+            Of::Source(source) => Scope::Source(source),
+            Of::Contact(id) => Scope::Contact(id),
+            Of::Account(id) => Scope::Account(id),
+            Of::Anybody | Of::Everybody => Scope::AnyConversation,
+        }),
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod cache;
 pub mod invalidation;
 pub mod observation;
+pub mod shown;
 mod told;
 pub mod upstream;
 

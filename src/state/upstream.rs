@@ -108,15 +108,16 @@ impl Active {
 
     /// The settings that say what a request is.
     pub fn rules(&self) -> Rules<'_> {
-        let Config { query, credentials, webhook, origin, .. } = &self.config;
+        let Config { routes, query, credentials, webhook, origin, .. } = &self.config;
         let webhooks = webhook.are_received().then_some(&*webhook.path);
-        Rules { query: *query, credentials: *credentials, webhooks, by_origin: origin.is_some() }
+        Rules { query: *query, credentials: *credentials, webhooks, by_origin: origin.is_some(), routes: *routes }
     }
 
     pub(super) fn new(config: Config, upstream: Upstream, instance: Instance, before: &Rates) -> Self {
         let Config {
             upstream: UpstreamSettings { base, .. },
             forward,
+            routes,
             credentials,
             query,
             payload,
@@ -127,7 +128,8 @@ impl Active {
         let has_codings = !encoding.offer.is_empty();
         let host = &forward.host;
         let by_origin = origin.is_some();
-        let shape = format!("{base:?} {host:?} {credentials:?} {query:?} {payload:?} {has_codings} {by_origin}");
+        let shape =
+            format!("{base:?} {host:?} {routes:?} {credentials:?} {query:?} {payload:?} {has_codings} {by_origin}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         let rates = Rates::after(before, config.requests.rates);
         Self { config, upstream, fingerprint, instance, rates }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anteroom::engine::metrics::InvalidationSource;
 use anteroom::engine::tunnel;
-use anteroom::policy::coherence::event::{Touched, of_cable};
+use anteroom::policy::coherence::event::{Event, Touched, of_cable};
 use anteroom::policy::coherence::ledger::{Scope, Tick};
 use anteroom_stand_in::{INBOX, Matcher, Options, Point, Shape, StandIn};
 use futures_util::SinkExt;
@@ -183,7 +183,7 @@ async fn an_event_of_a_list_that_shows_no_contact() {
     let proxy = Proxy::in_front_of(&script.url, OBSERVED).await;
     is_a_hit(&proxy, "phone").await;
     let touched = Touched { conversation: Some((7, 131)), ..Touched::default() };
-    proxy.state.invalidation.changed(&touched, InvalidationSource::Cable);
+    proxy.state.invalidation.changed(&touched, Event::Other, None, InvalidationSource::Cable);
     assert!(!proxy.list("phone").await.is_hit());
 }
 

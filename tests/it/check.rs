@@ -162,7 +162,7 @@ async fn what_is_no_list_is_told_and_differs() {
         ("<html>", "not a JSON array, at byte 0"),
         ("{\"status\":404,\"error\":\"Not Found\"}", "not a JSON array, at byte 0"),
         ("[{\"id\":1}", "cut off, at byte 9"),
-        ("[] x", "more after the end of the array, at byte 3"),
+        ("[] x", "more after its end, at byte 3"),
         ("[nul]", "not valid JSON, at byte 1"),
     ] {
         let ended = check(&["-"], input).await;
@@ -257,6 +257,45 @@ async fn an_answer_that_is_encoded_unasked_is_told() {
     let seen = upstream.last_request();
     assert_eq!(seen.start_line(), "GET /list?page=2 HTTP/1.1");
     assert_eq!(seen.field("host"), Some(&*upstream.address.to_string()));
+}
+
+#[tokio::test]
+async fn what_any_read_gives_is_known_for_what_it_is() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let list = StandIn::list_path("visitor-a");
+    let conversation = stand_in.conversation_ids("visitor-a")[0];
+    let contact = list.trim_end_matches("/conversations").to_owned();
+    for (path, route, told) in [
+        (list.clone(), "conversations", "The list keeps the contract.\n"),
+        (format!("{list}/{conversation}"), "conversation", "The conversation keeps the contract.\n"),
+        (format!("{list}/{conversation}/messages"), "messages", "The page of messages keeps the contract.\n"),
+        (contact, "contact", "The contact keeps the contract.\n"),
+    ] {
+        let url = format!("{}{path}", stand_in.url());
+        let body = crate::support::get(&url).await.text();
+        for (arguments, input) in
+            [(vec![url.as_str()], ""), (vec!["-"], body.as_str()), (vec!["--route", route, "-"], body.as_str())]
+        {
+            let ended = check(&arguments, input).await;
+            assert_eq!((ended.code, &*ended.stderr), (Some(0), ""), "{route}: {}", ended.stdout);
+            assert!(ended.stdout.starts_with(told), "{}", ended.stdout);
+        }
+        let schema = check(&["--schema", "--route", route], "").await.stdout;
+        let validator = jsonschema::validator_for(&schema.parse().unwrap()).unwrap();
+        assert!(validator.is_valid(&body.parse().unwrap()), "{route}");
+        let told_otherwise =
+            check(&["--route", if route == "contact" { "messages" } else { "contact" }, "-"], &body).await;
+        assert_eq!(told_otherwise.code, Some(1), "{}", told_otherwise.stdout);
+    }
+    let broken = check(&["-"], r#"[{"id":"1","message_type":0}]"#).await;
+    assert!(broken.stdout.starts_with("The page of messages differs from the contract, "), "{}", broken.stdout);
+    assert!(broken.stdout.contains("  [0].id\n"), "{}", broken.stdout);
+    let unknown = check(&["--route", "lists", "-"], "[]").await;
+    assert!(
+        unknown.code == Some(2) && unknown.stderr.contains("write one of conversations, conversation"),
+        "{}",
+        unknown.stderr
+    );
 }
 
 /// A second opinion, from outside: what `--schema` prints is a JSON Schema that says the same as the check.

@@ -251,7 +251,7 @@ fn no_lists() -> Vec<(&'static str, Vec<u8>, &'static str)> {
         (JSON, Vec::new(), "empty"),
         (JSON, cut, "cut off"),
         (JSON, TYPICAL.trim_end().trim_end_matches(']').as_bytes().to_vec(), "cut off"),
-        (JSON, b"[] []".to_vec(), "more after the end of the array, at byte 3"),
+        (JSON, b"[] []".to_vec(), "more after its end, at byte 3"),
         (JSON, b"[{\"id\":01}]".to_vec(), "not valid JSON"),
         (JSON, b"[\"\xff\"]".to_vec(), "not UTF-8"),
         (JSON, format!("{}{}", "[".repeat(5000), "]".repeat(5000)).into_bytes(), "nested too deeply"),

@@ -75,7 +75,7 @@ pub struct Dice {
 }
 
 impl Dice {
-    fn new(seed: u64) -> Self {
+    pub fn new(seed: u64) -> Self {
         Self { state: seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x5851_f42d_4c95_7f2d, haste: 1 }
     }
 
@@ -87,12 +87,12 @@ impl Dice {
     }
 
     /// Less than `sides`.
-    fn below(&mut self, sides: u64) -> u64 {
+    pub fn below(&mut self, sides: u64) -> u64 {
         self.roll() % sides
     }
 
     /// The same for what is counted.
-    fn up_to(&mut self, sides: usize) -> usize {
+    pub fn up_to(&mut self, sides: usize) -> usize {
         usize::try_from(self.below(sides as u64)).expect("few")
     }
 

@@ -122,7 +122,7 @@ async fn a_contact_goes_with_the_lists_of_all_its_sources() {
         purged(&proxy, &contact("phone")).await;
         get(&proxy.contact_url("phone")).await;
         proxy.list("mail").await;
-        assert_eq!(purged(&proxy, &contact("phone")).await["lists"], 1, "{conversations}");
+        assert_eq!(purged(&proxy, &contact("phone")).await["lists"], 2, "{conversations}: the contact and the list");
         assert!(!proxy.list("mail").await.is_hit());
     }
 }

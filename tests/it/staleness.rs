@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anteroom::engine::clock;
 use anteroom::engine::metrics::InvalidationSource;
-use anteroom::policy::coherence::event::Touched;
+use anteroom::policy::coherence::event::{Event, Touched};
 use anteroom::policy::coherence::ledger::Scope;
 use anteroom::policy::http::key::Key;
 use anteroom::server::listeners::Drained;
@@ -73,7 +73,7 @@ async fn after_the_ttl(proxy: &Proxy) {
 fn event(stand_in: &StandIn, proxy: &Proxy) {
     let contact = u64::try_from(stand_in.contact_id(A)).unwrap();
     let touched = Touched { source: Some(A.to_owned()), contacts: vec![contact], conversation: None };
-    proxy.state.invalidation.changed(&touched, InvalidationSource::Webhook);
+    proxy.state.invalidation.changed(&touched, Event::Other, None, InvalidationSource::Webhook);
 }
 
 /// Unix seconds of now.
@@ -220,14 +220,18 @@ async fn an_event_that_never_comes_was_lost() {
     proxy.wait_for_metric(COUNT, 1.0).await;
     // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
     proxy.state.invalidation.invalidate_list(&Key::new(INBOX, A, None), InvalidationSource::Flight);
-    proxy
-        .state
-        .invalidation
-        .changed(&Touched { contacts: vec![987_654], ..Touched::default() }, InvalidationSource::Webhook);
-    proxy
-        .state
-        .invalidation
-        .changed(&Touched { conversation: Some((987, 654)), ..Touched::default() }, InvalidationSource::Cable);
+    proxy.state.invalidation.changed(
+        &Touched { contacts: vec![987_654], ..Touched::default() },
+        Event::Other,
+        None,
+        InvalidationSource::Webhook,
+    );
+    proxy.state.invalidation.changed(
+        &Touched { conversation: Some((987, 654)), ..Touched::default() },
+        Event::Other,
+        None,
+        InvalidationSource::Cable,
+    );
     proxy.state.invalidation.ledger.invalidate(proxy.state.invalidation.ledger.place(&Scope::Inbox(INBOX)));
     jump(SILENT).await;
     classes(&proxy, &[("event_lost", 1.0)]).await;

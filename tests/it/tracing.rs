@@ -173,7 +173,7 @@ async fn what_passes_goes_on_under_its_span_and_a_failure_is_told() {
         (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
     let proxy = Proxy::start(&stand_in, &collector.settings(0.0)).await;
     stand_in.fault_on(Fault::Reset, Matcher::any());
-    let url = proxy.contact_url("visitor-a");
+    let url = proxy.inbox_url();
     assert_eq!(get_with(&url, &[("traceparent", PARENT)]).await.status, StatusCode::BAD_GATEWAY);
     let spans = collector.spans(1).await;
     assert_eq!(field(&spans[0].trace_id, &spans[0].parent_span_id), PARENT);
@@ -189,13 +189,13 @@ async fn nobody_else_is_traced() {
         (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
     let proxy = Proxy::start(&stand_in, &collector.settings(1.0)).await;
     let unrecorded = PARENT.replace("-01", "-00");
-    get_with(&proxy.contact_url("visitor-a"), &[("traceparent", &unrecorded)]).await;
+    get_with(&proxy.inbox_url(), &[("traceparent", &unrecorded)]).await;
     assert_eq!(sent_on(&stand_in, &Matcher::any()), unrecorded);
     get(&proxy.list_url("visitor-b")).await;
     assert_eq!(collector.spans(2).await.len(), 2, "the list and its fetch");
     let half = Proxy::start(&stand_in, &collector.settings(0.5)).await;
     for _ in 0..4 {
-        get(&half.contact_url("visitor-c")).await;
+        get(&half.inbox_url()).await;
     }
     assert_eq!(collector.spans(4).await.len(), 4, "two of four");
 }

@@ -8,6 +8,7 @@ mod figures;
 mod labels;
 mod limits;
 mod raised;
+mod reads;
 mod replicas;
 mod tier;
 mod telling;
@@ -25,6 +26,7 @@ use crate::policy::coherence::event::Event;
 use crate::policy::http::exposition::Exposition;
 use declared::Declaring;
 use limits::Limits;
+use reads::Reads;
 use replicas::Replicas;
 use telling::Telling;
 use ways::Ways;
@@ -63,6 +65,8 @@ pub struct Metrics {
     requests: IntCounterVec,
     resolved: Box<[OnceLock<IntCounter>]>,
     durations: [Histogram; Ending::ALL.len()],
+    /// What became of each read.
+    pub reads: Reads,
     /// Open connections of clients, by listener.
     pub connections: IntGaugeVec,
     /// Connections that ended by a mistake of their own, by kind.
@@ -234,6 +238,7 @@ impl Metrics {
                  such errors. Errors that it answers (5xx) are not among them.",
                 &[("class", ErrorClass::LABELS)],
             ),
+            reads: Reads::declare(&mut declare),
             ways: Ways::declare(&mut declare),
             upstream_duration: declare.histograms(
                 "anteroom_upstream_duration_seconds",

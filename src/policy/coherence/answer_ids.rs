@@ -19,6 +19,8 @@ pub struct AnswerIds {
     pub token: Option<String>,
     /// The conversation.
     pub uuid: Option<String>,
+    /// The message, if the answer is one.
+    pub message: Option<u64>,
 }
 
 /// Reads an answer that is not a list of conversations: of messages, up to the first that is the contact's.
@@ -190,7 +192,7 @@ impl Object {
     fn ids(self) -> AnswerIds {
         if self.conversation_id.is_some() || self.message_type.is_some() {
             let message = Message { sender: self.sender };
-            return AnswerIds { contact: message.contact(), ..AnswerIds::default() };
+            return AnswerIds { contact: message.contact(), message: self.id.0, ..AnswerIds::default() };
         }
         if let Some(payload) = self.payload {
             let source = payload.contact_inbox.and_then(|inbox| inbox.source_id.0);
@@ -198,7 +200,7 @@ impl Object {
         }
         if let Some(sender) = self.meta.and_then(|meta| meta.sender) {
             let uuid = self.uuid.0.map(|uuid| canonical_uuid(&uuid));
-            return AnswerIds { contact: sender.id.0, source: None, token: None, uuid };
+            return AnswerIds { contact: sender.id.0, uuid, ..AnswerIds::default() };
         }
         if self.messages.is_some() || self.contact.is_some() || self.uuid.0.is_some() {
             let of_messages = || self.messages.as_ref()?.0.iter().find_map(Message::contact);
@@ -206,7 +208,8 @@ impl Object {
             let uuid = self.uuid.0.map(|uuid| canonical_uuid(&uuid));
             return AnswerIds { contact, uuid, ..AnswerIds::default() };
         }
-        AnswerIds { contact: self.id.0, source: self.source_id.0, token: self.pubsub_token.0, uuid: None }
+        let (source, token) = (self.source_id.0, self.pubsub_token.0);
+        AnswerIds { contact: self.id.0, source, token, ..AnswerIds::default() }
     }
 }
 
@@ -323,7 +326,7 @@ mod tests {
             contact,
             source: source.map(str::to_owned),
             uuid: uuid.map(str::to_owned),
-            token: None,
+            ..AnswerIds::default()
         };
         for (body, expected) in [
             (
@@ -333,8 +336,14 @@ mod tests {
             (r#"{"source_id":"s","pubsub_token":{},"id":42}"#, ids(Some(42), Some("s"), None)),
             (r#"{"id":42,"account_id":7,"label_list":[]}"#, ids(Some(42), None, None)),
             (r#"{"id":1,"uuid":"U","contact":{"id":42},"messages":[]}"#, ids(Some(42), None, Some("u"))),
-            (r#"{"id":9,"conversation_id":1,"sender":{"id":42,"type":"contact"}}"#, ids(Some(42), None, None)),
-            (r#"{"id":9,"message_type":1,"sender":{"id":3,"type":"user"}}"#, ids(None, None, None)),
+            (
+                r#"{"id":9,"conversation_id":1,"sender":{"id":42,"type":"contact"}}"#,
+                AnswerIds { message: Some(9), ..ids(Some(42), None, None) },
+            ),
+            (
+                r#"{"id":9,"message_type":1,"sender":{"id":3,"type":"user"}}"#,
+                AnswerIds { message: Some(9), ..ids(None, None, None) },
+            ),
             (r#"[{"id":9},{"id":9,"sender":{"id":42,"type":"contact"}}]"#, ids(Some(42), None, None)),
             ("", ids(None, None, None)),
             ("7", ids(None, None, None)),

@@ -33,10 +33,12 @@ pub enum Cause {
     Settings,
     /// Another replica.
     Replica,
+    /// Another read, which shows something newer.
+    Shown,
 }
 
 impl Cause {
-    const ALL: [Self; 10] = [
+    const ALL: [Self; 11] = [
         Self::Write,
         Self::Webhook,
         Self::Cable,
@@ -47,6 +49,7 @@ impl Cause {
         Self::Variant,
         Self::Settings,
         Self::Replica,
+        Self::Shown,
     ];
 
     /// In a word.
@@ -62,6 +65,7 @@ impl Cause {
             Self::Variant => "variant",
             Self::Settings => "settings",
             Self::Replica => "replica",
+            Self::Shown => "shown",
         }
     }
 
@@ -78,6 +82,7 @@ impl Cause {
             Self::Variant => "a newer answer, to a reader of another origin",
             Self::Settings => "settings that were read again",
             Self::Replica => "another replica, or that what the others told was lost",
+            Self::Shown => "another read of the same contact, which showed something newer",
         }
     }
 }

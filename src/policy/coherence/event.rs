@@ -106,17 +106,6 @@ pub struct Touched {
 }
 
 impl Touched {
-    /// What is out of date. A contact with an identifier in several inboxes may see the conversation in each of their
-    /// lists: the contact's id stands for them all. If the event names none, those that have the conversation already
-    /// are known by it; large ones do not name theirs.
-    pub fn scopes(&self) -> impl Iterator<Item = Scope<'_>> {
-        let source = self.source.as_deref().map(Scope::Source);
-        let contacts = self.contacts.iter().map(|id| Scope::Contact(*id));
-        let conversation = self.conversation.map(|(account, display)| Scope::AccountConversation(account, display));
-        let any = self.conversation.filter(|_| self.contacts.is_empty()).map(|_| Scope::AnyConversation);
-        source.into_iter().chain(contacts).chain(conversation).chain(any)
-    }
-
     /// What another part of the event names, too; of a message, the conversation is that of its own part.
     fn add(&mut self, more: Self) {
         self.source = more.source.or(self.source.take());
@@ -158,6 +147,8 @@ pub struct Heard {
     pub changes_lists: bool,
     /// Which lists.
     pub touched: Touched,
+    /// The message that it tells of, if it tells of one.
+    pub message: Option<u64>,
     /// When it happened by the application's own clock, in milliseconds since 1970, if the event says so.
     pub happened: Option<u64>,
 }
@@ -211,16 +202,17 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
             let touched = of_conversation(found.below(CONVERSATION), payload.at(&["account", "id"]));
             let happened = if event == Event::MessageCreated { payload.at(&["created_at"]) } else { None };
             let private = payload.at(&["private"]).is_some_and(|private| private.0 == "true");
-            Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
+            let message = payload.at(&["id"]).and_then(Json::id);
+            Heard { event, changes_lists: !private, touched, message, happened: happened.and_then(Json::time) }
         }
         Event::ContactCreated | Event::ContactUpdated => {
             let touched = Touched { contacts: Vec::from_iter(payload.at(&["id"]).and_then(Json::id)), ..Touched::default() };
-            Heard { event, changes_lists: true, touched, happened: None }
+            Heard { event, changes_lists: true, touched, message: None, happened: None }
         }
         Event::WebwidgetTriggered => {
             let source = payload.at(&["source_id"]).and_then(Json::text);
             let contacts = Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id));
-            Heard { event, changes_lists: true, touched: Touched { source, contacts, conversation: None }, happened: None }
+            Heard { event, changes_lists: true, touched: Touched { source, contacts, conversation: None }, message: None, happened: None }
         }
         Event::Other => {
             let mut touched = of_conversation(payload, payload.at(&["account", "id"]));
@@ -262,12 +254,13 @@ pub fn of_cable(text: &str) -> Option<Overheard> {
             let private = data.at(&["private"]).is_some_and(|private| private.0 == "true");
             let touched = Touched { source, contacts: Vec::from_iter(contact), conversation };
             let happened = if event == Event::MessageCreated { data.at(&["created_at"]) } else { None };
-            Heard { event, changes_lists: !private, touched, happened: happened.and_then(Json::time) }
+            let message = data.at(&["id"]).and_then(Json::id);
+            Heard { event, changes_lists: !private, touched, message, happened: happened.and_then(Json::time) }
         }
         // Contacts do not hear of these, agents do (`api.md` section 8).
         Event::ContactCreated | Event::ContactUpdated => {
             let touched = Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
-            Heard { event, changes_lists: true, touched, happened: None }
+            Heard { event, changes_lists: true, touched, message: None, happened: None }
         }
         // The cable has many names of its own, which tell of nothing that a list shows (`api.md` section 8).
         Event::Other => Heard { changes_lists: false, ..of_conversation_event(event, data, &["account_id"]) },
@@ -293,14 +286,14 @@ fn token(identifier: Json<'_>) -> Option<String> {
 fn of_unknown_event(touched: Touched) -> Heard {
     let names_anybody = touched.source.is_some() || !touched.contacts.is_empty();
     let touched = if names_anybody { touched } else { Touched::default() };
-    Heard { event: Event::Other, changes_lists: names_anybody, touched, happened: None }
+    Heard { event: Event::Other, changes_lists: names_anybody, touched, message: None, happened: None }
 }
 
 fn of_conversation_event(event: Event, payload: Below<'_, '_>, account: &[&str]) -> Heard {
     // Typing events have it one step deeper in webhooks; they change nothing.
     let touched = of_conversation(payload, payload.at(account));
     let happened = payload.at(&["updated_at"]).and_then(Json::time);
-    Heard { event, changes_lists: event.changes_lists(), touched, happened }
+    Heard { event, changes_lists: event.changes_lists(), touched, message: None, happened }
 }
 
 /// A conversation as webhooks and the cable show it.

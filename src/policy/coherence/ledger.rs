@@ -19,6 +19,7 @@ use std::hash::Hasher;
 use siphasher::sip::SipHasher13;
 
 use super::atomic::{AtomicU64, Ordering};
+use crate::policy::resource::Part;
 
 /// The places of a ledger in a running proxy: two tables of 8 MiB.
 pub const PLACES: usize = 1 << 20;
@@ -52,6 +53,34 @@ pub enum Scope<'a> {
     Account(u64),
     /// The answers to one list for readers of different origins, by the text that their keys share.
     Variants(&'a str),
+    /// What reads other than the list show of somebody: of one conversation, or of all.
+    Part(Part, Of<'a>, Option<u64>),
+}
+
+/// Whose it is what a [`Part`] shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of<'a> {
+    /// A contact identifier's, in whatever inbox.
+    Source(&'a str),
+    /// A contact's, by its account-wide id.
+    Contact(u64),
+    /// An account's.
+    Account(u64),
+    /// Of whatever account: for answers that do not say of which they are.
+    Anybody,
+    /// Of whatever conversation: for answers that show no uuid, when something is known by that alone.
+    Everybody,
+}
+
+impl<'a> Of<'a> {
+    /// The scope of the list, which shows all of it.
+    pub fn list(self) -> Option<Scope<'a>> {
+        match self {
+            Self::Source(source) => Some(Scope::Source(source)),
+            Self::Contact(id) => Some(Scope::Contact(id)),
+            Self::Account(_) | Self::Anybody | Self::Everybody => None,
+        }
+    }
 }
 
 /// A point in the order of changes: one counter for all places, since a scope learned from a body is compared with a
@@ -115,6 +144,20 @@ impl Ledger {
             Scope::Nameless => hash_numbers(&mut hasher, 10, &[]),
             Scope::Account(id) => hash_numbers(&mut hasher, 11, &[*id]),
             Scope::Variants(text) => hash_text(&mut hasher, 12, text),
+            Scope::Part(part, of, conversation) => {
+                hash_numbers(
+                    &mut hasher,
+                    13,
+                    &[*part as u64, conversation.map_or(0, |display| display.saturating_add(1))],
+                );
+                match of {
+                    Of::Source(text) => hash_text(&mut hasher, 0, text),
+                    Of::Contact(id) => hash_numbers(&mut hasher, 1, &[*id]),
+                    Of::Account(id) => hash_numbers(&mut hasher, 2, &[*id]),
+                    Of::Anybody => hash_numbers(&mut hasher, 3, &[]),
+                    Of::Everybody => hash_numbers(&mut hasher, 4, &[]),
+                }
+            }
         }
         let places = self.unsettled.len() as u64;
         Place(u32::try_from(hasher.finish() % places).expect("a table has fewer than 2^32 places"))

@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+use crate::policy::resource::{Part, ReadKind, Resource, page_before};
+
 /// `cache.query`: what the query string does to the key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryRule {
@@ -15,13 +17,14 @@ pub enum QueryRule {
     Ignore,
 }
 
-/// Which answer a list request asks for: inbox, contact (both decoded once), the query as it was sent, the host if the
-/// upstream gets the client's, and the reader's origin if the upstream tells origins apart.
+/// Which answer a read asks for: what of a contact, inbox, contact (both decoded once), the query as it was sent, the host
+/// if the upstream gets the client's, and the reader's origin if the upstream tells origins apart.
 ///
 /// Compared whole, never by hash. `Debug` shows nothing: the contact's identifier is the credential of this API.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
-    /// `inbox NUL contact NUL ?query NUL host NUL origin`, the last three empty if there is none. No part holds a NUL.
+    /// `inbox NUL contact NUL ?query NUL host NUL origin`, the last three empty if there is none. No part holds a NUL, and
+    /// an inbox has a name: what is not the list begins with `NUL resource NUL`.
     text: Arc<str>,
 }
 
@@ -30,11 +33,19 @@ pub struct Key {
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'~');
 
 impl Key {
-    /// The key of readers from whatever origin. `inbox` and `contact` are decoded and hold no NUL ([`decode_segment`]
-    /// sees to that); a query holds none either.
+    /// The key of a list, of readers from whatever origin. `inbox` and `contact` are decoded and hold no NUL
+    /// ([`decode_segment`] sees to that); a query holds none either.
     pub fn new(inbox: &str, contact: &str, query: Option<&str>) -> Self {
+        Self::of(Resource::Conversations, inbox, contact, query)
+    }
+
+    /// The key of anything that is read of a contact.
+    pub fn of(resource: Resource, inbox: &str, contact: &str, query: Option<&str>) -> Self {
         debug_assert!(!inbox.contains('\0') && !contact.contains('\0'));
         let mut text = String::with_capacity(inbox.len() + contact.len() + query.map_or(0, str::len) + 5);
+        if resource != Resource::Conversations {
+            text = format!("\0{}\0", resource.path());
+        }
         text.push_str(inbox);
         text.push('\0');
         text.push_str(contact);
@@ -51,15 +62,45 @@ impl Key {
     #[must_use]
     pub fn for_host(&self, host: &str) -> Self {
         debug_assert!(!host.contains('\0'));
-        let (inbox, contact, query) = (self.part(0), self.part(1), self.part(2));
-        let text = format!("{inbox}\0{contact}\0{query}\0{}\0{}", host.to_ascii_lowercase(), self.part(4));
-        Self { text: text.into() }
+        let (start, inbox, contact, query) = (self.start(), self.part(0), self.part(1), self.part(2));
+        let (what, host, origin) = (&self.text[..start], host.to_ascii_lowercase(), self.part(4));
+        Self { text: format!("{what}{inbox}\0{contact}\0{query}\0{host}\0{origin}").into() }
     }
 
     /// The key of readers from one origin, for an upstream that tells origins apart.
     #[must_use]
     pub fn for_origin(&self, origin: &str) -> Self {
         Self { text: format!("{}{origin}", self.text_of_list()).into() }
+    }
+
+    /// Which read it is of.
+    pub fn read(&self) -> ReadKind {
+        // Nearly always: no other key is taken apart on the way of a hit.
+        if self.start() == 0 { ReadKind::Conversations } else { self.resource().read() }
+    }
+
+    /// What of the contact it is.
+    pub fn resource(&self) -> Resource {
+        match self.start() {
+            0 => Resource::Conversations,
+            start => Resource::canonical(self.text[1..start - 1].strip_prefix('/')).unwrap_or(Resource::Conversations),
+        }
+    }
+
+    /// Which part of what is known of the contact its answers show; none if it is the list, which shows all.
+    pub fn shows(&self) -> Option<Part> {
+        match self.resource() {
+            Resource::Conversations => None,
+            Resource::Conversation(_) => Some(Part::Conversation),
+            // Whatever is not clearly about older messages may be about the newest.
+            Resource::Messages(_) => Some(self.before().map_or(Part::Newest, |_| Part::Before)),
+            Resource::Contact => Some(Part::Contact),
+        }
+    }
+
+    /// Before which message a page of messages is, if it is about older ones.
+    pub fn before(&self) -> Option<u64> {
+        page_before(self.query()?).filter(|_| self.read() == ReadKind::Messages)
     }
 
     /// The decoded inbox identifier.
@@ -104,7 +145,7 @@ impl Key {
 
     /// Path and query of a shared fetch: made from the key alone, so that every spelling asks the upstream alike.
     pub fn path_and_query(&self) -> String {
-        let mut path = format!("{}/conversations", self.contact_path());
+        let mut path = format!("{}{}", self.contact_path(), self.resource().path());
         if let Some(query) = self.query() {
             path.push('?');
             path.push_str(query);
@@ -117,8 +158,16 @@ impl Key {
         contact_path(self.inbox(), self.contact())
     }
 
+    /// Where its first part begins.
+    fn start(&self) -> usize {
+        match self.text.strip_prefix('\0') {
+            None => 0,
+            Some(what) => what.bytes().position(|byte| byte == 0).map_or(0, |end| end + 2),
+        }
+    }
+
     fn part(&self, index: usize) -> &str {
-        let mut rest = &*self.text;
+        let mut rest = &self.text[self.start()..];
         for _ in 0..index {
             rest = rest.bytes().position(|byte| byte == 0).map_or("", |end| &rest[end + 1..]);
         }
@@ -240,6 +289,34 @@ mod tests {
         let key = Key::new("in", "co", Some("a?b"));
         assert_eq!((key.inbox(), key.contact(), key.query(), key.origin()), ("in", "co", Some("a?b"), None));
         assert_eq!(Key::new("in", "co", None).query(), None);
+    }
+
+    #[test]
+    fn the_keys_of_all_reads_differ_and_say_what_they_are_of() {
+        let all = [
+            (Resource::Conversations, None, None),
+            (Resource::Conversation(7), None, Some(Part::Conversation)),
+            (Resource::Conversation(77), None, Some(Part::Conversation)),
+            (Resource::Messages(7), None, Some(Part::Newest)),
+            (Resource::Messages(7), Some("before=9"), Some(Part::Before)),
+            (Resource::Messages(7), Some("before=9&x"), Some(Part::Newest)),
+            (Resource::Contact, None, Some(Part::Contact)),
+            (Resource::Contact, Some("before=9"), Some(Part::Contact)),
+        ];
+        let mut keys = std::collections::HashSet::new();
+        for (resource, query, part) in all {
+            let key = Key::of(resource, "in", "co", query);
+            for key in [key.clone(), key.for_host("H.test"), key.for_host("h.test").for_origin("https://a.test")] {
+                assert_eq!((key.resource(), key.read(), key.shows()), (resource, resource.read(), part), "{resource:?}");
+                assert_eq!((key.inbox(), key.contact(), key.query()), ("in", "co", query), "{resource:?}");
+                let path = key.path_and_query();
+                let path = path.split('?').next().unwrap();
+                assert_eq!(path, format!("/public/api/v1/inboxes/in/contacts/co{}", resource.path()));
+                assert!(keys.insert(key), "{resource:?}");
+            }
+            let of_host = key.for_host("h.test");
+            assert_eq!((of_host.host(), of_host.for_origin("o").origin()), (Some("h.test"), Some("o")));
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 
 use httparse::{Header, Request, Status};
 
-use super::route::canonical_list;
+use super::path::canonical_list;
 use super::target::is_host;
 
 /// A plain request has no more fields than that.

@@ -1,16 +1,16 @@
-//! What a request is: a list to share, a write and what it touches, or not ours.
+//! What a request is: a read to share, a write and what it touches, or not ours.
 //!
-//! Strict when sharing: only the exact canonical spelling of the list route is cached. Liberal when doubting: a write
+//! Strict when sharing: only the exact canonical spelling of a route is cached. Liberal when doubting: a write
 //! is recognised in every spelling that some server on the way might take for it.
-
-use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, header};
 use percent_encoding::percent_decode_str;
 
 use super::fields::has_one_of;
-use super::key::{Key, QueryRule, decode_segment};
+use super::key::{Key, QueryRule};
+use super::path::{canonical, readings};
 use crate::policy::coherence::answer_ids::canonical_uuid;
+use crate::policy::resource::{ReadKind, Resource, Routes, leading_number};
 
 /// Rack takes the method from here.
 const METHOD_OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
@@ -21,12 +21,12 @@ const OTHER_TARGETS: [HeaderName; 2] =
 const ACCESS_TOKEN: HeaderName = HeaderName::from_static("api-access-token");
 const ACCESS_TOKEN_TWIN: HeaderName = HeaderName::from_static("api_access_token");
 
-/// `cache.credentials`: what a list request with credentials is.
+/// `cache.credentials`: what a read with credentials is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CredentialsRule {
     /// It may not be shared: it passes by the cache.
     Bypass,
-    /// The upstream reads none on this route (`api.md` section 9): shared, and the credentials are not sent.
+    /// The upstream reads none on these routes (`api.md` section 9): shared, and the credentials are not sent.
     Ignore,
 }
 
@@ -41,20 +41,22 @@ pub struct Rules<'a> {
     pub webhooks: Option<&'a str>,
     /// `cache.ttl = "origin"`: the answers themselves say whose they are.
     pub by_origin: bool,
+    /// `cache.routes`: what else passes through.
+    pub routes: Routes,
 }
 
 /// What a request is.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Route {
-    /// The conversation list in its canonical spelling: looked up and shared.
-    List(Key),
+    /// A read in its canonical spelling: looked up and shared.
+    Read(Key),
     /// The same path, where the answers themselves say whether they may be shared (`cache.ttl = "origin"`).
     Cached(Key),
-    /// A conversation list that may not be shared, and why. The key is the one it would have had.
+    /// A read that may not be shared, and why. The key is the one it would have had.
     Bypass(Key, BypassReason),
     /// A request that may change lists; never empty.
     Write(Vec<Target>),
-    /// A browser asks whether a page may read lists (a CORS preflight, the Fetch standard), and says no more than that.
+    /// A browser asks whether a page may read (a CORS preflight, the Fetch standard), and says no more than that.
     Preflight,
     /// The application tells of an event.
     Webhook,
@@ -66,7 +68,7 @@ pub enum Route {
     Refuse(Refusal),
 }
 
-/// Why a list may not be shared. A closed set: these are metric labels.
+/// Why a read may not be shared. A closed set: these are metric labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BypassReason {
     /// `Authorization`.
@@ -177,26 +179,30 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     if rules.webhooks == Some(uri.path()) {
         return if *method == Method::POST { Route::Webhook } else { Route::Refuse(Refusal::NoWebhook) };
     }
-    let Rules { query, credentials, by_origin, .. } = rules;
+    let Rules { query, credentials, by_origin, routes, .. } = rules;
     let overridden = has_one_of(headers, &[METHOD_OVERRIDE]);
     let reads = (*method == Method::GET || *method == Method::HEAD) && !overridden;
     let safe = (reads || *method == Method::OPTIONS) && !overridden;
-    if reads && let Some((inbox, contact)) = canonical_list(uri.path()) {
-        let key = Key::new(&inbox, &contact, uri.query().filter(|_| query == QueryRule::Key));
+    let canonical = canonical(uri.path()).filter(|(.., resource)| routes.has(resource.read()));
+    if let Some((inbox, contact, resource)) = &canonical
+        && reads
+        && !(*resource == Resource::Contact && may_verify(headers, uri.query()))
+    {
+        let key = Key::of(*resource, inbox, contact, query_of(*resource, uri.query(), query));
         if by_origin {
             return Route::Cached(key);
         }
         return match credential(headers, uri.query()) {
             Some(reason) if credentials == CredentialsRule::Bypass => Route::Bypass(key, reason),
-            _ => Route::List(key),
+            _ => Route::Read(key),
         };
     }
     // RFC 9110 section 9.3.7: answers to OPTIONS are not cacheable.
-    if *method == Method::OPTIONS && safe && !by_origin && is_preflight(headers, uri.query()) && canonical_list(uri.path()).is_some() {
+    if *method == Method::OPTIONS && safe && !by_origin && canonical.is_some() && is_preflight(headers, uri.query()) {
         return Route::Preflight;
     }
     let mut targets = Vec::new();
-    let mut source = None;
+    let (mut source, mut alias) = (None, None);
     for segments in readings(uri.path()) {
         let segments: Vec<&str> = segments.iter().map(|segment| &**segment).collect();
         if !safe {
@@ -207,15 +213,23 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
             }
         } else if let ["public", "api", "v1", "inboxes", inbox, "contacts", contact, rest @ ..] = &segments[..] {
             let found = Source { inbox: (*inbox).to_owned(), contact: (*contact).to_owned() };
-            if reads && matches!(rest, ["conversations"]) && !contact.contains('\0') && !inbox.contains('\0') {
-                let reason = credential(headers, uri.query()).unwrap_or(BypassReason::Alias);
-                let key = Key::new(inbox, contact, uri.query().filter(|_| query == QueryRule::Key));
-                return Route::Bypass(key, reason);
-            }
-            if reads && rest.is_empty() && (has_identifier_hash(uri.query()) || has_body(headers)) {
+            if reads && rest.is_empty() && may_verify(headers, uri.query()) {
                 let target = Target::Contact(found);
                 if !targets.contains(&target) {
                     targets.push(target);
+                }
+                continue;
+            }
+            if reads
+                && let Some(resource) = Resource::aliased(rest).filter(|resource| routes.has(resource.read()))
+                && !contact.contains('\0')
+                && !inbox.contains('\0')
+            {
+                let reason = credential(headers, uri.query()).unwrap_or(BypassReason::Alias);
+                let key = Key::of(resource, inbox, contact, query_of(resource, uri.query(), query));
+                // Of a contact's own path the last reading is without what Rails takes for a format.
+                if alias.is_none() || resource == Resource::Contact {
+                    alias = Some(Route::Bypass(key, reason));
                 }
             } else if *method == Method::GET {
                 source = source.or(Some(found));
@@ -224,6 +238,8 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     }
     if !targets.is_empty() {
         Route::Write(targets)
+    } else if let Some(alias) = alias {
+        alias
     } else if *method == Method::GET && reads && source.is_none() && is_websocket_handshake(headers) {
         Route::Tunnel
     } else {
@@ -231,22 +247,15 @@ pub fn classify(method: &Method, uri: &Uri, headers: &HeaderMap, rules: Rules<'_
     }
 }
 
-/// Inbox and contact, if the path is the list route exactly as published.
-pub(super) fn canonical_list(path: &str) -> Option<(Cow<'_, str>, Cow<'_, str>)> {
-    let rest = path.strip_prefix("/public/api/v1/inboxes/")?;
-    let (inbox, rest) = first_segment(rest)?;
-    let rest = rest.strip_prefix("contacts/")?;
-    let (contact, rest) = first_segment(rest)?;
-    if rest != "conversations" {
-        return None;
-    }
-    Some((decode_segment(inbox)?, decode_segment(contact)?))
+/// The query as far as it is part of a key. Of those that the API is known to read, one is of a route that is shared.
+fn query_of(resource: Resource, query: Option<&str>, rule: QueryRule) -> Option<&str> {
+    let reads_it = || resource.read() == ReadKind::Messages && has_parameter(query, "before");
+    query.filter(|_| rule == QueryRule::Key || reads_it())
 }
 
-/// What is before the first slash, and what is after it.
-fn first_segment(path: &str) -> Option<(&str, &str)> {
-    let slash = path.bytes().position(|byte| byte == b'/')?;
-    Some((&path[..slash], &path[slash + 1..]))
+/// Whether a read of a contact may write (`api.md` section 2): it may carry a hash, which verifies.
+fn may_verify(headers: &HeaderMap, query: Option<&str>) -> bool {
+    has_identifier_hash(query) || has_body(headers)
 }
 
 /// Whether a `GET` is the whole of a WebSocket handshake (RFC 6455 section 4.2.1), the only upgrade that is tunnelled: with
@@ -329,6 +338,11 @@ pub fn names_another_target(headers: &HeaderMap) -> bool {
     has_one_of(headers, &OTHER_TARGETS)
 }
 
+/// Whether a request is of the method and the path of its first line, whoever reads it.
+pub fn is_itself(headers: &HeaderMap) -> bool {
+    !has_one_of(headers, &[METHOD_OVERRIDE]) && !has_one_of(headers, &OTHER_TARGETS)
+}
+
 /// Whether a request announces a body (RFC 9112 section 6.3).
 pub fn has_body(headers: &HeaderMap) -> bool {
     headers.contains_key(header::TRANSFER_ENCODING)
@@ -373,12 +387,6 @@ fn account_target(account: u64, rest: &[&str]) -> Option<Target> {
     }
 }
 
-/// The number at the beginning of a text: what Ruby makes of an id in a path.
-fn leading_number(text: &str) -> Option<u64> {
-    let digits = text.len() - text.trim_start_matches(|char: char| char.is_ascii_digit()).len();
-    text[..digits].parse().ok()
-}
-
 /// What the final status of a write says of what it did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -398,50 +406,6 @@ pub fn effect_of(status: StatusCode) -> Effect {
         400 | 401 | 403 | 404 | 405 | 411 | 413..=415 | 429 | 431 => Effect::Nothing,
         _ => Effect::Unclear,
     }
-}
-
-/// A path, parted.
-type Segments<'a> = Vec<Cow<'a, str>>;
-
-/// The ways in which a server may read a path: segments parted before or after decoding, slashes collapsed, dot
-/// segments resolved, a format suffix kept or dropped. What one of them takes for a write is a write.
-fn readings(path: &str) -> Vec<Segments<'_>> {
-    let parted_first = resolved(path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()));
-    // Most paths hold nothing that is to be decoded, and are parted in one way.
-    let decoded_first = path.contains('%').then(|| {
-        let decoded = percent_decode_str(path).decode_utf8_lossy();
-        resolved(decoded.split('/').map(|segment| Cow::Owned(segment.to_owned())))
-    });
-    let mut readings = Vec::with_capacity(4);
-    for segments in [Some(parted_first), decoded_first].into_iter().flatten() {
-        let without_suffix = without_suffix(&segments);
-        for reading in [Some(segments), without_suffix].into_iter().flatten() {
-            if !readings.contains(&reading) {
-                readings.push(reading);
-            }
-        }
-    }
-    readings
-}
-
-fn resolved<'a>(segments: impl Iterator<Item = Cow<'a, str>>) -> Segments<'a> {
-    let mut resolved = Segments::with_capacity(16);
-    for segment in segments {
-        match &*segment {
-            "" | "." => {}
-            ".." => drop(resolved.pop()),
-            _ => resolved.push(segment),
-        }
-    }
-    resolved
-}
-
-/// The same without what Rails takes for a format.
-fn without_suffix<'a>(segments: &Segments<'a>) -> Option<Segments<'a>> {
-    let (last, before) = segments.split_last()?;
-    let (stem, _) = last.rsplit_once('.').filter(|(stem, _)| !stem.is_empty())?;
-    let stem = Cow::Owned(stem.to_owned());
-    Some(before.iter().cloned().chain([stem]).collect())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What a path is called in the log: a name from a closed set, since paths hold credentials.
 
-/// The list, which has the most lines.
-pub const LIST: &str = "conversations";
+use crate::policy::resource::ReadKind;
+
 /// Where webhooks come.
 pub const WEBHOOK: &str = "webhook";
 /// What never became a request.
@@ -27,10 +27,10 @@ fn public(rest: &[&str]) -> &'static str {
     match rest {
         ["inboxes", _] => "inbox",
         ["inboxes", _, "contacts"] => "contacts",
-        ["inboxes", _, "contacts", _] => "contact",
-        ["inboxes", _, "contacts", _, "conversations"] => LIST,
-        ["inboxes", _, "contacts", _, "conversations", _] => "conversation",
-        ["inboxes", _, "contacts", _, "conversations", _, "messages"] => "messages",
+        ["inboxes", _, "contacts", _] => ReadKind::Contact.label(),
+        ["inboxes", _, "contacts", _, "conversations"] => ReadKind::Conversations.label(),
+        ["inboxes", _, "contacts", _, "conversations", _] => ReadKind::Conversation.label(),
+        ["inboxes", _, "contacts", _, "conversations", _, "messages"] => ReadKind::Messages.label(),
         ["inboxes", _, "contacts", _, "conversations", _, "messages", _] => "message",
         ["inboxes", _, "contacts", _, "conversations", _, "toggle_typing"] => "toggle_typing",
         ["inboxes", _, "contacts", _, "conversations", _, "toggle_status"] => "toggle_status",

@@ -4,6 +4,7 @@ use http::StatusCode;
 
 use super::key::{Key, QueryRule};
 use super::route::{BypassReason, CredentialsRule, Refusal, Route, Rules, Target};
+use crate::policy::resource::ReadKind;
 
 /// What a request is, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,43 +20,60 @@ pub struct Told {
 /// What a request is.
 pub fn told(route: &Route, rules: &Rules<'_>) -> Told {
     let (kind, rule, key) = match route {
-        Route::List(key) => ("list", of_list(rules), Some(key)),
+        Route::Read(key) => (kind_of(key), of_read(key, rules), Some(key)),
         Route::Cached(key) => {
-            let rule = "the list's path as it is published, cached as its answers say (cache.ttl = \"origin\", RFC 9111)";
-            ("cached", rule.into(), Some(key))
+            let rule = "path as it is published, cached as its answers say (cache.ttl = \"origin\", RFC 9111)";
+            ("cached", format!("the {}'s {rule}", name_of(key)), Some(key))
         }
-        Route::Bypass(key, reason) => ("bypass", of_bypass(*reason), Some(key)),
+        Route::Bypass(key, reason) => ("bypass", of_bypass(name_of(key), *reason), Some(key)),
         Route::Write(targets) => {
             let targets: Vec<&str> = targets.iter().map(of_target).collect();
             ("write", format!("it may change {}, so it is passed on and puts that out of date", targets.join(", and ")), None)
         }
-        Route::Preflight => ("preflight", "OPTIONS of the list's path, as browsers send it before they read it".into(), None),
+        Route::Preflight => ("preflight", "OPTIONS of a path that is read, as browsers send it before they do".into(), None),
         Route::Webhook => ("webhook", "POST to webhook.path".into(), None),
         Route::Tunnel => ("tunnel", "a WebSocket handshake, on a path that means nothing else".into(), None),
-        Route::Pass(Some(_)) => ("pass", "it is below a contact, and is not its list: passed on untouched".into(), None),
+        Route::Pass(Some(_)) => ("pass", "it is below a contact, and none of what is answered from memory: passed on untouched".into(), None),
         Route::Pass(None) => ("pass", "nothing that is kept or changed here: passed on untouched".into(), None),
         Route::Refuse(refusal) => ("refused", refused(*refusal).detail.into(), None),
     };
     Told { kind, rule, key: key.map(|key| of_key(key, rules)).unwrap_or_default() }
 }
 
-fn of_list(rules: &Rules<'_>) -> String {
+/// What a key's read gives, in a word.
+fn name_of(key: &Key) -> &'static str {
+    match key.read() {
+        ReadKind::Conversations => "list",
+        ReadKind::Conversation => "conversation",
+        ReadKind::Messages => "page of messages",
+        ReadKind::Contact => "contact",
+    }
+}
+
+/// The same, as the kind of a request.
+fn kind_of(key: &Key) -> &'static str {
+    if key.read() == ReadKind::Messages { "messages" } else { name_of(key) }
+}
+
+fn of_read(key: &Key, rules: &Rules<'_>) -> String {
     let credentials = match rules.credentials {
         CredentialsRule::Bypass => "and no credentials",
         CredentialsRule::Ignore => "and credentials count for nothing (cache.credentials = \"ignore\")",
     };
-    format!("GET or HEAD of the list's path as it is published, {credentials}: looked up and shared")
+    format!("GET or HEAD of the {}'s path as it is published, {credentials}: looked up and shared", name_of(key))
 }
 
-fn of_bypass(reason: BypassReason) -> String {
+fn of_bypass(name: &str, reason: BypassReason) -> String {
     let what = match reason {
-        BypassReason::Authorization => "the list with an Authorization field",
-        BypassReason::Cookie => "the list with a Cookie field",
-        BypassReason::AccessToken => "the list with an API access token",
-        BypassReason::Alias => return "another spelling of the list's path than the published one: passed on, not shared".into(),
+        BypassReason::Authorization => "with an Authorization field",
+        BypassReason::Cookie => "with a Cookie field",
+        BypassReason::AccessToken => "with an API access token",
+        BypassReason::Alias => {
+            return format!("another spelling of the {name}'s path than the published one: passed on, not shared");
+        }
         BypassReason::Origin => return "the upstream tells origins apart, and this one cannot be compared".into(),
     };
-    format!("{what}: it may be meant for one alone, so it is passed on, not shared (cache.credentials = \"bypass\")")
+    format!("the {name} {what}: it may be meant for one alone, so it is passed on, not shared (cache.credentials = \"bypass\")")
 }
 
 fn of_target(target: &Target) -> &'static str {
@@ -73,6 +91,7 @@ fn of_target(target: &Target) -> &'static str {
 
 fn of_key(key: &Key, rules: &Rules<'_>) -> Vec<String> {
     let mut parts = vec!["inbox".to_owned(), "contact".to_owned()];
+    parts.extend(key.resource().conversation().map(|display| format!("conversation {display}")));
     match (key.query(), rules.query) {
         (Some(query), _) => parts.push(format!("query of {} bytes, as it was sent", query.len())),
         (None, QueryRule::Key) => parts.push("no query".into()),
@@ -121,9 +140,10 @@ mod tests {
 
     use super::*;
     use crate::policy::http::route::classify;
+    use crate::policy::resource::Routes;
 
     const RULES: Rules<'_> =
-        Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks"), by_origin: false };
+        Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks"), by_origin: false, routes: Routes::ALL };
     const CONTACT: &str = "/public/api/v1/inboxes/an-inbox/contacts/somebody";
 
     fn asked(method: &str, path: &str, fields: &[(&str, &str)], rules: Rules<'_>) -> Told {
@@ -154,7 +174,11 @@ mod tests {
             ("POST", "/conversations/7/messages", &[], "write", "what is under a contact, and a conversation"),
             ("PATCH", "", &[], "write", "a contact itself"),
             ("OPTIONS", "/conversations", preflight, "preflight", "OPTIONS"),
-            ("GET", "/conversations/7", &[], "pass", "below a contact"),
+            ("GET", "/conversations/7", &[], "conversation", "the conversation's path as it is published"),
+            ("GET", "/conversations/7/messages", &[("cookie", "a=b")], "bypass", "the page of messages with a Cookie field"),
+            ("GET", "", &[], "contact", "the contact's path"),
+            ("GET", "/", &[], "bypass", "another spelling of the contact's path"),
+            ("GET", "/conversations/7/else", &[], "pass", "below a contact"),
             ("TRACE", "", &[], "refused", "CONNECT and TRACE"),
         ] {
             let told = asked(method, &format!("{CONTACT}{path}"), fields, RULES);
@@ -169,9 +193,12 @@ mod tests {
 
     #[test]
     fn what_is_part_of_the_key_is_told_and_not_said() {
-        let ignoring = Rules { query: QueryRule::Ignore, credentials: CredentialsRule::Ignore, webhooks: None, by_origin: false };
+        let ignoring = Rules { query: QueryRule::Ignore, credentials: CredentialsRule::Ignore, webhooks: None, by_origin: false, routes: Routes::of(&[ReadKind::Conversations]) };
         let path = format!("{CONTACT}/conversations?page=2");
         assert_eq!(asked("GET", &path, &[], RULES).key, ["inbox", "contact", "query of 6 bytes, as it was sent"]);
+        let page = format!("{CONTACT}/conversations/7/messages?before=9");
+        assert_eq!(asked("GET", &page, &[], RULES).key[2..], ["conversation 7", "query of 8 bytes, as it was sent"]);
+        assert_eq!(asked("GET", &page, &[], ignoring).kind, "pass", "cache.routes is without it");
         let told = asked("GET", &path, &[("cookie", "a=b")], ignoring);
         assert_eq!((told.kind, told.key[2].as_str()), ("list", "whatever the query is (cache.query = \"ignore\")"));
         assert!(told.rule.contains("cache.credentials = \"ignore\""), "{}", told.rule);

@@ -3,20 +3,22 @@
 //! Nothing is written here. What the trim rules keep is noted in a [`Plan`], which also sums up how long the result will
 //! be, so that [`super::write`] allocates it once and exactly; a list that loses nothing is never copied.
 
+use super::marks::Marking;
 use super::not_a_list::{NotAList, Why};
 use super::report::{Place, UnknownTally, ViolationKind, Violations};
 use super::scan::{Cursor, Scan};
-use super::schema::{CONVERSATION, Field, Kind, LABELS, Label, MESSAGE, Role, SHAPES, STATUSES, Shape};
+use super::schema::{CONTACT_INBOX, CONVERSATION, Field, Kind, LABELS, Label, MESSAGE, Role, SHAPES, STATUSES, Shape};
 use super::scopes::Gathering;
 use super::token::{Text, digits, is_integral, seconds};
 use super::trim::{Fate, Rules, Trim};
 use super::write::{Cuts, Plan};
+use crate::policy::resource::ReadKind;
 
 /// The walker and what it has found so far.
 pub(super) struct Reader<'a> {
     cursor: Cursor<'a>,
     trim: &'a Trim,
-    /// Rules for every conversation; none if they are copied as they stand.
+    /// Rules for every conversation, or for what is no list; none if they are copied as they stand.
     rules: Option<&'a Rules>,
     checks: bool,
     place: Place,
@@ -27,6 +29,7 @@ pub(super) struct Reader<'a> {
     pub(super) violations: Violations,
     pub(super) unknown: UnknownTally,
     pub(super) scopes: Gathering,
+    pub(super) marks: Marking<'a>,
     pub(super) plan: Plan,
     /// Whether the rules take anything away.
     pub(super) changed: bool,
@@ -48,19 +51,20 @@ struct ConversationNotes {
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a [u8], trim: &'a Trim, checks: bool) -> Reader<'a> {
+    pub(super) fn new(read: ReadKind, body: &'a [u8], trim: &'a Trim, checks: bool) -> Reader<'a> {
         Reader {
             cursor: Cursor::new(body),
             trim,
-            rules: trim.conversation_rules(),
+            rules: trim.rules_of(read),
             checks,
-            place: Place::default(),
+            place: Place::beginning(read),
             conversation: ConversationNotes::default(),
             created_at: None,
             guesses: std::array::from_fn(|_| std::array::from_fn(|previous| u8::try_from(previous).unwrap_or(0))),
             violations: Violations::default(),
             unknown: UnknownTally::default(),
             scopes: Gathering::default(),
+            marks: Marking::of(read),
             plan: Plan::default(),
             changed: false,
             weights: None,
@@ -68,21 +72,39 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads the whole body.
-    pub(super) fn list(&mut self) -> Result<(), NotAList> {
-        let result = self.conversations();
+    pub(super) fn document(&mut self) -> Result<(), NotAList> {
+        let result = self.whole();
         result.map_err(|why| NotAList { at: self.cursor.at(), why })
     }
 
-    fn conversations(&mut self) -> Scan<()> {
-        if self.cursor.peek()? != b'[' {
-            return Err(Why::NotAnArray);
+    fn whole(&mut self) -> Scan<()> {
+        let (read, first) = (self.place.read, self.cursor.peek()?);
+        let other = Why::other_than(read);
+        if first != if other == Why::NotAnArray { b'[' } else { b'{' } {
+            return Err(other);
         }
+        let start = self.cursor.at();
+        let removed = match read {
+            ReadKind::Conversations => return self.conversations(),
+            ReadKind::Conversation => self.object(&CONVERSATION, self.rules)?,
+            ReadKind::Messages => self.elements(&MESSAGE, self.rules)?,
+            ReadKind::Contact => self.object(&CONTACT_INBOX, self.rules)?,
+        };
+        if read != ReadKind::Contact {
+            self.marks.end_conversation(self.conversation.id, read == ReadKind::Conversation);
+        }
+        self.plan.keep_conversation(start, self.cursor.at(), None, removed);
+        self.cursor.end()
+    }
+
+    fn conversations(&mut self) -> Scan<()> {
         let mut more = self.cursor.first_element()?;
         while more {
             self.conversation = ConversationNotes::default();
             let start = self.cursor.at();
             let messages = self.plan.messages();
             let removed = self.element(&CONVERSATION, self.rules)?;
+            self.marks.end_conversation(self.conversation.id, true);
             if !self.is_listed(self.conversation.listed) {
                 self.changed = true;
                 self.plan.forget_messages(messages);
@@ -226,8 +248,11 @@ impl<'a> Reader<'a> {
             }
             (b'{', Kind::One(shape)) if field.role == Role::Sender => {
                 self.scopes.begin_sender();
+                self.marks.begin_sender();
                 let removed = self.object(shape, rules)?;
-                self.scopes.end_sender();
+                if self.scopes.end_sender() {
+                    self.marks.sender_is_contact();
+                }
                 return Ok(removed);
             }
             (b'{', Kind::One(shape)) => return self.object(shape, rules),
@@ -263,7 +288,7 @@ impl<'a> Reader<'a> {
     fn elements(&mut self, shape: &'static Shape, rules: Option<&'a Rules>) -> Scan<usize> {
         let start = self.cursor.at();
         let is_messages = shape.index == MESSAGE.index;
-        let limit = self.trim.messages.filter(|_| is_messages);
+        let limit = self.trim.messages.filter(|_| is_messages && self.place.read != ReadKind::Messages);
         let notes = limit.is_some_and(|limit| self.notes_messages(limit));
         let (first, mut removed) = (self.plan.messages(), 0);
         let mut index = 0;
@@ -272,9 +297,13 @@ impl<'a> Reader<'a> {
             *(if is_messages { &mut self.place.message } else { &mut self.place.attachment }) = index;
             if is_messages {
                 self.created_at = None;
+                self.marks.begin_message();
             }
             let at = self.cursor.at();
             removed += self.element(shape, rules)?;
+            if is_messages {
+                self.marks.end_message();
+            }
             if let Some(limit) = limit
                 && notes
             {
@@ -336,18 +365,27 @@ impl<'a> Reader<'a> {
     }
 
     fn note_text(&mut self, role: Role, text: Text<'a>) {
+        self.marks.note(role, text.token);
         match role {
+            Role::Content | Role::Card(_) | Role::SenderCard(_) | Role::UpdatedAt => {}
             Role::Uuid if text.escaped => self.scopes.uuid(text.decoded().as_bytes()),
             Role::Uuid => self.scopes.uuid(text.raw()),
             Role::Status => self.conversation.listed = Some(self.trim.statuses.iter().any(|status| text.is(status))),
             Role::SenderType if text.is("contact") => self.scopes.sender_is_contact(),
             // Digits in quotes are not what the contract says, but they name the same contact.
-            _ if text.escaped => self.note_number(role, text.decoded().as_bytes()),
-            _ => self.note_number(role, text.raw()),
+            _ if text.escaped => self.note_id(role, text.decoded().as_bytes()),
+            _ => self.note_id(role, text.raw()),
         }
     }
 
-    fn note_number(&mut self, role: Role, token: &[u8]) {
+    fn note_number(&mut self, role: Role, token: &'a [u8]) {
+        self.marks.note(role, token);
+        if !role.is_mark_alone() {
+            self.note_id(role, token);
+        }
+    }
+
+    fn note_id(&mut self, role: Role, token: &[u8]) {
         if role == Role::CreatedAt {
             self.created_at = seconds(token);
             return;
@@ -366,7 +404,7 @@ impl<'a> Reader<'a> {
     }
 
     fn is_listed(&self, listed: Option<bool>) -> bool {
-        self.trim.statuses.is_empty() || listed == Some(true)
+        self.trim.statuses.is_empty() || self.place.read != ReadKind::Conversations || listed == Some(true)
     }
 
     /// Whether to note the newest messages of a conversation that may yet turn out to go. A few may be noted in vain; if

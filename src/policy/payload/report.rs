@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::schema::{Kind, LABELS, Label, Shape};
+use crate::policy::resource::ReadKind;
 
 /// How a value breaks the contract.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -150,8 +151,10 @@ impl UnknownTally {
 }
 
 /// Where in the arrays the reader is.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
+    /// What all of it is.
+    pub(super) read: ReadKind,
     pub(super) conversation: usize,
     /// Also the element of `contact.label_list`: a conversation's contact is not read inside a message.
     pub(super) message: usize,
@@ -159,6 +162,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// At the beginning of what a read gives.
+    pub(super) fn beginning(read: ReadKind) -> Self {
+        Self { read, conversation: 0, message: 0, attachment: 0 }
+    }
+
     /// The path with the array levels written: `messages.sender.id` is `[0].messages[3].sender.id`.
     fn of(self, path: &str) -> String {
         let mut place = format!("[{}]", self.conversation);
@@ -176,7 +184,14 @@ impl Place {
                 write!(place, "[{index}]").expect("a string takes it");
             }
         }
-        place
+        // What is not in a list has not all of its levels.
+        let above = match self.read {
+            ReadKind::Conversations => "",
+            ReadKind::Conversation => "[0].",
+            ReadKind::Messages => "[0].messages",
+            ReadKind::Contact => "[0].contact_inbox.",
+        };
+        place.strip_prefix(above).map(str::to_owned).unwrap_or(place)
     }
 }
 
@@ -187,7 +202,7 @@ mod tests {
 
     #[test]
     fn places_write_the_array_levels() {
-        let place = Place { conversation: 1, message: 22, attachment: 3 };
+        let place = Place { read: ReadKind::Conversations, conversation: 1, message: 22, attachment: 3 };
         for (path, expected) in [
             ("[]", "[1]"),
             ("status", "[1].status"),

@@ -1,11 +1,9 @@
-//! The contract of the list route, in the order of the published page.
+//! The contract of the reads, in the order of the published page: a list of conversations, one of them, messages, a contact.
 //!
 //! Read it beside the page: one row per key, top to bottom. The page gives types only; what may be absent and what may
 //! be null is `api.md` section 4 (what the server's code emits) with the exceptions of section 5. Only `status` is a
 //! closed enum; `message_type`, `content_type`, `file_type` and the sender's `type` have all grown and stay open.
 //! Strings that look like dates are strings. Unknown keys are allowed at every level.
-
-use serde_json::{Map, Value, json};
 
 /// The four values of a conversation's `status`: the one closed enum (`api.md` section 5, point 6).
 pub const STATUSES: [&str; 4] = ["open", "resolved", "pending", "snoozed"];
@@ -94,6 +92,21 @@ pub(super) enum Role {
     ContactId,
     /// Scope, with the display id.
     AccountId,
+    // What else is marked, each by its number.
+    Seen(u8),
+    MessageId,
+    MessageType,
+    Content,
+    Card(u8),
+    SenderCard(u8),
+    UpdatedAt,
+}
+
+impl Role {
+    /// Whether nothing is remembered of it but a mark.
+    pub(super) fn is_mark_alone(self) -> bool {
+        matches!(self, Self::Seen(_) | Self::MessageId | Self::MessageType)
+    }
 }
 
 // Shorthand of the tables: whether the key may be absent, and whether it may be null.
@@ -103,7 +116,7 @@ const NULL: bool = true;
 const NEVER: bool = false;
 
 /// How many keys each shape has, in the order of [`SHAPES`].
-const FIELDS: [usize; 5] = [8, 9, 16, 16, 19];
+const FIELDS: [usize; 6] = [8, 9, 16, 16, 19, 6];
 
 #[rustfmt::skip]
 const CONVERSATION_ROWS: &[Field; FIELDS[0]] = &[ // section 4.1
@@ -198,6 +211,17 @@ const CONTACT_ROWS: &[Field; FIELDS[4]] = &[ // section 4.5
     row("contact.label_list",                    Kind::Texts,                 ALWAYS, NEVER),
 ];
 
+// A contact as its own path shows it (section 2), which is not how a conversation does.
+#[rustfmt::skip]
+const CONTACT_INBOX_ROWS: &[Field; FIELDS[5]] = &[
+    row("contact_inbox.source_id",               Kind::Text,                  ALWAYS, NEVER),
+    row("contact_inbox.pubsub_token",            Kind::Text,                  ALWAYS, NULL),
+    row("contact_inbox.id",                      Kind::Integer,               ALWAYS, NEVER),
+    row("contact_inbox.name",                    Kind::Text,                  ALWAYS, NULL),
+    row("contact_inbox.email",                   Kind::Text,                  ALWAYS, NULL),
+    row("contact_inbox.phone_number",            Kind::Text,                  ALWAYS, NULL),
+];
+
 /// A conversation: an element of the list.
 pub static CONVERSATION: Shape = Shape::new(0, CONVERSATION_ROWS, NEVER);
 /// A message of a conversation.
@@ -208,9 +232,12 @@ pub static ATTACHMENT: Shape = Shape::new(2, ATTACHMENT_ROWS, NULL);
 pub static SENDER: Shape = Shape::new(3, SENDER_ROWS, NEVER);
 /// The contact of a conversation.
 pub static CONTACT: Shape = Shape::new(4, CONTACT_ROWS, NEVER);
+/// A contact in an inbox, by itself.
+pub static CONTACT_INBOX: Shape = Shape::new(5, CONTACT_INBOX_ROWS, NEVER);
 
 /// Every shape, in the order of its labels.
-pub static SHAPES: [&Shape; FIELDS.len()] = [&CONVERSATION, &MESSAGE, &ATTACHMENT, &SENDER, &CONTACT];
+pub static SHAPES: [&Shape; FIELDS.len()] =
+    [&CONVERSATION, &MESSAGE, &ATTACHMENT, &SENDER, &CONTACT, &CONTACT_INBOX];
 
 /// How many labels there are: every field, every kind of element, and an element of `contact.label_list`.
 pub const LABELS: usize = fields_before(FIELDS.len()) + FIELDS.len() + 1;
@@ -235,8 +262,15 @@ impl Label {
 
     /// How reports and metrics call it: `messages.sender.id`, or `messages[]` for an element.
     pub fn path(self) -> &'static str {
-        const ELEMENTS: [&str; FIELDS.len() + 1] =
-            ["[]", "messages[]", "messages.attachments[]", "messages.sender[]", "contact[]", "contact.label_list[]"];
+        const ELEMENTS: [&str; FIELDS.len() + 1] = [
+            "[]",
+            "messages[]",
+            "messages.attachments[]",
+            "messages.sender[]",
+            "contact[]",
+            "contact_inbox[]",
+            "contact.label_list[]",
+        ];
         self.field().map_or_else(|| ELEMENTS[self.0 - fields_before(FIELDS.len())], |field| field.path)
     }
 }
@@ -292,7 +326,7 @@ const fn row(path: &'static str, kind: Kind, required: bool, nullable: bool) -> 
 }
 
 const fn role(path: &str) -> Role {
-    const ROLES: [(&str, Role); 11] = [
+    const ROLES: [(&str, Role); 27] = [
         ("id", Role::DisplayId),
         ("uuid", Role::Uuid),
         ("status", Role::Status),
@@ -304,6 +338,22 @@ const fn role(path: &str) -> Role {
         ("messages.attachments.account_id", Role::AccountId),
         ("contact.id", Role::ContactId),
         ("contact.account_id", Role::AccountId),
+        ("contact_inbox.id", Role::ContactId),
+        ("contact_last_seen_at", Role::Seen(0)),
+        ("agent_last_seen_at", Role::Seen(1)),
+        ("messages.id", Role::MessageId),
+        ("messages.message_type", Role::MessageType),
+        ("messages.content", Role::Content),
+        ("messages.sender.name", Role::SenderCard(0)),
+        ("messages.sender.email", Role::SenderCard(1)),
+        ("messages.sender.phone_number", Role::SenderCard(2)),
+        ("contact.name", Role::Card(0)),
+        ("contact.email", Role::Card(1)),
+        ("contact.phone_number", Role::Card(2)),
+        ("contact.updated_at", Role::UpdatedAt),
+        ("contact_inbox.name", Role::Card(0)),
+        ("contact_inbox.email", Role::Card(1)),
+        ("contact_inbox.phone_number", Role::Card(2)),
     ];
     let mut i = 0;
     while i < ROLES.len() {
@@ -324,45 +374,10 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
     i == a.len() && i == b.len()
 }
 
-/// The contract as a JSON Schema (draft 2020-12), for other tools.
-pub fn json_schema() -> Value {
-    json!({
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "GET /public/api/v1/inboxes/{inbox_identifier}/contacts/{contact_identifier}/conversations",
-        "type": "array",
-        "items": object_schema(&CONVERSATION, false),
-    })
-}
-
-fn object_schema(shape: &Shape, nullable: bool) -> Value {
-    let properties: Map<String, Value> =
-        shape.fields.iter().map(|field| (field.name.to_owned(), field_schema(field))).collect();
-    let required: Vec<&str> = shape.fields.iter().filter(|field| field.required).map(|field| field.name).collect();
-    json!({ "type": typed("object", nullable), "properties": properties, "required": required })
-}
-
-fn field_schema(field: &Field) -> Value {
-    let plain = |name| json!({ "type": typed(name, field.nullable) });
-    match field.kind {
-        Kind::Integer => plain("integer"),
-        Kind::Number => plain("number"),
-        Kind::Text => plain("string"),
-        Kind::Flag => plain("boolean"),
-        Kind::Status => json!({ "type": "string", "enum": STATUSES }),
-        Kind::Texts => json!({ "type": "array", "items": { "type": "string" } }),
-        Kind::Opaque => plain("object"),
-        Kind::Anything => json!({ "description": "not on the published page" }),
-        Kind::One(shape) => object_schema(shape, field.nullable),
-        Kind::Many(shape) => json!({ "type": "array", "items": object_schema(shape, shape.null_elements) }),
-    }
-}
-
-fn typed(name: &str, nullable: bool) -> Value {
-    if nullable { json!([name, "null"]) } else { json!(name) }
-}
-
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     #[test]

@@ -94,13 +94,15 @@ impl Gathering {
         self.sender_is_contact = true;
     }
 
-    pub(super) fn end_sender(&mut self) {
+    /// Whether it was a contact.
+    pub(super) fn end_sender(&mut self) -> bool {
         if self.sender_is_contact {
             self.contacts.too_many |= self.sender_ids.too_many;
             for &id in &self.sender_ids.ids {
                 self.contacts.add(id);
             }
         }
+        self.sender_is_contact
     }
 
     pub(super) fn finish(self) -> BodyScopes {

@@ -9,9 +9,13 @@ use bytes::Bytes;
 use serde_json::Value;
 
 use super::*;
+use crate::policy::resource::ReadKind;
 
 /// The example of the published page.
 pub(crate) const PAGE_EXAMPLE: &str = include_str!("../../../tests/fixtures/payload/page-example.json");
+
+/// A contact by itself, as servers show it.
+const CONTACT_EXAMPLE: &str = r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n","email":"e@x.test","phone_number":null}"#;
 
 /// Every list that must pass without a violation.
 const SAMPLES: [(&str, &str); 4] = [

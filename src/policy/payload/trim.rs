@@ -2,8 +2,9 @@
 
 use std::fmt;
 
-use super::schema::{CONVERSATION, Field, Kind, SHAPES, STATUSES, Shape};
+use super::schema::{CONTACT_INBOX, CONVERSATION, Field, Kind, SHAPES, STATUSES, Shape};
 use super::token::Text;
+use crate::policy::resource::ReadKind;
 
 /// The compiled rules. [`Trim::none`] leaves lists as they are.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -72,6 +73,14 @@ impl Rules {
         }
     }
 
+    /// What becomes of what is in this key, if it stays.
+    fn within(&self, name: &str) -> Option<&Rules> {
+        self.0.iter().find(|(key, _)| key == name).and_then(|(_, rule)| match rule {
+            Rule::Inside(rules) => Some(rules),
+            Rule::Drop => None,
+        })
+    }
+
     fn add(&mut self, path: &[&str]) {
         let Some((first, rest)) = path.split_first() else { return };
         let at = self.0.iter().position(|(name, _)| name == first).unwrap_or_else(|| {
@@ -110,6 +119,16 @@ impl Trim {
     /// How many messages of a conversation are left, if their number is limited.
     pub fn newest_messages(&self) -> Option<usize> {
         self.messages
+    }
+
+    /// What becomes of the keys of what a read gives, as of the same where a conversation has it; none if it is copied as it
+    /// stands. Pages of messages are as long as they are.
+    pub(super) fn rules_of(&self, read: ReadKind) -> Option<&Rules> {
+        match read {
+            ReadKind::Conversations | ReadKind::Conversation => self.conversation_rules(),
+            ReadKind::Messages => self.rules.within("messages"),
+            ReadKind::Contact => self.rules.within("contact"),
+        }
     }
 
     /// What becomes of a conversation's keys; none if kept conversations are copied as they stand.
@@ -185,7 +204,9 @@ fn parse(path: &str) -> Result<Vec<&str>, String> {
 
 /// The paths somebody may have meant: those that end like this one, or else the nearest key beside it.
 fn advice(shape: &Shape, name: &str, wanted: &str) -> String {
-    let fields = || SHAPES.iter().flat_map(|shape| shape.fields);
+    // What a contact by itself shows goes with what a conversation shows of it.
+    let in_list = SHAPES.iter().filter(|shape| shape.path() != CONTACT_INBOX.path());
+    let fields = || in_list.clone().flat_map(|shape| shape.fields);
     let ends_so = |path: &str| path.strip_suffix(wanted).is_some_and(|rest| rest.ends_with('.'));
     let mut meant: Vec<&str> = fields().map(|field| field.path).filter(|path| ends_so(path)).collect();
     if meant.is_empty() {

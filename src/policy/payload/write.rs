@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use super::scan::{Cursor, Scan};
 use super::trim::{Fate, Rules, Trim};
+use crate::policy::resource::ReadKind;
 
 /// Which bytes go with the members of an object that go: each with one comma, so that what is left is an object. The
 /// reader measures by it and the writer copies by it.
@@ -126,16 +127,17 @@ impl Plan {
         changes
     }
 
-    /// Copies what is kept of the body that the plan was made from.
-    pub(super) fn write(mut self, body: &[u8], trim: &Trim) -> Vec<u8> {
+    /// Copies what is kept of the body, which this read gave, that the plan was made from.
+    pub(super) fn write(mut self, body: &[u8], trim: &Trim, read: ReadKind) -> Vec<u8> {
         self.conversations.shrink_to_fit();
         self.messages.shrink_to_fit();
-        let length = array_length(self.conversations.len(), self.bytes);
+        let is_list = read == ReadKind::Conversations;
+        let length = if is_list { array_length(self.conversations.len(), self.bytes) } else { self.bytes };
         let cursor = Cursor::new(body);
         let mut writer = Writer { cursor, body, trim, plan: &self, from: 0, out: Vec::with_capacity(length) };
         // The reader has been over these bytes: nothing can be wrong with them. Were it otherwise, the copy would be
         // short of its planned length, which the tests look for.
-        let written = writer.conversations();
+        let written = if is_list { writer.conversations() } else { writer.document(read) };
         debug_assert!(written.is_ok() && writer.out.len() == length, "the copy has the planned length");
         writer.out
     }
@@ -196,6 +198,19 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
+    /// What is no list, and of which something goes.
+    fn document(&mut self, read: ReadKind) -> Scan<()> {
+        let Some(whole) = self.plan.conversations.first() else { return Ok(()) };
+        self.from = whole.start as usize;
+        self.cursor.jump(self.from);
+        if let Some(rules) = self.trim.rules_of(read) {
+            let limits_messages = read == ReadKind::Conversation && self.trim.messages.is_some();
+            if limits_messages { self.object(rules, true)? } else { self.value(rules)? }
+        }
+        self.copy_to(whole.end as usize);
+        Ok(())
+    }
+
     fn conversations(&mut self) -> Scan<()> {
         self.out.push(b'[');
         for (i, conversation) in self.plan.conversations.iter().enumerate() {

@@ -105,6 +105,7 @@ impl Fetch {
     /// The fetch for a request.
     pub(super) fn of(request: &ClientRequest, asking: &Asking, waits: Waits) -> Self {
         // In this order: whoever still gets the settings from before a reload has noted a tick from before it.
+        request.state.invalidation.asked_for(&asking.key);
         let noted = request.state.invalidation.ledger.own_tick();
         let active = request.state.active();
         let (headers, key) = (&request.head.headers, &asking.key);

@@ -164,6 +164,7 @@ impl Fetch {
         let mut places = before.places.to_vec();
         places.extend(admission.path_places());
         let known = !before.nameless || admission.own_up(&mut places).await;
+        admission.still_holds();
         let made_from = MadeFrom { places, nameless: before.nameless, known };
         let (stored, may_be_stored) = self.updated(before, &head, made_from, times);
         let stored = Arc::new(stored);
@@ -310,7 +311,8 @@ impl Fetch {
         // Where lists are not looked into, nobody says that it is about a contact at all: its path is what it is made from.
         let nameless = (validate != Validate::Off).then_some(Scope::Nameless);
         let missing = (head.status == StatusCode::NOT_FOUND).then_some(Scope::Missing(inbox));
-        let scopes = [Scope::IdentityOfSource(source)].into_iter().chain(nameless).chain(missing);
+        // What is under the source as a whole: a conversation that was missing may be there after any change to it.
+        let scopes = [Scope::IdentityOfSource(source), Scope::Source(source)].into_iter().chain(nameless).chain(missing);
         places.extend(scopes.map(|scope| ledger.place(&scope)));
         let contact = self.state.believed(&self.active, inbox, source, clock::now());
         places.extend(contact.map(|contact| ledger.place(&Scope::Contact(contact))));

@@ -6,6 +6,7 @@ use crate::engine::body::Body;
 use crate::engine::metrics::InvalidationSource;
 use crate::policy::http::key::Key;
 use crate::policy::http::route::{Route, Rules, classify, names_another_target};
+use crate::policy::resource::ReadKind;
 use crate::policy::rfc9111::invalidate::{Place, invalidates, named};
 use crate::proxy::request::ClientRequest;
 
@@ -29,11 +30,12 @@ impl ClientRequest {
         }
     }
 
-    /// Whether the target of this write is itself what is kept as the answers to it say.
+    /// Whether the target of this write is itself a list that is kept as the answers to it say. Of what is written to the others,
+    /// a failure may have changed something.
     pub(crate) fn is_to_a_kept_list(&self) -> bool {
         self.active.config.origin.is_some()
             && !names_another_target(&self.head.headers)
-            && self.kept_at(&self.head.uri, &self.head.headers).is_some()
+            && self.kept_at(&self.head.uri, &self.head.headers).is_some_and(|key| key.read() == ReadKind::Conversations)
     }
 
     /// Whose answers there are kept as they say themselves.

@@ -237,7 +237,7 @@ async fn pages_may_read_the_fields_of_the_proxy() {
     assert!(!miss.is_hit() && hit.is_hit());
     let held = get_with(&list, &[("origin", A), ("if-none-match", "*")]).await;
     let bypass = get_with(&list, &[("origin", A), ("cookie", "a=b")]).await;
-    let passed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    let passed = get_with(&proxy.inbox_url(), &[("origin", A)]).await;
     let json = [("origin", A), ("content-type", "application/json")];
     let write = send(request("POST", &format!("{list}/131/messages"), &json, r#"{"content":"x"}"#)).await;
     for (answer, status) in [(&miss, 200), (&hit, 200), (&held, 304), (&bypass, 200), (&passed, 200), (&write, 200)] {
@@ -246,7 +246,7 @@ async fn pages_may_read_the_fields_of_the_proxy() {
     // Without an origin there is nothing to be opened.
     assert_eq!(exposed(&proxy.list("visitor-a").await), None);
     stand_in.stop().await;
-    let failed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    let failed = get_with(&proxy.inbox_url(), &[("origin", A)]).await;
     assert_eq!((failed.status, exposed(&failed).as_deref()), (StatusCode::BAD_GATEWAY, Some(OURS)));
 }
 
@@ -255,7 +255,7 @@ async fn what_the_upstream_exposes_itself_stays_as_it_is() {
     let fields = [("access-control-allow-origin", "*"), ("access-control-expose-headers", "X-Own")];
     let upstream = Asked::start(move |_| json_with(&list(10), &fields)).await;
     let proxy = Proxy::in_front_of(&upstream.script.url, "").await;
-    let passed = get_with(&proxy.contact_url("visitor-a"), &[("origin", A)]).await;
+    let passed = get_with(&proxy.inbox_url(), &[("origin", A)]).await;
     for answer in [from(&proxy, A).await, from(&proxy, A).await, passed] {
         assert_eq!(answer.headers.get_all("access-control-expose-headers").iter().collect::<Vec<_>>(), ["X-Own"]);
     }

@@ -193,7 +193,7 @@ async fn cache_status_of_each_ending() {
     // By the cache, and not ours.
     let bypass = get_with(&url, &[("cookie", "a=b")]).await;
     assert_eq!(bypass.cache_status(), "anteroom; fwd=bypass; fwd-status=200; detail=cookie");
-    assert_eq!(get(&proxy.contact_url("visitor-a")).await.cache_status(), "anteroom; fwd=bypass; fwd-status=200");
+    assert_eq!(get(&proxy.inbox_url()).await.cache_status(), "anteroom; fwd=bypass; fwd-status=200");
     let missing = get(&format!("{}/nothing", proxy.url)).await;
     assert_eq!((missing.status.as_u16(), missing.cache_status()), (404, "anteroom; fwd=bypass; fwd-status=404"));
     // Refused.
@@ -213,7 +213,7 @@ async fn cache_status_of_each_ending() {
     stand_in.stop().await;
     let failed = get(&proxy.list_url("visitor-c")).await;
     assert_eq!((failed.status.as_u16(), failed.cache_status()), (502, "anteroom; fwd=uri-miss; detail=connect"));
-    let failed = get(&proxy.contact_url("visitor-c")).await;
+    let failed = get(&proxy.inbox_url()).await;
     assert_eq!(failed.cache_status(), "anteroom; fwd=bypass; detail=connect");
 }
 
@@ -223,7 +223,7 @@ async fn cache_status_of_each_ending() {
 async fn caches_nearer_to_the_origin_are_told_of_first() {
     let upstream = Asked::start(|_| json_with(&list(50), &[("cache-status", "edge; hit")])).await;
     let proxy = Proxy::in_front_of(&upstream.script.url, "").await;
-    let passed = get(&proxy.contact_url("visitor-a")).await;
+    let passed = get(&proxy.inbox_url()).await;
     let told: Vec<_> = passed.headers.get_all("cache-status").iter().collect();
     assert_eq!(told, ["edge; hit", "anteroom; fwd=bypass; fwd-status=200"]);
     proxy.list("visitor-a").await;

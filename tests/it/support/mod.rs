@@ -101,6 +101,11 @@ impl Proxy {
         format!("{}/public/api/v1/inboxes/{INBOX}/contacts/{source}", self.url)
     }
 
+    /// The usual inbox, which passes through.
+    pub fn inbox_url(&self) -> String {
+        format!("{}/public/api/v1/inboxes/{INBOX}", self.url)
+    }
+
     /// Reads a list.
     pub async fn list(&self, source: &str) -> Answer {
         get(&self.list_url(source)).await

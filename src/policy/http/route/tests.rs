@@ -5,6 +5,7 @@ const RULES: Rules<'_> = Rules {
     query: QueryRule::Key,
     credentials: CredentialsRule::Bypass,
     webhooks: Some("/_anteroom/webhooks"),
+    routes: Routes::ALL,
 };
 const LIST: &str = "/public/api/v1/inboxes/in/contacts/co/conversations";
 
@@ -27,12 +28,12 @@ fn itself(contact: &str) -> Target {
 
 #[test]
 fn only_the_canonical_route_is_shared() {
-    assert_eq!(route("GET", LIST, &[]), Route::List(Key::new("in", "co", None)));
-    assert_eq!(route("HEAD", LIST, &[]), Route::List(Key::new("in", "co", None)));
+    assert_eq!(route("GET", LIST, &[]), Route::Read(Key::new("in", "co", None)));
+    assert_eq!(route("HEAD", LIST, &[]), Route::Read(Key::new("in", "co", None)));
     let spelt = LIST.replace("co/", "c%6F/");
-    assert_eq!(route("GET", &spelt, &[]), Route::List(Key::new("in", "co", None)));
+    assert_eq!(route("GET", &spelt, &[]), Route::Read(Key::new("in", "co", None)));
     let query = format!("{LIST}?a=1");
-    assert_eq!(route("GET", &query, &[]), Route::List(Key::new("in", "co", Some("a=1"))));
+    assert_eq!(route("GET", &query, &[]), Route::Read(Key::new("in", "co", Some("a=1"))));
     for alias in [
         "/public/api/v1/inboxes/in/contacts/co/conversations/",
         "/public/api/v1/inboxes/in/contacts/co/conversations.json",
@@ -46,7 +47,7 @@ fn only_the_canonical_route_is_shared() {
     }
     for raw in ["a.b", "a%2Fb", "a%", "%2E%2E", "a%00b", "a%FF"] {
         let found = route("GET", &LIST.replace("co/", &format!("{raw}/")), &[]);
-        assert!(!matches!(found, Route::List(_)), "{raw}: {found:?}");
+        assert!(!matches!(found, Route::Read(_)), "{raw}: {found:?}");
     }
 }
 
@@ -69,7 +70,7 @@ fn credentials_bypass_unless_ignored() {
         &headers,
         Rules { credentials: CredentialsRule::Ignore, ..RULES },
     );
-    assert!(matches!(ignored, Route::List(_)));
+    assert!(matches!(ignored, Route::Read(_)));
 }
 
 #[test]
@@ -233,7 +234,7 @@ fn the_rest_passes() {
         assert_eq!(route(method, path, &[]), Route::Pass(None), "{method} {path}");
     }
     let learning = Route::Pass(Some(Source { inbox: "in".into(), contact: "co".into() }));
-    assert_eq!(route("GET", "/public/api/v1/inboxes/in/contacts/co/conversations/7/messages", &[]), learning);
+    assert_eq!(route("GET", "/public/api/v1/inboxes/in/contacts/co/conversations/7/else", &[]), learning);
     assert_eq!(route("GET", "/", &[("upgrade", "h2c"), ("connection", "upgrade")]), Route::Pass(None));
     assert_eq!(route("TRACE", "/", &[]), Route::Refuse(Refusal::Method));
     let preflight = [("origin", "https://a.test"), ("access-control-request-method", "GET")];

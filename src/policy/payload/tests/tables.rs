@@ -24,6 +24,33 @@ fn page_with(path: &str, value: Option<Value>) -> Bytes {
     Bytes::from(list.to_string())
 }
 
+/// What each read gives that has this field, with the value in its place. A contact by itself has the others' keys.
+fn documents_with(path: &str, value: Option<&Value>) -> Vec<(ReadKind, Bytes)> {
+    if let Some(name) = path.strip_prefix("contact_inbox.") {
+        let mut contact: Value = CONTACT_EXAMPLE.parse().expect("valid");
+        let keys = contact.as_object_mut().expect("an object");
+        match value {
+            Some(value) => keys.insert(name.to_owned(), value.clone()),
+            None => keys.remove(name),
+        };
+        return vec![(ReadKind::Contact, contact.to_string().into())];
+    }
+    let list = page_with(path, value.cloned());
+    let value: Value = serde_json::from_slice(&list).expect("valid");
+    let mut documents = vec![
+        (ReadKind::Conversations, list),
+        (ReadKind::Conversation, value[0].to_string().into()),
+    ];
+    if path.starts_with("messages.") {
+        documents.push((ReadKind::Messages, value[0]["messages"].to_string().into()));
+    }
+    documents
+}
+
+fn check_of(read: ReadKind, body: &Bytes) -> Outcome {
+    apply_to(read, body, &PayloadSettings::default()).expect("what the read gives")
+}
+
 fn fields() -> impl Iterator<Item = &'static Field> {
     SHAPES.into_iter().flat_map(|shape: &Shape| shape.fields)
 }
@@ -56,7 +83,8 @@ fn every_field_with_every_kind_of_value() {
                 Kind::One(_) => false, // an empty object lacks the required keys
                 Kind::Anything => true,
             };
-            let outcome = check(page_with(field.path, Some(value.clone())));
+            for (read, body) in documents_with(field.path, Some(value)) {
+            let outcome = check_of(read, &body);
             let violations: Vec<_> = outcome.violations.iter().collect();
             let kind = match (field.kind, value) {
                 (Kind::Status, Value::String(text)) if text == "open" => "none",
@@ -75,19 +103,69 @@ fn every_field_with_every_kind_of_value() {
                 }
                 _ => assert_eq!(found(&outcome), [(field.path, kind)], "{} = {value}", field.path),
             }
+            }
         }
+    }
+}
+
+#[test]
+fn every_read_gives_what_it_gives_and_nothing_else() {
+    let list: Value = PAGE_EXAMPLE.parse().expect("valid");
+    let bodies = [
+        (ReadKind::Conversations, list.to_string()),
+        (ReadKind::Conversation, list[0].to_string()),
+        (ReadKind::Messages, list[0]["messages"].to_string()),
+        (ReadKind::Contact, CONTACT_EXAMPLE.to_owned()),
+    ];
+    for (read, body) in &bodies {
+        for (other, other_body) in &bodies {
+            let outcome = apply_to(*read, &Bytes::from(other_body.clone()), &PayloadSettings::default());
+            let keeps = outcome.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
+            assert_eq!(keeps, read == other, "{other:?} as {read:?}: {outcome:?}");
+        }
+        let scopes = apply_to(*read, &Bytes::from(body.clone()), &PayloadSettings::default()).expect("it is one").scopes;
+        assert_eq!(scopes.contacts.len(), 1, "{read:?}: {scopes:?}");
+        for (bad, why) in [("null", None), ("", Some("an empty body")), ("7", None)] {
+            let told = apply_to(*read, &Bytes::from(bad), &PayloadSettings::default()).expect_err(bad).to_string();
+            let expected = match read {
+                ReadKind::Conversations | ReadKind::Messages => "not a JSON array, at byte 0",
+                ReadKind::Conversation | ReadKind::Contact => "not a JSON object, at byte 0",
+            };
+            assert_eq!(told, why.unwrap_or(expected), "{read:?}: {bad}");
+        }
+        let trailing = Bytes::from(format!("{body} x"));
+        let told = apply_to(*read, &trailing, &PayloadSettings::default()).expect_err("more").to_string();
+        assert!(told.starts_with("more after its end"), "{told}");
+    }
+}
+
+#[test]
+fn examples_say_where_in_what_the_read_gave() {
+    for (read, path, place) in [
+        (ReadKind::Conversation, "status", "status: wrong_type"),
+        (ReadKind::Conversation, "messages.sender.id", "messages[0].sender.id: wrong_type"),
+        (ReadKind::Conversation, "contact.id", "contact.id: wrong_type"),
+        (ReadKind::Messages, "messages.id", "[0].id: wrong_type"),
+        (ReadKind::Messages, "messages.attachments.id", "[0].attachments[0].id: wrong_type"),
+        (ReadKind::Contact, "contact_inbox.email", "email: wrong_type"),
+    ] {
+        let documents = documents_with(path, Some(&json!([])));
+        let (_, body) = documents.iter().find(|(of, _)| *of == read).expect("it has the field");
+        assert_eq!(check_of(read, body).violations.first(1), [place]);
     }
 }
 
 #[test]
 fn every_field_null_and_absent() {
     for field in fields() {
-        let null = check(page_with(field.path, Some(Value::Null)));
-        let expected = if field.nullable { vec![] } else { vec![(field.path, "null")] };
-        assert_eq!(found(&null), expected, "{} null", field.path);
-        let absent = check(page_with(field.path, None));
-        let expected = if field.required { vec![(field.path, "missing")] } else { vec![] };
-        assert_eq!(found(&absent), expected, "{} absent", field.path);
+        for (read, null) in documents_with(field.path, Some(&Value::Null)) {
+            let expected = if field.nullable { vec![] } else { vec![(field.path, "null")] };
+            assert_eq!(found(&check_of(read, &null)), expected, "{} null", field.path);
+        }
+        for (read, absent) in documents_with(field.path, None) {
+            let expected = if field.required { vec![(field.path, "missing")] } else { vec![] };
+            assert_eq!(found(&check_of(read, &absent)), expected, "{} absent", field.path);
+        }
     }
 }
 
@@ -312,7 +390,7 @@ fn off_looks_for_no_violations_and_reads_the_scopes_all_the_same() {
 #[test]
 fn weights_say_where_the_bytes_are() {
     let body = Bytes::from_static(br#"[{"id":1,"messages":[{"id":22,"content":"abc"}]}]"#);
-    let (_, weights) = weigh(&body, &PayloadSettings::default()).expect("a list");
+    let (_, weights) = weigh(ReadKind::Conversations, &body, &PayloadSettings::default()).expect("a list");
     assert_eq!(
         weights,
         [("id", 6), ("messages", 38), ("messages.id", 7), ("messages.content", 15)],
@@ -326,7 +404,8 @@ mod contract {
     /// Tells whether the exported schema says the same of every single mutation.
     #[test]
     fn json_schema_agrees_on_every_single_change_of_the_page() {
-        let validator = jsonschema::validator_for(&schema::json_schema()).expect("a valid schema");
+        let validator = |read| jsonschema::validator_for(&json_schema(read)).expect("a valid schema");
+        let validators = ReadKind::ALL.map(validator);
         let values = [
             json!(7),
             json!(7.5),
@@ -340,10 +419,12 @@ mod contract {
         ];
         for field in fields() {
             for value in values.iter().cloned().map(Some).chain([Some(Value::Null), None]) {
-                let body = page_with(field.path, value.clone());
-                let document = serde_json::from_slice(&body).expect("valid JSON");
-                let ours = check(body).violations.is_empty();
-                assert_eq!(ours, validator.is_valid(&document), "{} = {value:?}", field.path);
+                for (read, body) in documents_with(field.path, value.as_ref()) {
+                    let document = serde_json::from_slice(&body).expect("valid JSON");
+                    let ours = check_of(read, &body).violations.is_empty();
+                    let theirs = validators[read as usize].is_valid(&document);
+                    assert_eq!(ours, theirs, "{read:?}: {} = {value:?}", field.path);
+                }
             }
         }
     }

@@ -169,3 +169,36 @@ fn scopes_and_violations_are_of_the_list_before_trimming() {
     assert_eq!(outcome.scopes.uuids, ["u"]);
     assert_eq!(outcome.violations.total(), untrimmed.violations.total());
 }
+
+/// Whoever leaves a field out of lists does not find it in what another read gives.
+#[test]
+fn other_reads_lose_what_the_list_loses_and_no_conversation() {
+    let of = |read, body: &str, settings: &PayloadSettings| {
+        let outcome = apply_to(read, &Bytes::from(body.to_owned()), settings).expect("what it gives");
+        assert_eq!(outcome.changed, outcome.body != body, "{body}");
+        String::from_utf8(outcome.body.to_vec()).expect("UTF-8")
+    };
+    for (name, sample) in SAMPLES {
+        let list: Value = sample.parse().expect("valid");
+        for drop in ["", "uuid", "messages.sender", "contact.email messages.sender.email", "messages.attachments.meta contact.id"] {
+            for limit in [None, Some(0), Some(1), Some(1000)] {
+                let settings = trimming(limit, &["snoozed"], drop, true);
+                let alike = trimming(limit, &[], drop, false);
+                for conversation in list.as_array().expect("a list") {
+                    let whole = conversation.to_string();
+                    let expected = trimmed(&format!("[{whole}]"), &alike);
+                    assert_eq!(format!("[{}]", of(ReadKind::Conversation, &whole, &settings)), expected, "{name}: {drop}");
+                    let all: Value = trimmed(&format!("[{whole}]"), &trimming(None, &[], drop, false)).parse().expect("valid");
+                    let page = of(ReadKind::Messages, &conversation["messages"].to_string(), &settings);
+                    assert_eq!(page.parse::<Value>().expect("valid"), all[0]["messages"], "{name}: {drop}: pages stay long");
+                }
+            }
+        }
+    }
+    let settings = trimming(Some(1), &[], "contact.email contact.name messages.id", false);
+    let contact = of(ReadKind::Contact, CONTACT_EXAMPLE, &settings);
+    assert_eq!(contact, r#"{"source_id":"s","pubsub_token":"t","id":42,"phone_number":null}"#);
+    let gone = trimming(None, &[], "contact messages", false);
+    assert_eq!(of(ReadKind::Contact, CONTACT_EXAMPLE, &gone), CONTACT_EXAMPLE, "it is what was asked for");
+    assert_eq!(of(ReadKind::Messages, r#"[ {"id":1} ]"#, &gone), r#"[ {"id":1} ]"#);
+}

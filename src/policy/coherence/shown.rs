@@ -1,0 +1,171 @@
+//! What reads have last shown of a source: whoever sees something newer in one of them shall not see less in another.
+//!
+//! Two answers that show the same thing differently were not made at the same time. The one that was asked for after the
+//! other had come is the newer one; of two that were under way at once nobody knows which is.
+
+use super::ledger::Tick;
+use crate::policy::payload::Marks;
+
+/// What more than one read shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fact {
+    /// The newest message of a conversation.
+    Newest,
+    /// The status of a conversation, and who has seen it when.
+    State,
+    /// The contact's name and addresses.
+    Card,
+    /// When the contact last changed.
+    Record,
+}
+
+/// How an answer stands to what was shown before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// It shows something newer.
+    Newer,
+    /// It shows something else, which may be newer or older.
+    Either,
+}
+
+/// A fact that was shown, of which conversation, and when that answer had come.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    fact: Fact,
+    conversation: Option<u64>,
+    shows: u64,
+    arrived: Tick,
+}
+
+/// Facts that are remembered of one source at most: those of 64 conversations.
+const REMEMBERED: usize = 130;
+
+/// What is known of one source.
+#[derive(Clone, Debug, Default)]
+pub struct Shown {
+    known: Vec<Known>,
+    /// When the last answer came that showed something else than one before it.
+    differed: Option<Tick>,
+    /// When the upstream last said of an answer that it still holds: it may be any of those that are known.
+    confirmed: Option<Tick>,
+    /// Some of what was shown is not known any more.
+    is_partial: bool,
+}
+
+impl Shown {
+    /// Of somebody of whom something was shown, and forgotten.
+    pub fn forgotten() -> Self {
+        Self { is_partial: true, ..Self::default() }
+    }
+
+    /// Compares an answer that was asked for at `noted`, and came at `arrived`, with what was shown before; what it shows is
+    /// known from then on. `display` is the conversation that it is of, if it does not say so itself.
+    pub fn meet(
+        &mut self,
+        marks: &Marks,
+        display: Option<u64>,
+        noted: Tick,
+        arrived: Tick,
+    ) -> Vec<(Fact, Option<u64>, Difference)> {
+        let mut differences = Vec::new();
+        let of_contact = [(Fact::Card, marks.card), (Fact::Record, marks.record)];
+        let of_contact = of_contact.into_iter().filter_map(|(fact, shows)| Some((fact, None, shows?)));
+        let of_conversations = marks.conversations.iter().flat_map(|marks| {
+            let conversation = marks.display.or(display);
+            [(Fact::Newest, Some(marks.newest)), (Fact::State, marks.state)]
+                .into_iter()
+                .filter_map(move |(fact, shows)| Some((fact, Some(conversation?), shows?)))
+        });
+        for (fact, conversation, shows) in of_contact.chain(of_conversations) {
+            let difference = self.know(Known { fact, conversation, shows, arrived }, noted);
+            differences.extend(difference.map(|difference| (fact, conversation, difference)));
+        }
+        if !differences.is_empty() {
+            self.differed = Some(arrived);
+        }
+        differences
+    }
+
+    /// The upstream says of a kept answer that it still holds (304): what it shows is not looked at. Whether something else
+    /// was shown since it was asked: then nobody knows which is newer.
+    pub fn holds(&mut self, noted: Tick, arrived: Tick) -> bool {
+        self.confirmed = Some(arrived);
+        self.differed.is_some_and(|differed| differed >= noted)
+    }
+
+    fn know(&mut self, new: Known, noted: Tick) -> Option<Difference> {
+        let is_it = |known: &&mut Known| (known.fact, known.conversation) == (new.fact, new.conversation);
+        if let Some(known) = self.known.iter_mut().find(is_it) {
+            let before = std::mem::replace(known, new);
+            known.arrived = before.arrived.max(new.arrived);
+            let came = self.confirmed.map_or(before.arrived, |confirmed| confirmed.max(before.arrived));
+            let difference = if noted > came { Difference::Newer } else { Difference::Either };
+            return (before.shows != new.shows).then_some(difference);
+        }
+        if self.known.len() < REMEMBERED {
+            self.known.push(new);
+        } else {
+            self.is_partial = true;
+        }
+        // If all is known that was shown, nobody has been shown anything else.
+        self.is_partial.then_some(Difference::Newer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::coherence::ledger::Ledger;
+    use crate::policy::payload::ConversationMarks;
+
+    fn marks(card: u64, newest: &[(Option<u64>, u64)]) -> Marks {
+        let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks { display: *display, state: None, newest: *newest };
+        Marks { card: Some(card), record: None, conversations: newest.iter().map(of).collect() }
+    }
+
+    #[test]
+    fn what_was_asked_for_later_is_newer_and_what_met_on_its_way_may_be_either() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let mut shown = Shown::default();
+        let early = ledger.own_tick();
+        let list = marks(1, &[(Some(7), 70), (Some(8), 80)]);
+        assert_eq!(shown.meet(&list, None, ledger.own_tick(), ledger.own_tick()), []);
+        assert_eq!(shown.meet(&list, None, early, ledger.own_tick()), [], "the same, whenever it was asked for");
+        // A page of messages does not name its conversation.
+        let page = marks(1, &[(None, 71)]);
+        let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
+        assert_eq!(shown.meet(&page, Some(7), ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
+        assert_eq!(shown.meet(&page, Some(7), ledger.own_tick(), ledger.own_tick()), []);
+        assert_eq!(shown.meet(&list, None, early, ledger.own_tick()), newest(Difference::Either));
+        let renamed = marks(2, &[]);
+        let card = [(Fact::Card, None, Difference::Newer)];
+        assert_eq!(shown.meet(&renamed, None, ledger.own_tick(), ledger.own_tick()), card);
+    }
+
+    #[test]
+    fn what_still_holds_may_be_older_than_what_was_shown_meanwhile() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let mut shown = Shown::default();
+        let (old, new) = (marks(1, &[(Some(7), 70)]), marks(1, &[(Some(7), 71)]));
+        shown.meet(&old, None, ledger.own_tick(), ledger.own_tick());
+        let asked = ledger.own_tick();
+        assert!(!shown.holds(asked, ledger.own_tick()));
+        assert_eq!(shown.meet(&new, None, asked, ledger.own_tick())[0].2, Difference::Either, "both were under way");
+        assert!(shown.holds(asked, ledger.own_tick()));
+        assert!(!shown.holds(ledger.own_tick(), ledger.own_tick()));
+    }
+
+    #[test]
+    fn what_is_not_remembered_counts_as_something_else() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let mut shown = Shown::default();
+        let long: Vec<_> = (0..REMEMBERED as u64 + 5).map(|display| (Some(display), 1)).collect();
+        shown.meet(&marks(1, &long), None, ledger.own_tick(), ledger.own_tick());
+        assert_eq!(shown.known.len(), REMEMBERED);
+        let last = marks(1, &long[REMEMBERED + 4..]);
+        let differs = [(Fact::Newest, Some(REMEMBERED as u64 + 4), Difference::Newer)];
+        assert_eq!(shown.meet(&last, None, ledger.own_tick(), ledger.own_tick()), differs);
+        let forgotten = Shown::forgotten().meet(&marks(1, &[]), None, ledger.own_tick(), ledger.own_tick());
+        assert_eq!(forgotten, [(Fact::Card, None, Difference::Newer)]);
+    }
+}
