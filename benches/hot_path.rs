@@ -10,13 +10,17 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use anteroom::policy::coherence::ledger::{Ledger, PLACES, Scope};
-use anteroom_stand_in::{Shape, StandIn};
+use anteroom::policy::http::key::Key;
+use anteroom::policy::resource::{ReadKind, Resource};
+use anteroom_stand_in::{INBOX, Shape, StandIn};
 use support::{ROUNDS, ask, bare, both, connect, median, round};
 
-async fn compare(stand_in: &StandIn, proxy: SocketAddr, size: usize) {
+async fn compare(stand_in: &StandIn, proxy: SocketAddr, size: usize, read: ReadKind) {
     let source = format!("bench-{size}");
-    stand_in.seed(&source, Shape { conversations: 1, messages: 1, bytes: size });
-    let list = StandIn::list_path(&source);
+    if read == ReadKind::Conversations {
+        stand_in.seed(&source, Shape { conversations: 1, messages: 1, bytes: size });
+    }
+    let list = path(stand_in, &source, read);
     let passed = format!("{list}?api_access_token=none");
     let mut client = connect(proxy).await;
     ask(&mut client, &list, &[]).await;
@@ -35,13 +39,25 @@ async fn compare(stand_in: &StandIn, proxy: SocketAddr, size: usize) {
     }
     let (baseline, hit, not_modified) = (median(baseline), median(hit), median(not_modified));
     let (direct, pass) = (median(direct), median(pass));
-    println!("body of {:>7} bytes, per request:", body.len());
+    println!("{}, body of {:>7} bytes, per request:", read.words(), body.len());
     println!("  bare responder      {baseline:8.1} us   1.00");
     println!("  hit                 {hit:8.1} us   {:.2} of the bare responder", hit / baseline);
     println!("  hit, 304            {not_modified:8.1} us   {:.2} of the bare responder", not_modified / baseline);
     println!("  stand-in, direct    {direct:8.1} us");
     let added = (pass - direct) / baseline;
     println!("  pass-through        {pass:8.1} us   adds {added:.2} bare responders to the stand-in's own time");
+}
+
+/// The path of a read of a source that has one conversation.
+fn path(stand_in: &StandIn, source: &str, read: ReadKind) -> String {
+    let conversation = u64::try_from(stand_in.conversation_ids(source)[0]).expect("an id");
+    let resource = match read {
+        ReadKind::Conversations => Resource::Conversations,
+        ReadKind::Conversation => Resource::Conversation(conversation),
+        ReadKind::Messages => Resource::Messages(conversation),
+        ReadKind::Contact => Resource::Contact,
+    };
+    Key::of(resource, INBOX, source, None).path_and_query()
 }
 
 /// What the one rule costs a hit: the check of a typical answer's places.
@@ -67,7 +83,10 @@ fn main() {
     runtime.block_on(async {
         let (stand_in, proxy) = both().await;
         for size in [100, 11_000, 200_000] {
-            compare(&stand_in, proxy, size).await;
+            compare(&stand_in, proxy, size, ReadKind::Conversations).await;
+        }
+        for read in &ReadKind::ALL[1..] {
+            compare(&stand_in, proxy, 11_000, *read).await;
         }
         let path = StandIn::list_path("bench-11000");
         let hit = round(proxy, &path, &[]).await;
