@@ -233,7 +233,9 @@ impl Invalidation {
     pub fn changed(&self, touched: &Touched, event: Event, message: Option<u64>, source: InvalidationSource) {
         let reach = Reach::of(Happening::Event(event));
         let conversation = touched.conversation.map(|(_, display)| display);
-        let later = reach.later(conversation).filter(|_| self.pages.may_have(conversation, message));
+        // Which pages other replicas were asked for, nobody here knows.
+        let may_have = self.fleet.is_some() || self.pages.may_have(conversation, message);
+        let later = reach.later(conversation).filter(|_| may_have);
         for scope in reach.touched(touched).chain(later) {
             self.outdate(self.ledger.place(&scope), cause_of(source));
         }

@@ -266,6 +266,7 @@ async fn what_may_have_been_seen_is_sent_again_only_within_a_budget() {
     .await;
     let proxy = Proxy::in_front_of(&upstream.url(), "").await;
     let (mut good, mut bad) = (0, 0);
+    let began = std::time::Instant::now();
     for _ in 0..800 {
         match get(&format!("{}/x", proxy.url)).await.status {
             StatusCode::OK => good += 1,
@@ -274,6 +275,8 @@ async fn what_may_have_been_seen_is_sent_again_only_within_a_budget() {
         }
     }
     let seen = seen.load(Ordering::SeqCst);
-    assert!(seen <= 800 + 100 + good / 2 + 1, "{seen} seen, {good} good, {bad} bad");
+    // Some are allowed each second, and a machine that is busy takes several.
+    let seconds = usize::try_from(began.elapsed().as_secs()).unwrap();
+    assert!(seen <= 800 + 100 + good / 2 + 1 + 10 * seconds, "{seen} seen, {good} good, {bad} bad, {seconds} s");
     assert!(bad > 0);
 }
