@@ -22,6 +22,7 @@ mod shown;
 mod sources;
 mod table;
 mod telling;
+mod tls;
 mod values;
 mod words;
 
@@ -46,7 +47,7 @@ use crate::engine::rates::{Rate, RateSettings};
 use crate::engine::replicas::settings::ReplicasSettings;
 use crate::engine::spans::TracingSettings;
 use crate::engine::store::StoreSettings;
-use crate::engine::tls::{Tls, TlsSettings};
+use crate::engine::tls::TlsSettings;
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::engine::upstream::ways::check_certificates;
 use crate::policy::coherence::webhook::WebhookSettings;
@@ -287,7 +288,7 @@ fn check(reading: &mut Reading) {
                     url = \"https://...\" below [upstream] in a file of settings";
         reading.mistake(Place::Together, what.to_owned());
     }
-    check_tls(reading);
+    tls::check(reading);
     origin::check(reading);
     replicas::check(reading);
     for Clash { first, second, clashes, what } in CLASHES {
@@ -322,22 +323,6 @@ fn give_way(reading: &mut Reading) {
     {
         reading.draft.stale_if_error = Some(longest);
         reading.origins.insert("cache.stale_if_error", Origin::RaisedTo(name));
-    }
-}
-
-/// Certificate and key: both or none, and a pair.
-fn check_tls(reading: &mut Reading) {
-    let what = match (&reading.draft.tls_certificate, &reading.draft.tls_key) {
-        (None, None) => return,
-        (Some(certificate), Some(key)) => {
-            let settings = TlsSettings { certificate: certificate.clone(), key: key.clone() };
-            Tls::load(&settings).err()
-        }
-        (Some(_), None) => Some("listen.tls.certificate is set and listen.tls.key is not; set both".to_owned()),
-        (None, Some(_)) => Some("listen.tls.key is set and listen.tls.certificate is not; set both".to_owned()),
-    };
-    if let Some(what) = what {
-        reading.mistake(Place::Together, what);
     }
 }
 
