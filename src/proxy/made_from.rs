@@ -7,7 +7,7 @@ use super::contact::{Asked, Who};
 use crate::policy::coherence::answer_ids::{self, canonical_uuid};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Of, Place, Scope};
-use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT};
+use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, Marks};
 use crate::policy::resource::ReadKind;
 use crate::state::State;
 use crate::state::invalidation::Shown;
@@ -105,12 +105,15 @@ impl Admission<'_> {
     /// What it shows that others of this contact have shown otherwise puts those out of date.
     fn shows(&self, list: &payload::Outcome) {
         let Self { state, active, key, noted, .. } = *self;
-        // Another query may ask for a part of it.
-        if key.query().is_none() {
-            let arrived = state.invalidation.ledger.own_tick();
-            let differences = state.cache.last_facts.meet(key, active.fingerprint, &list.marks, noted, arrived);
-            state.invalidation.differs(key, noted, &differences);
-        }
+        // Another query may ask for a part of it; of older messages none is the newest.
+        let marks = match key.before() {
+            Some(_) => Marks { card: list.marks.card, ..Marks::default() },
+            None if key.query().is_none() => list.marks.clone(),
+            None => return,
+        };
+        let arrived = state.invalidation.ledger.own_tick();
+        let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, noted, arrived);
+        state.invalidation.differs(key, noted, &differences);
     }
 
     /// The same of an answer that still holds, as the upstream says, and may be older than what others have shown meanwhile.

@@ -46,7 +46,7 @@ impl LastShown {
                 None if self.came.fetch_add(1, Ordering::Relaxed) < SOURCES => Shown::default(),
                 None => Shown::forgotten(),
             };
-            differences = shown.meet(marks, key.resource().conversation(), noted, arrived);
+            differences = shown.meet(marks, key.resource(), noted, arrived);
             Op::Put(shown)
         });
         differences

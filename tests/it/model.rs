@@ -16,7 +16,7 @@
 //! - What was purged is gone, and no list is another installation's.
 //! - In the end nobody waits, and nothing is under way.
 //!
-//! `MODEL_SCHEDULES` says how many schedules (10,000), `MODEL_SEED` replays one and tells its story.
+//! `MODEL_SCHEDULES` says how many schedules (6,000), `MODEL_SEED` replays one and tells its story.
 
 mod attack;
 mod client;
@@ -214,7 +214,7 @@ fn no_schedule_breaks_the_rule() {
         let result = if variable("MODEL_ALONE").is_some() { run_all(seed..seed + 1) } else { run_all(first..seed + 1) };
         return result.unwrap_or_else(|Broken(story)| panic!("{story}"));
     }
-    let schedules = variable("MODEL_SCHEDULES").unwrap_or(10_000);
+    let schedules = variable("MODEL_SCHEDULES").unwrap_or(6_000);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
     let next = AtomicU64::new(0);
     let take_turns = || loop {

@@ -240,7 +240,7 @@ async fn a_new_trace_takes_no_state_of_another_along() {
     let (collector, stand_in) =
         (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
     let proxy = Proxy::start(&stand_in, &collector.settings(1.0)).await;
-    let url = proxy.contact_url("visitor-a");
+    let url = proxy.inbox_url();
     for (parent, kept) in [(None, false), (Some("00-nonsense"), false), (Some(PARENT), true)] {
         let fields: Vec<_> =
             parent.map(|parent| ("traceparent", parent)).into_iter().chain([("tracestate", "a=b")]).collect();
@@ -279,7 +279,7 @@ async fn a_collector_that_has_no_time_is_asked_again() {
         (Collector::start(StatusCode::OK).await, StandIn::start(Options::default()).await.unwrap());
     collector.busy.store(2, Ordering::Relaxed);
     let proxy = Proxy::start(&stand_in, &collector.settings(1.0)).await;
-    get(&proxy.contact_url("visitor-a")).await;
+    get(&proxy.inbox_url()).await;
     assert_eq!(collector.spans(1).await.len(), 1);
     assert_eq!(collector.heads.lock().unwrap().len(), 3);
     proxy.wait_for_metric("anteroom_spans_total{result=\"exported\"}", 1.0).await;

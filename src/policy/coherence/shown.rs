@@ -5,6 +5,7 @@
 
 use super::ledger::Tick;
 use crate::policy::payload::Marks;
+use crate::policy::resource::Resource;
 
 /// What more than one read shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ struct Known {
     arrived: Tick,
 }
 
+/// What is shown of a conversation that a list does not have.
+const MISSING: u64 = u64::MAX;
 /// Facts that are remembered of one source at most: those of 64 conversations.
 const REMEMBERED: usize = 130;
 
@@ -44,6 +47,8 @@ const REMEMBERED: usize = 130;
 #[derive(Clone, Debug, Default)]
 pub struct Shown {
     known: Vec<Known>,
+    /// When the last list came: it shows all conversations.
+    listed: Option<Tick>,
     /// When the last answer came that showed something else than one before it.
     differed: Option<Tick>,
     /// When the upstream last said of an answer that it still holds: it may be any of those that are known.
@@ -59,11 +64,11 @@ impl Shown {
     }
 
     /// Compares an answer that was asked for at `noted`, and came at `arrived`, with what was shown before; what it shows is
-    /// known from then on. `display` is the conversation that it is of, if it does not say so itself.
+    /// known from then on.
     pub fn meet(
         &mut self,
         marks: &Marks,
-        display: Option<u64>,
+        resource: Resource,
         noted: Tick,
         arrived: Tick,
     ) -> Vec<(Fact, Option<u64>, Difference)> {
@@ -71,19 +76,32 @@ impl Shown {
         let of_contact = [(Fact::Card, marks.card), (Fact::Record, marks.record)];
         let of_contact = of_contact.into_iter().filter_map(|(fact, shows)| Some((fact, None, shows?)));
         let of_conversations = marks.conversations.iter().flat_map(|marks| {
-            let conversation = marks.display.or(display);
+            let conversation = marks.display.or(resource.conversation());
             [(Fact::Newest, Some(marks.newest)), (Fact::State, marks.state)]
                 .into_iter()
                 .filter_map(move |(fact, shows)| Some((fact, Some(conversation?), shows?)))
         });
-        for (fact, conversation, shows) in of_contact.chain(of_conversations) {
+        let is_list = resource == Resource::Conversations;
+        let missing = if is_list { self.not_in(marks) } else { Vec::new() };
+        let missing = missing.into_iter().map(|display| (Fact::Newest, Some(display), MISSING));
+        for (fact, conversation, shows) in of_contact.chain(of_conversations).chain(missing) {
             let difference = self.know(Known { fact, conversation, shows, arrived }, noted);
             differences.extend(difference.map(|difference| (fact, conversation, difference)));
         }
         if !differences.is_empty() {
             self.differed = Some(arrived);
         }
+        if is_list {
+            self.listed = self.listed.max(Some(arrived));
+        }
         differences
+    }
+
+    /// The conversations that were shown, and are not in this list.
+    fn not_in(&self, list: &Marks) -> Vec<u64> {
+        let known = self.known.iter().filter(|known| known.fact == Fact::Newest && known.shows != MISSING);
+        let is_there = |display: &u64| list.conversations.iter().any(|marks| marks.display == Some(*display));
+        known.filter_map(|known| known.conversation).filter(|display| !is_there(display)).collect()
     }
 
     /// The upstream says of a kept answer that it still holds (304): what it shows is not looked at. Whether something else
@@ -107,8 +125,10 @@ impl Shown {
         } else {
             self.is_partial = true;
         }
-        // If all is known that was shown, nobody has been shown anything else.
-        self.is_partial.then_some(Difference::Newer)
+        // If all is known that was shown, nobody has been shown anything else; but a list without this conversation.
+        let came = self.listed.filter(|_| new.conversation.is_some());
+        let of_list = came.map(|came| if noted > came { Difference::Newer } else { Difference::Either });
+        of_list.or(self.is_partial.then_some(Difference::Newer))
     }
 }
 
@@ -117,6 +137,8 @@ mod tests {
     use super::*;
     use crate::policy::coherence::ledger::Ledger;
     use crate::policy::payload::ConversationMarks;
+
+    const LIST: Resource = Resource::Conversations;
 
     fn marks(card: u64, newest: &[(Option<u64>, u64)]) -> Marks {
         let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks { display: *display, state: None, newest: *newest };
@@ -129,17 +151,17 @@ mod tests {
         let mut shown = Shown::default();
         let early = ledger.own_tick();
         let list = marks(1, &[(Some(7), 70), (Some(8), 80)]);
-        assert_eq!(shown.meet(&list, None, ledger.own_tick(), ledger.own_tick()), []);
-        assert_eq!(shown.meet(&list, None, early, ledger.own_tick()), [], "the same, whenever it was asked for");
+        assert_eq!(shown.meet(&list, LIST, ledger.own_tick(), ledger.own_tick()), []);
+        assert_eq!(shown.meet(&list, LIST, early, ledger.own_tick()), [], "the same, whenever it was asked for");
         // A page of messages does not name its conversation.
         let page = marks(1, &[(None, 71)]);
         let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
-        assert_eq!(shown.meet(&page, Some(7), ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
-        assert_eq!(shown.meet(&page, Some(7), ledger.own_tick(), ledger.own_tick()), []);
-        assert_eq!(shown.meet(&list, None, early, ledger.own_tick()), newest(Difference::Either));
+        assert_eq!(shown.meet(&page, Resource::Messages(7), ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
+        assert_eq!(shown.meet(&page, Resource::Messages(7), ledger.own_tick(), ledger.own_tick()), []);
+        assert_eq!(shown.meet(&list, LIST, early, ledger.own_tick()), newest(Difference::Either));
         let renamed = marks(2, &[]);
         let card = [(Fact::Card, None, Difference::Newer)];
-        assert_eq!(shown.meet(&renamed, None, ledger.own_tick(), ledger.own_tick()), card);
+        assert_eq!(shown.meet(&renamed, Resource::Contact, ledger.own_tick(), ledger.own_tick()), card);
     }
 
     #[test]
@@ -147,12 +169,27 @@ mod tests {
         let ledger = Ledger::new(1, [1, 2]);
         let mut shown = Shown::default();
         let (old, new) = (marks(1, &[(Some(7), 70)]), marks(1, &[(Some(7), 71)]));
-        shown.meet(&old, None, ledger.own_tick(), ledger.own_tick());
+        shown.meet(&old, LIST, ledger.own_tick(), ledger.own_tick());
         let asked = ledger.own_tick();
         assert!(!shown.holds(asked, ledger.own_tick()));
-        assert_eq!(shown.meet(&new, None, asked, ledger.own_tick())[0].2, Difference::Either, "both were under way");
+        assert_eq!(shown.meet(&new, LIST, asked, ledger.own_tick())[0].2, Difference::Either, "both were under way");
         assert!(shown.holds(asked, ledger.own_tick()));
         assert!(!shown.holds(ledger.own_tick(), ledger.own_tick()));
+    }
+
+    #[test]
+    fn a_list_shows_all_conversations() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let mut shown = Shown::default();
+        let early = ledger.own_tick();
+        let (empty, one) = (marks(1, &[]), marks(1, &[(Some(7), 70)]));
+        assert_eq!(shown.meet(&empty, LIST, ledger.own_tick(), ledger.own_tick()), []);
+        let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
+        let of_one = Resource::Conversation(7);
+        assert_eq!(shown.meet(&one, of_one, ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
+        assert_eq!(shown.meet(&empty, LIST, early, ledger.own_tick()), newest(Difference::Either), "both were under way");
+        assert_eq!(shown.meet(&empty, LIST, ledger.own_tick(), ledger.own_tick()), [], "it is gone");
+        assert_eq!(shown.meet(&one, of_one, early, ledger.own_tick()), newest(Difference::Either));
     }
 
     #[test]
@@ -160,12 +197,12 @@ mod tests {
         let ledger = Ledger::new(1, [1, 2]);
         let mut shown = Shown::default();
         let long: Vec<_> = (0..REMEMBERED as u64 + 5).map(|display| (Some(display), 1)).collect();
-        shown.meet(&marks(1, &long), None, ledger.own_tick(), ledger.own_tick());
+        shown.meet(&marks(1, &long), LIST, ledger.own_tick(), ledger.own_tick());
         assert_eq!(shown.known.len(), REMEMBERED);
         let last = marks(1, &long[REMEMBERED + 4..]);
         let differs = [(Fact::Newest, Some(REMEMBERED as u64 + 4), Difference::Newer)];
-        assert_eq!(shown.meet(&last, None, ledger.own_tick(), ledger.own_tick()), differs);
-        let forgotten = Shown::forgotten().meet(&marks(1, &[]), None, ledger.own_tick(), ledger.own_tick());
+        assert_eq!(shown.meet(&last, Resource::Conversation(REMEMBERED as u64 + 4), ledger.own_tick(), ledger.own_tick()), differs);
+        let forgotten = Shown::forgotten().meet(&marks(1, &[]), Resource::Contact, ledger.own_tick(), ledger.own_tick());
         assert_eq!(forgotten, [(Fact::Card, None, Difference::Newer)]);
     }
 }

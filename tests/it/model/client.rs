@@ -12,9 +12,11 @@ use bytes::Bytes;
 use http::{Request, header};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::register::{CONTACTS, CREATED, Change, INBOX, Needed, Plan, SOURCES, Trouble, WORLDS, source_name};
+use super::register::{
+    CONTACTS, CREATED, Change, Facts, INBOX, Needed, Plan, SOURCES, Said, Trouble, WORLDS, What, source_name,
+};
 use super::schedule::Schedule;
-use super::upstream::{Want, contact_path, number_of};
+use super::upstream::{Read, Want, contact_path, facts_of, number_of};
 use super::wire::{HOSTS, Wire};
 use super::{Dice, FETCH, FRESH, ON_ERROR, SETTINGS, UNSETTLED};
 use crate::support::settings;
@@ -28,11 +30,13 @@ pub struct Client {
     pub schedule: Arc<Schedule>,
     pub dice: Dice,
     seen: HashMap<String, u64>,
+    /// The facts that were seen by a URL, or by whatever read of a source.
+    facts: HashMap<String, Facts>,
 }
 
 impl Client {
     pub fn new(name: u64, schedule: Arc<Schedule>, dice: Dice) -> Self {
-        Self { name, schedule, dice, seen: HashMap::new() }
+        Self { name, schedule, dice, seen: HashMap::new(), facts: HashMap::new() }
     }
 
     pub async fn active(mut self) {
@@ -50,8 +54,11 @@ impl Client {
         let trouble = self.schedule.register().manner.trouble;
         let meeting = usize::try_from(self.schedule.seed % SOURCES as u64).expect("few");
         let meeting = if trouble == Trouble::LateWrites && meeting % 2 == 0 { CREATED } else { meeting };
-        let source = if self.dice.percent(50) { meeting } else { self.dice.up_to(SOURCES) };
+        let is_narrow = self.schedule.register().manner.is_narrow;
+        let source =
+            if self.dice.percent(if is_narrow { 90 } else { 50 }) { meeting } else { self.dice.up_to(SOURCES) };
         match self.dice.below(26) {
+            _ if is_narrow && self.dice.percent(50) => self.read(source).await,
             0..11 => self.read(source).await,
             11..15 => self.write(source).await,
             15 => self.create().await,
@@ -86,34 +93,108 @@ impl Client {
         request
     }
 
+    /// What to read: the list, or something that it shows, too.
+    fn any_read(&mut self, source: usize) -> Read {
+        let (first, world) = (self.dice.up_to(CONTACTS), self.schedule.world());
+        let firsts = self.schedule.register().conversations(world, source).map_or_else(Vec::new, |(_, firsts)| firsts);
+        // Rarely one that is somebody else's.
+        let first = firsts.first().copied().filter(|_| self.dice.percent(90)).unwrap_or(first);
+        let display = self.schedule.register().display_id(world, first);
+        match self.dice.below(10) {
+            0..5 => Read::List,
+            5 => Read::Conversation(display),
+            6 | 7 => Read::Newest(display),
+            8 => Read::Older(display),
+            _ => Read::Contact,
+        }
+    }
+
     async fn read(&mut self, source: usize) {
-        let query = if self.dice.percent(15) { "?page=2" } else { "" };
-        let path = format!("{}/conversations{query}", self.path(source));
+        let what = self.any_read(source);
+        let query = if what == Read::List && self.dice.percent(15) { "?page=2" } else { "" };
+        let path = format!("{}{}{query}", self.path(source), what.path());
         let mut request = self.request("GET", &path, "");
         let alone = self.dice.percent(15);
         if alone {
             request.headers_mut().insert(header::COOKIE, "a=b".parse().expect("a field"));
         }
-        let origin = ORIGINS.get(self.dice.up_to(3));
+        let is_narrow = self.schedule.register().manner.is_narrow;
+        let origin = ORIGINS.get(self.dice.up_to(3)).filter(|_| !is_narrow);
         if let Some(origin) = origin {
             request.headers_mut().insert(header::ORIGIN, origin.parse().expect("a field"));
         }
         let (world, moves) = (self.schedule.world(), self.schedule.moves());
         let (needed, asked) = (self.schedule.register().needed(world, source), Instant::now());
         let manner = format!("{}{}", if alone { " alone" } else { "" }, origin.map_or("", |origin| &origin[7..]));
-        let reader = format!("client {} reads s{source}{query}{manner} of {world}", self.name);
+        let reader = format!("client {} reads {what:?} of s{source}{query}{manner} of {world}", self.name);
         self.schedule.tell(&format!("{reader}: must see {needed:?}"));
         let Some((status, how, body)) = self.schedule.send(request).await else { return };
-        let Some(version) = number_of(status, &body) else {
+        let facts = facts_of(&self.schedule.register(), world, what, status, &body);
+        let version = if what == Read::List { number_of(status, &body) } else { facts.as_ref().map(|_| 0) };
+        let (Some(version), Some(facts)) = (version, facts) else {
             return self.schedule.tell(&format!("{reader}: {status} ({how})"));
         };
-        self.schedule.tell(&format!("{reader}: saw {version} ({how})"));
+        self.schedule.tell(&format!("{reader}: saw {version} {facts:?} ({how})"));
         if self.schedule.moves() != moves {
             // It may be of the one or of the other.
             return;
         }
         let seen = Seen { reader, world, source, version, how, needed, asked };
-        self.judge(&seen, format!("{world}{path}"));
+        if what == Read::List {
+            self.judge(&seen, format!("{world}{path}"));
+        }
+        let is_nameless = self.schedule.register().manner.is_nameless(source);
+        if what == Read::Contact || !is_nameless {
+            self.judge_facts(&seen, &facts, format!("{world}{path}"), alone || !query.is_empty());
+        }
+    }
+
+    /// The same of the facts that an answer shows. What passes by the cache, or answers 404, says nothing of other reads.
+    fn judge_facts(&mut self, seen: &Seen, facts: &[(usize, u64)], url: String, passes_by: bool) {
+        let Seen { reader, world, source, how, needed, asked, .. } = seen;
+        let stands_in = how.contains("upstream-failing");
+        let is_hit = how.contains("; hit");
+        let may_be_outdated =
+            stands_in && (self.schedule.serves_outdated || self.schedule.register().merged_past(*world));
+        let broke = |what: String| self.schedule.broke(format!("{reader}: {what}"));
+        let by_any_read = format!("{world} s{source}");
+        for &(fact, version) in facts {
+            let register = self.schedule.register();
+            let is_older = (0..CONTACTS).any(|first| fact == Said::Older.of(first));
+            if !register.is_of(*world, version) {
+                broke(format!("fact {fact}, {version}, is another installation's"));
+            }
+            if version < needed.facts[fact] && !may_be_outdated {
+                broke(format!("fact {fact} from before an acknowledged write, {version} < {}", needed.facts[fact]));
+            }
+            for (url, counts) in [(&url, true), (&by_any_read, !passes_by && !is_older)] {
+                let last = self.facts.get(url).map_or(0, |facts| facts[fact]);
+                if counts && version < last && !may_be_outdated {
+                    broke(format!("fact {fact}, a step backwards from what was seen by {url}, {version} after {last}"));
+                }
+            }
+            let Some(replaced) = register.fact_replaced(*world, *source, fact, version) else { continue };
+            drop(register);
+            let limit = if !is_hit {
+                FETCH
+            } else if stands_in {
+                ON_ERROR
+            } else {
+                FRESH
+            };
+            let at = if is_hit && !stands_in { *asked } else { Instant::now() };
+            let age = at.saturating_duration_since(replaced);
+            if self.schedule.is_timed && age > limit {
+                broke(format!("fact {fact} out of date for {age:?}, allowed are {limit:?}"));
+            }
+        }
+        let is_shared = is_hit || how.contains("stored") || how.contains("collapsed");
+        for (url, counts) in [(url, true), (by_any_read, is_shared && !passes_by)] {
+            let last = self.facts.entry(url).or_default();
+            for &(fact, version) in facts.iter().filter(|_| counts) {
+                last[fact] = last[fact].max(version);
+            }
+        }
     }
 
     /// Holds what a reader saw against what is promised.
@@ -158,12 +239,30 @@ impl Client {
         }
     }
 
+    /// A write under a source, in one of its conversations if it has one.
     async fn write(&mut self, source: usize) {
-        let want = Want::any(&mut self.dice);
-        let what = if want == Want::Empty { "update_last_seen" } else { "messages" };
-        let path = format!("{}/conversations/9/{what}", self.spelt(source));
-        let change = Change::Message(source);
-        self.change(&format!("writes to s{source}"), "POST", &path, "{}", change, want).await;
+        let (want, world, path) = (Want::any(&mut self.dice), self.schedule.world(), self.spelt(source));
+        let firsts = {
+            let register = self.schedule.register();
+            let firsts = register.conversations(world, source).filter(|_| register.shown(world, source) > 1);
+            firsts.map_or_else(Vec::new, |(_, firsts)| firsts)
+        };
+        let (method, below, what) = if firsts.is_empty() || self.dice.percent(10) {
+            ("POST", String::new(), What::Opens)
+        } else {
+            let first = firsts[self.dice.up_to(firsts.len())];
+            let display = self.schedule.register().display_id(world, first);
+            let (method, below, said) = match self.dice.below(4) {
+                _ if want == Want::Empty => ("POST", "update_last_seen", Said::Seen),
+                0 => ("POST", "toggle_status", Said::Seen),
+                1 => ("PATCH", "messages/5", Said::Older),
+                _ => ("POST", "messages", Said::Newest),
+            };
+            (method, format!("/{display}/{below}"), What::Says(said, first))
+        };
+        let path = format!("{path}/conversations{below}");
+        let change = Change::Under(source, what);
+        self.change(&format!("writes to s{source} with {method} {path}"), method, &path, "{}", change, want).await;
     }
 
     async fn create(&mut self) {
@@ -187,7 +286,7 @@ impl Client {
         let name = ["identifier_hash", "[identifier_hash]", "identifier_hash[]", "%5Bidentifier%5Fhash%5D"];
         let (name, hash) = (name[self.dice.up_to(4)], self.dice.below(1_000));
         let path = format!("{}?{name}={hash}", self.spelt(source));
-        self.change(&format!("verifies s{source}"), "GET", &path, "", Change::Message(source), want).await;
+        self.change(&format!("verifies s{source}"), "GET", &path, "", Change::Under(source, What::Card), want).await;
     }
 
     /// A write that names a conversation: by its uuid, or through the account API.
@@ -197,19 +296,23 @@ impl Client {
             let register = self.schedule.register();
             (register.display_id(world, first), register.uuid(world, first))
         };
-        let (method, path, body) = match self.dice.below(6) {
-            0 => ("PUT", format!("/public/api/v1/csat_survey/{uuid}"), "{}".to_owned()),
-            1 => ("PUT", format!("/public/api/v1/csat_survey/{}", uuid.replace('-', "")), "{}".to_owned()),
-            2 => ("PATCH", format!("/public/api/v1/csat_survey/{}", uuid.to_uppercase()), "{}".to_owned()),
-            3 => ("POST", format!("/api/v1/accounts/1/conversations/{display}/messages"), "{}".to_owned()),
-            4 => ("POST", format!("/api/v1/accounts/1/conversations/{display}/toggle_status"), "{}".to_owned()),
-            _ => {
-                let body = format!(r#"{{"type":"Conversation","ids":[{display}],"fields":{{"status":"open"}}}}"#);
-                ("POST", "/api/v1/accounts/1/bulk_actions".to_owned(), body)
-            }
+        let survey = |uuid: String| format!("/public/api/v1/csat_survey/{uuid}");
+        let of_account = |below: &str| format!("/api/v1/accounts/1/{below}");
+        let (method, path, said) = match self.dice.below(6) {
+            0 => ("PUT", survey(uuid), Said::Older),
+            1 => ("PUT", survey(uuid.replace('-', "")), Said::Older),
+            2 => ("PATCH", survey(uuid.to_uppercase()), Said::Older),
+            3 => ("POST", of_account(&format!("conversations/{display}/messages")), Said::Newest),
+            4 => ("POST", of_account(&format!("conversations/{display}/toggle_status")), Said::Seen),
+            _ => ("POST", of_account("bulk_actions"), Said::Seen),
+        };
+        let body = if path.ends_with("bulk_actions") {
+            format!(r#"{{"type":"Conversation","ids":[{display}],"fields":{{"status":"open"}}}}"#)
+        } else {
+            "{}".to_owned()
         };
         let what = format!("changes the conversation of c{first} with {method} {path}");
-        self.change(&what, method, &path, &body, Change::Conversation(first), want).await;
+        self.change(&what, method, &path, &body, Change::Conversation(said, first), want).await;
     }
 
     /// A write of the account API that names contacts.
@@ -218,10 +321,15 @@ impl Client {
         let (first, other) = (self.dice.up_to(CONTACTS), self.dice.up_to(CONTACTS));
         let [id, into] = [first, other].map(|contact| self.schedule.register().contact_id(world, contact));
         let (method, path, body, change) = match self.dice.below(3) {
-            0 => ("PATCH", format!("/api/v1/accounts/1/contacts/{id}"), "{}".to_owned(), Change::Contact(first)),
+            0 => (
+                "PATCH",
+                format!("/api/v1/accounts/1/contacts/{id}"),
+                "{}".to_owned(),
+                Change::Contact(first, What::Card),
+            ),
             1 => {
                 let body = format!(r#"{{"contact_id":{id},"inbox_id":1}}"#);
-                ("POST", "/api/v1/accounts/1/conversations".to_owned(), body, Change::Contact(first))
+                ("POST", "/api/v1/accounts/1/conversations".to_owned(), body, Change::Contact(first, What::Opens))
             }
             _ => {
                 let body = format!(r#"{{"base_contact_id":{into},"mergee_contact_id":{id}}}"#);
@@ -279,19 +387,21 @@ impl Client {
 
     /// An agent changes the contact of a source; a webhook tells of it late, twice, or never.
     fn agent(&mut self, source: usize) {
-        let world = self.schedule.world();
-        let Some((contact, touched)) = self.schedule.register().change(world, source) else { return };
+        let (world, is_of_contact) = (self.schedule.world(), self.dice.percent(50));
+        let changed = self.schedule.register().change(world, source, is_of_contact);
+        let Some((contact, touched)) = changed else { return };
         self.schedule.tell(&format!("an agent changes the contact of s{source}: {touched:?}"));
         let (times, late) = (self.dice.below(3), self.dice.pause());
         let body = {
             let register = self.schedule.register();
             let (id, display) = (register.contact_id(world, contact), register.display_id(world, contact));
             let named = source_name(self.schedule.seed, source);
-            match self.dice.below(2) {
-                0 => format!(r#"{{"event":"contact_updated","id":{id},"account":{{"id":1}}}}"#),
-                _ => format!(
+            if is_of_contact {
+                format!(r#"{{"event":"contact_updated","id":{id},"account":{{"id":1}}}}"#)
+            } else {
+                format!(
                     r#"{{"event":"message_created","account":{{"id":1}},"conversation":{{"id":{display},"contact_inbox":{{"source_id":"{named}","contact_id":{id}}}}}}}"#
-                ),
+                )
             }
         };
         let schedule = self.schedule.clone();

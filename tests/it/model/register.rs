@@ -3,7 +3,8 @@
 //! Two installations, of which the proxy has one as its upstream at a time. In each, sources 0 and 1 are one contact's,
 //! sources 2 and 4 another's, source 5 a third's, source 3 is missing until it is created for the first; merges give the
 //! sources of one contact to another. A list shows the version of its contact: 0 is a 404, 1 is `[]`, and versions only
-//! grow. In some schedules lists of some sources name nobody at any version, in some the upstream shows no contact but
+//! grow. Each change has a version, and each fact that it changes shows it from then on: the contact's name, who has seen
+//! a conversation, its newest message, an older one; each read shows some of these. In some schedules lists of some sources name nobody at any version, in some the upstream shows no contact but
 //! in lists (a hash is demanded), and in some it tells origins apart.
 
 use std::collections::HashMap;
@@ -24,6 +25,44 @@ pub const WORLDS: usize = 2;
 /// was believed, or kept by such a belief, has reached its greatest age.
 const FORGOTTEN: Duration = Duration::from_secs(18);
 
+/// What reads show of a source, by the version of the last change: the contact's card, and three facts of each conversation
+/// that was one contact's at first. 0 is what is not there.
+pub type Facts = [u64; FACTS];
+const FACTS: usize = 1 + 3 * CONTACTS;
+/// The place of the contact's card among the facts.
+pub const CARD: usize = 0;
+
+/// A fact of a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Said {
+    /// Who has seen it.
+    Seen,
+    /// Its newest message.
+    Newest,
+    /// What an older message says.
+    Older,
+}
+
+impl Said {
+    pub const ALL: [Self; 3] = [Self::Seen, Self::Newest, Self::Older];
+
+    /// Its place among the facts.
+    pub fn of(self, first: usize) -> usize {
+        1 + self as usize * CONTACTS + first
+    }
+}
+
+/// What a change changes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The contact's card.
+    Card,
+    /// Nothing but the list: there is one conversation more.
+    Opens,
+    /// A fact of the conversation that was this contact's at first.
+    Says(Said, usize),
+}
+
 /// Other schedules have other contacts.
 pub fn source_name(seed: u64, source: usize) -> String {
     format!("v{seed}s{source}")
@@ -33,7 +72,7 @@ pub fn source_name(seed: u64, source: usize) -> String {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
     /// Something under a source.
-    Message(usize),
+    Under(usize, What),
     /// A source is created for the first contact.
     Create(usize),
     /// The contact of a source becomes the one that another contact has become.
@@ -41,9 +80,9 @@ pub enum Change {
     /// The same by the contacts' ids.
     MergeContacts { from: usize, into: usize },
     /// Something of the conversation that was this contact's at first; there is none before its second version.
-    Conversation(usize),
+    Conversation(Said, usize),
     /// Something of a contact, by its id.
-    Contact(usize),
+    Contact(usize, What),
 }
 
 /// A write as it was sent: what it is to do, and how long after the proxy has given up on it, if so.
@@ -71,6 +110,8 @@ pub struct Touched {
     version: u64,
     /// The conversations in it, by the contacts whose they were at first, a bit each.
     shows: u64,
+    /// The facts that were changed.
+    facts: Facts,
 }
 
 /// What a source has shown.
@@ -97,11 +138,16 @@ pub struct Needed {
     pub acknowledged: u64,
     /// What was purged is gone: nothing older.
     pub purged: u64,
+    /// The same of both, fact by fact.
+    pub facts: Facts,
 }
 
 /// One installation.
 struct World {
     versions: [u64; CONTACTS],
+    cards: [u64; CONTACTS],
+    /// What is said of the conversation that was this contact's at first.
+    said: [[u64; 3]; CONTACTS],
     /// Which contact each one is now.
     became: [usize; CONTACTS],
     /// Whose each source is.
@@ -109,6 +155,9 @@ struct World {
     /// The last write that was sent before a late creation made this source.
     came_after: [u64; SOURCES],
     shown: [Vec<Shown>; SOURCES],
+    /// The same of each fact.
+    facts_shown: Vec<[Vec<Shown>; FACTS]>,
+    facts_needed: [Facts; SOURCES],
     acknowledged: [u64; SOURCES],
     /// The conversations of which it was acknowledged that they are in a list.
     shows: [u64; SOURCES],
@@ -129,6 +178,10 @@ pub struct Manner {
     pub tells_origins: bool,
     /// What else may happen.
     pub trouble: Trouble,
+    /// There are conversations from the beginning.
+    pub has_begun: bool,
+    /// Most of it is reading, and about one source.
+    pub is_narrow: bool,
 }
 
 /// What else may happen in a schedule.
@@ -155,7 +208,10 @@ impl Manner {
             1 => Trouble::MergesPast,
             _ => Trouble::None,
         };
-        Self { shows_contacts, nameless, tells_origins: dice.percent(20), trouble }
+        let is_narrow = dice.percent(50);
+        let nameless = if is_narrow { 0 } else { nameless };
+        let has_begun = dice.percent(if is_narrow { 90 } else { 40 });
+        Self { shows_contacts, nameless, tells_origins: dice.percent(20), trouble, has_begun, is_narrow }
     }
 
     pub fn is_nameless(&self, source: usize) -> bool {
@@ -179,18 +235,37 @@ impl World {
     fn new(now: Instant) -> Self {
         let owner = [Some(0), Some(0), Some(1), None, Some(1), Some(2)];
         let first = |version| vec![Shown { version, since: now, late: false }];
-        Self {
+        let mut world = Self {
             versions: [1; CONTACTS],
+            cards: [1; CONTACTS],
+            said: [[1; 3]; CONTACTS],
             became: [0, 1, 2],
             owner,
             came_after: [0; SOURCES],
             shown: owner.map(|owner| first(u64::from(owner.is_some()))),
+            facts_shown: vec![std::array::from_fn(|_| Vec::new()); SOURCES],
+            facts_needed: [[0; FACTS]; SOURCES],
             acknowledged: owner.map(|owner| u64::from(owner.is_some())),
             shows: [0; SOURCES],
             purged: [0; SOURCES],
             unknown: [Unknown::default(); SOURCES],
             merged_past: false,
+        };
+        world.note(&[]);
+        world
+    }
+
+    /// What there is to be seen of a source.
+    fn facts(&self, source: usize) -> Facts {
+        let mut facts = [0; FACTS];
+        let Some(contact) = self.owner[source] else { return facts };
+        facts[CARD] = self.cards[contact];
+        for first in (0..CONTACTS).filter(|first| self.became[*first] == contact && self.versions[contact] > 1) {
+            for said in Said::ALL {
+                facts[said.of(first)] = self.said[first][said as usize];
+            }
         }
+        facts
     }
 
     fn version(&self, source: usize) -> u64 {
@@ -201,13 +276,19 @@ impl World {
         (0..SOURCES).filter(|source| self.owner[*source] == Some(contact)).collect()
     }
 
-    fn touched(&self, sources: Vec<usize>) -> Vec<Touched> {
+    /// These sources as they are, and of their facts those that are not what they were before.
+    fn touched(&self, sources: Vec<usize>, before: &[Facts; SOURCES]) -> Vec<Touched> {
         let shows = |source: usize| {
             let contact = self.owner[source].filter(|contact| self.versions[*contact] > 1);
             let firsts = (0..CONTACTS).filter(|first| contact == Some(self.became[*first]));
             firsts.fold(0, |all, first| all | 1 << first)
         };
-        let touched = |source| Touched { source, version: self.version(source), shows: shows(source) };
+        let changed = |source: usize| {
+            let now = self.facts(source);
+            std::array::from_fn(|fact| if now[fact] == before[source][fact] { 0 } else { now[fact] })
+        };
+        let touched =
+            |source| Touched { source, version: self.version(source), shows: shows(source), facts: changed(source) };
         sources.into_iter().map(touched).collect()
     }
 
@@ -219,6 +300,12 @@ impl World {
                 let late = late.contains(&source);
                 self.shown[source].push(Shown { version, since: Instant::now(), late });
             }
+            let facts = self.facts(source);
+            for (shown, version) in self.facts_shown[source].iter_mut().zip(facts) {
+                if shown.last().is_none_or(|last| last.version != version) {
+                    shown.push(Shown { version, since: Instant::now(), late: false });
+                }
+            }
         }
     }
 
@@ -227,15 +314,23 @@ impl World {
         open > 0 || until.is_some_and(|until| Instant::now() < until)
     }
 
-    fn need(&mut self, Touched { source, version, shows }: Touched) {
+    fn need(&mut self, Touched { source, version, shows, facts }: Touched) {
         self.acknowledged[source] = self.acknowledged[source].max(version);
         self.shows[source] |= shows;
+        self.need_facts(source, &facts);
+    }
+
+    fn need_facts(&mut self, source: usize, facts: &Facts) {
+        for (needed, fact) in self.facts_needed[source].iter_mut().zip(facts) {
+            *needed = (*needed).max(*fact);
+        }
     }
 
     /// Two contacts become one. Two whose lists are empty become one whose list is empty; of others the newer version
     /// stays, so that one of the lists is as it was.
     fn merge(&mut self, from: usize, into: usize) {
         self.versions[into] = self.versions[into].max(self.versions[from]);
+        self.cards[into] = self.cards[into].max(self.cards[from]);
         for owner in self.owner.iter_mut().filter(|owner| **owner == Some(from)) {
             *owner = Some(into);
         }
@@ -248,7 +343,7 @@ impl World {
 impl Register {
     pub fn new(seed: u64, manner: Manner) -> Self {
         let now = Instant::now();
-        Self {
+        let mut register = Self {
             seed,
             manner,
             last: 1,
@@ -257,7 +352,14 @@ impl Register {
             ops: 0,
             plans: HashMap::new(),
             done: HashMap::new(),
+        };
+        for (world, contact) in (0..WORLDS).flat_map(|world| (0..CONTACTS).map(move |contact| (world, contact))) {
+            if manner.has_begun {
+                register.raise(world, contact, What::Opens);
+                register.worlds[world].note(&[]);
+            }
         }
+        register
     }
 
     /// A write is about to be sent.
@@ -296,10 +398,26 @@ impl Register {
         self.worlds[world].version(source)
     }
 
+    /// What there is to be seen of a source.
+    pub fn facts(&self, world: usize, source: usize) -> Facts {
+        self.worlds[world].facts(source)
+    }
+
+    /// Which conversation has this display id.
+    pub fn first_of(&self, world: usize, display: u64) -> Option<usize> {
+        (0..CONTACTS).find(|first| self.display_id(world, *first) == display)
+    }
+
+    /// When a fact of a source stopped to show this version.
+    pub fn fact_replaced(&self, world: usize, source: usize, fact: usize, version: u64) -> Option<Instant> {
+        let shown = &self.worlds[world].facts_shown[source][fact];
+        shown.iter().find(|shown| shown.version > version).map(|shown| shown.since)
+    }
+
     /// What a reader of this source must see from here on.
     pub fn needed(&self, world: usize, source: usize) -> Needed {
-        let World { acknowledged, purged, .. } = &self.worlds[world];
-        Needed { acknowledged: acknowledged[source], purged: purged[source] }
+        let World { acknowledged, purged, facts_needed, .. } = &self.worlds[world];
+        Needed { acknowledged: acknowledged[source], purged: purged[source], facts: facts_needed[source] }
     }
 
     /// Whether a list of this installation has ever shown this version.
@@ -317,20 +435,33 @@ impl Register {
         later.map(|Shown { since, late, .. }| (*since, *late))
     }
 
-    fn raise(&mut self, world: usize, contact: usize) {
+    fn raise(&mut self, world: usize, contact: usize, what: What) {
         self.last += 1;
         self.of.insert(self.last, world);
-        self.worlds[world].versions[contact] = self.last;
+        let world = &mut self.worlds[world];
+        world.versions[contact] = self.last;
+        match what {
+            What::Card => world.cards[contact] = self.last,
+            What::Opens => {}
+            What::Says(said, first) => world.said[first][said as usize] = self.last,
+        }
     }
 
     /// What a write does, at once; whose it was, or nothing if there is no such thing.
     pub fn effect(&mut self, op: u64, world: usize) -> Option<usize> {
         let Plan { change, late } = self.planned(op)?;
         let (mut own, mut moves, mut created) = (None, false, false);
+        let before: [Facts; SOURCES] = std::array::from_fn(|source| self.worlds[world].facts(source));
         let contact = match change {
-            Change::Message(source) => {
+            Change::Under(source, what) => {
                 own = Some(source);
-                self.worlds[world].owner[source]?
+                let World { owner, versions, became, .. } = &self.worlds[world];
+                // A conversation is there if it is this contact's.
+                let is_there = |contact: &usize| match what {
+                    What::Says(_, first) => versions[*contact] > 1 && became[first] == *contact,
+                    _ => true,
+                };
+                owner[source].filter(is_there)?
             }
             Change::Create(source) => {
                 (own, moves, created) = (Some(source), true, true);
@@ -350,11 +481,11 @@ impl Register {
                 let are_there = [from, into].iter().all(|contact| self.worlds[world].became[*contact] == *contact);
                 Some(from).filter(|_| are_there)?
             }
-            Change::Conversation(first) => {
+            Change::Conversation(_, first) => {
                 let contact = self.worlds[world].became[first];
                 Some(contact).filter(|contact| self.worlds[world].versions[*contact] > 1)?
             }
-            Change::Contact(contact) => {
+            Change::Contact(contact, _) => {
                 Some(contact).filter(|contact| self.worlds[world].became[*contact] == *contact)?
             }
         };
@@ -369,24 +500,29 @@ impl Register {
             }
             _ => (contact, !created),
         };
+        let what = match change {
+            Change::Under(_, what) | Change::Contact(_, what) => what,
+            Change::Conversation(said, first) => What::Says(said, first),
+            Change::Create(_) | Change::Merge { .. } | Change::MergeContacts { .. } => What::Card,
+        };
         if raises {
-            self.raise(world, contact);
+            self.raise(world, contact, what);
         }
         let world_of = &self.worlds[world];
         let sources = match change {
             Change::Create(source) => vec![source],
             // Lists that name nobody show no conversation.
-            Change::Conversation(_) => {
+            Change::Conversation(..) => {
                 world_of.sources_of(contact).into_iter().filter(|source| !self.manner.is_nameless(*source)).collect()
             }
             _ => world_of.sources_of(contact),
         };
-        let touched = world_of.touched(sources);
+        let touched = world_of.touched(sources, &before);
         // A write that names a conversation reaches the lists that have it.
         let reaches = |one: &&Touched| match change {
-            Change::Conversation(first) => world_of.shows[one.source] & (1 << first) != 0,
+            Change::Conversation(_, first) => world_of.shows[one.source] & (1 << first) != 0,
             // Through a source that nobody had when it was sent: whose it would be, nobody could say.
-            Change::Message(source) => one.source == source || op > world_of.came_after[source],
+            Change::Under(source, _) => one.source == source || op > world_of.came_after[source],
             _ => true,
         };
         let late: Vec<usize> =
@@ -397,7 +533,7 @@ impl Register {
                 self.worlds[world].unknown[*source].open += 1;
             }
         }
-        let conversation = if let Change::Conversation(first) = change { Some(first) } else { None };
+        let conversation = if let Change::Conversation(_, first) = change { Some(first) } else { None };
         self.done.insert(op, Done { world, touched, conversation, own, moves });
         Some(contact)
     }
@@ -422,17 +558,23 @@ impl Register {
             if own == Some(source) || (attributed && is_there && !world.is_unknown(source)) {
                 world.need(*one);
             }
+            // What is read by the id of a conversation is known to be of it.
+            if attributed && conversation.is_some() && !world.is_unknown(source) {
+                world.need_facts(source, &one.facts);
+            }
         }
         Some(touched)
     }
 
     /// A change that no request made: its contact, and what it touched.
-    pub fn change(&mut self, world: usize, source: usize) -> Option<(usize, Vec<Touched>)> {
+    pub fn change(&mut self, world: usize, source: usize, is_of_contact: bool) -> Option<(usize, Vec<Touched>)> {
         let contact = self.worlds[world].owner[source]?;
-        self.raise(world, contact);
+        let before: [Facts; SOURCES] = std::array::from_fn(|source| self.worlds[world].facts(source));
+        let what = if is_of_contact { What::Card } else { What::Says(Said::Newest, contact) };
+        self.raise(world, contact, what);
         self.worlds[world].note(&[]);
         let world = &self.worlds[world];
-        Some((contact, world.touched(world.sources_of(contact))))
+        Some((contact, world.touched(world.sources_of(contact), &before)))
     }
 
     /// The event of such a change has arrived.
@@ -468,6 +610,8 @@ impl Register {
         all.retain(|gone| !world.is_unknown(*gone));
         for gone in all.into_iter().chain([source]) {
             world.purged[gone] = world.purged[gone].max(world.version(gone));
+            let facts = world.facts(gone);
+            world.need_facts(gone, &facts);
         }
     }
 }
