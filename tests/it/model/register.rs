@@ -168,6 +168,7 @@ struct World {
 }
 
 /// What a schedule is like.
+#[expect(clippy::struct_excessive_bools, reason = "each is a question of its own")]
 #[derive(Clone, Copy)]
 pub struct Manner {
     /// Whether a contact is shown to whoever has no hash.
