@@ -98,13 +98,13 @@ end
 
 local seq, unknown, late = tonumber(h.seq), false, false
 local there = members[id]
-if leaving then
-  if there and number > there[2] then
+if there and number <= there[2] then
+  late = true
+elseif leaving then
+  if there then
     redis.call('HDEL', fleet, member_field(id))
     members[id] = nil
   end
-elseif there and number <= there[2] then
-  late = true
 else
   local position = seq
   if same and not fresh then

@@ -5,9 +5,12 @@ use std::collections::{BTreeMap, VecDeque};
 use anteroom::policy::replicas::exchange::{Began, Entry, Epoch, Hint, MemberId, Position, Reply, Request};
 
 use super::Mutation;
+use super::tier::Tier;
 
 /// Entries of the log: few, so that gaps happen.
-const LOG: usize = 6;
+pub(super) const LOG: usize = 6;
+/// So far the clock may be set back without being another one, in milliseconds.
+const BACK: u64 = 1_000;
 
 /// What is in Redis, and which process that is.
 #[derive(Clone, Default)]
@@ -16,6 +19,10 @@ pub(super) struct Redis {
     pub(super) head: Option<Head>,
     pub(super) members: BTreeMap<MemberId, (u64, u64)>,
     pub(super) log: VecDeque<Entry>,
+    /// What its clock said last, in milliseconds, and which of its clocks that is.
+    pub(super) said: u64,
+    pub(super) clock: u64,
+    pub(super) tier: Tier,
 }
 
 #[derive(Clone)]
@@ -42,6 +49,7 @@ impl Redis {
         id: MemberId,
         request: &Request,
         random: (u128, u64),
+        (now, longest): (u64, usize),
     ) -> (Reply, Vec<Hint>, u64) {
         let deaf = mutation == Mutation::NoEpoch;
         let mut began = None;
@@ -62,6 +70,10 @@ impl Redis {
         if began.is_some() {
             self.begin(random.0);
         }
+        if now + BACK < self.said {
+            self.clock += 1;
+        }
+        self.said = now;
         let mut head = self.head.clone().expect("it was begun");
         let same = request.epoch == Some(head.epoch);
         head.ripe |= request.ripe && same;
@@ -85,7 +97,7 @@ impl Redis {
             own = Some(head.last.seq);
             let entry = Entry { at: head.last, member: id, items: request.items.clone() };
             self.log.push_back(entry.clone());
-            if self.log.len() > LOG {
+            if self.log.len() > longest {
                 self.log.pop_front();
             }
             if let Some(member) = self.members.get_mut(&id).filter(|_| !late)
@@ -122,8 +134,8 @@ impl Redis {
             members: u32::try_from(self.members.len()).unwrap(),
             unknown,
             disagrees: false,
-            now: 0,
-            clock: 0,
+            now,
+            clock: self.clock,
         };
         self.head = Some(head);
         (reply, hints, left_out)

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use anteroom::policy::coherence::ledger::{Ledger, Place, Tick};
+use anteroom::policy::coherence::ledger::{Ledger, Moment, Place, Tick};
 use anteroom::policy::replicas::exchange::{MemberId, Micros};
+use anteroom::policy::replicas::known::{FleetTime, Known, Stamp};
 use anteroom::policy::replicas::member::{Member, Rules};
 use anteroom::policy::replicas::pending::{Pending, Ticket};
 
@@ -24,6 +25,8 @@ pub(super) struct Entry {
     /// By the replica's own clock, and in fact.
     pub(super) local: Micros,
     pub(super) real: u64,
+    /// At which age it expires: it was fetched while more might follow.
+    pub(super) expires: Option<u64>,
 }
 
 /// A fetch under way, and who waits for it.
@@ -31,6 +34,23 @@ pub(super) struct Flight {
     pub(super) id: u64,
     pub(super) noted: Tick,
     pub(super) waiters: Vec<usize>,
+    /// What it knew when it began, for the others.
+    pub(super) knows: Option<Knows>,
+    /// It has the turn.
+    pub(super) token: Option<u64>,
+    /// How often the tier was asked for it, and when first; none: not any more.
+    pub(super) asks: Option<(u64, u64)>,
+    pub(super) refused: Option<u64>,
+    pub(super) refusals: u32,
+}
+
+/// What a fetch knows when it begins.
+#[derive(Clone, Copy)]
+pub(super) struct Knows {
+    pub(super) stamp: Stamp,
+    /// By the clock of Redis, in milliseconds.
+    pub(super) began: u64,
+    pub(super) clock: u64,
 }
 
 pub(super) struct Replica {
@@ -43,6 +63,12 @@ pub(super) struct Replica {
     pub(super) member: Member,
     pub(super) pending: Pending,
     pub(super) ledger: Ledger,
+    pub(super) known: Known,
+    pub(super) time: FleetTime,
+    /// The exchange under way, and when it was sent.
+    pub(super) sent: (u64, Micros),
+    /// The release that it is of.
+    pub(super) release: u32,
     pub(super) lease: Micros,
     pub(super) knows_epoch: bool,
     pub(super) wake_at: u64,
@@ -71,6 +97,10 @@ impl Replica {
             member: Member::new(id, rules),
             pending: Pending::default(),
             ledger: Ledger::new(PLACES as usize, [1, 2]),
+            known: Known::new(PLACES as usize),
+            time: FleetTime::default(),
+            sent: (0, 0),
+            release: 1,
             lease: 0,
             knows_epoch: false,
             wake_at: u64::MAX,
@@ -98,6 +128,18 @@ impl Replica {
         for place in places {
             self.ledger.invalidate(self.place(*place));
         }
+    }
+
+    /// It may go on changing until then, by its own clock.
+    pub(super) fn unsettle(&self, places: &[u32], until: Micros) {
+        for place in places {
+            self.ledger.unsettle(self.place(*place), Moment(until));
+        }
+    }
+
+    pub(super) fn is_unsettled(&self, list: usize, at: Micros) -> bool {
+        let Moment(until) = self.ledger.unsettled_until(&places_of(list).map(|place| self.place(place)));
+        at < until
     }
 
     pub(super) fn is_current(&self, list: usize, noted: Tick) -> bool {

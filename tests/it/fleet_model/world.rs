@@ -1,19 +1,25 @@
 //! The world of a schedule: replicas, clients, faults, and what is checked of every read.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-use anteroom::policy::replicas::exchange::{Hint, Micros, Reply, Request};
-use anteroom::policy::replicas::member::{Action, By, Lost, Rules};
+use anteroom::policy::replicas::exchange::{self, Hint, Micros, Reply, Request};
+use anteroom::policy::replicas::known::FleetTime;
+use anteroom::policy::replicas::member::{Action, By, History, Lost, Rules};
 use anteroom::policy::replicas::pending::Ticket;
-use anteroom::policy::replicas::wire::Item;
+use anteroom::policy::replicas::wire::{Item, decode, encode};
 
 use super::Mutation;
-use super::redis::Redis;
-use super::replica::{Entry, Flight, LISTS, Replica, places_of};
+use super::redis::{LOG, Redis};
+use super::replica::{Entry, Flight, LISTS, PLACES, Replica, places_of};
+use super::tier::{Packet, Said};
 
 const LEASE: u64 = 100_000;
-const TTL: u64 = 600_000;
+pub(super) const TTL: u64 = 600_000;
+/// For so long after a write something may follow it that nobody tells of, in milliseconds.
+const SETTLE: u32 = 150;
+/// At which age an answer expires that was fetched meanwhile.
+const EXPIRY: u64 = 60_000;
 const END: u64 = 1_500_000;
 /// Until then everything has ended.
 const LAST: u64 = END + 4_000_000;
@@ -21,7 +27,7 @@ const TELL: u64 = 200_000;
 const ANSWER: u64 = 40_000;
 const ASK: u64 = 20_000;
 const ALONE_TTL: u64 = 80_000;
-const KINDS: u32 = 18;
+const KINDS: u32 = 20;
 
 /// What came of it.
 #[derive(Clone, Debug, Default)]
@@ -41,11 +47,17 @@ pub(super) struct Told {
     pub(super) old: u64,
     pub(super) parked: u64,
     pub(super) flights_at_once: u64,
+    pub(super) adopted: u64,
+    pub(super) refused: u64,
+    pub(super) held: u64,
+    pub(super) doubled: u64,
+    pub(super) late: u64,
+    pub(super) followed: u64,
 }
 
 impl Told {
     pub(super) fn is_bad(&self) -> bool {
-        self.stale + self.own + self.old + self.parked > 0 || self.flights_at_once > 2
+        self.stale + self.own + self.old + self.parked + self.late > 0 || self.flights_at_once > 2
     }
 
     pub(super) fn add(&mut self, other: &Self) {
@@ -64,6 +76,12 @@ impl Told {
             (&mut self.own, other.own),
             (&mut self.old, other.old),
             (&mut self.parked, other.parked),
+            (&mut self.adopted, other.adopted),
+            (&mut self.refused, other.refused),
+            (&mut self.held, other.held),
+            (&mut self.doubled, other.doubled),
+            (&mut self.late, other.late),
+            (&mut self.followed, other.followed),
         ] {
             *all += one;
         }
@@ -85,7 +103,19 @@ struct Read {
     done: bool,
 }
 
+/// What followed a write, and nobody told of.
+struct Followed {
+    list: usize,
+    value: u64,
+    when: u64,
+    write: usize,
+    /// When the write was answered.
+    answered: u64,
+}
+
 struct Write {
+    /// When it was acknowledged as told.
+    told: Option<u64>,
     places: Vec<u32>,
     lists: Vec<usize>,
     value: u64,
@@ -94,10 +124,17 @@ struct Write {
     done: bool,
 }
 
-enum Event {
+pub(super) enum Event {
+    Packet(Packet),
+    Said(usize, u64, u64, Said),
+    SaidLimit(usize, u64, u64),
+    Seek(usize, u64),
+    Renew(usize, u64),
+    /// What follows a write, and nobody tells of.
+    Follows(usize, u64),
     Wake,
     Arrive(Request),
-    Reply(u64, Box<Reply>, Micros),
+    Reply(u64, Box<Reply>),
     NoReply(u64),
     Hint(Hint),
     Client,
@@ -115,32 +152,41 @@ enum Event {
 }
 
 pub(super) struct World {
-    mutation: Mutation,
+    pub(super) mutation: Mutation,
     kinds: Vec<u32>,
     random: u64,
-    now: u64,
-    next: u64,
+    pub(super) now: u64,
+    pub(super) next: u64,
     queue: BinaryHeap<Reverse<(u64, u64)>>,
     /// What happens, to which replica, and of which incarnation.
     events: BTreeMap<u64, (Option<(usize, u64)>, Event)>,
-    redis: Redis,
+    pub(super) redis: Redis,
     runs: u64,
     copy: Redis,
     copied_at: u64,
-    down_until: u64,
-    stalled_until: u64,
-    read_only_until: u64,
-    replicas: Vec<Replica>,
+    pub(super) down_until: u64,
+    pub(super) stalled_until: u64,
+    pub(super) read_only_until: u64,
+    pub(super) replicas: Vec<Replica>,
     values: [u64; LISTS],
     last_value: u64,
     fetched: BTreeMap<u64, u64>,
+    followed: Vec<Followed>,
+    /// When somebody last lost what was told.
+    lost_at: u64,
+    /// How far the clock of Redis is from the true one, in milliseconds: ahead, with room for less.
+    ahead: u64,
+    /// Marks of entries that the newer release has written in a way of its own.
+    newer: BTreeSet<u64>,
+    /// Nobody writes, and nothing fails.
+    pub(super) calm: bool,
     /// Acknowledged as told: list, value, when.
     acknowledged: Vec<(usize, u64, u64)>,
     reads: Vec<Read>,
     writes: Vec<Write>,
     hints_lost: u64,
     late: u64,
-    told: Told,
+    pub(super) told: Told,
 }
 
 impl World {
@@ -164,6 +210,11 @@ impl World {
             values: [1; LISTS],
             last_value: 1,
             fetched: BTreeMap::new(),
+            followed: Vec::new(),
+            lost_at: 0,
+            ahead: 10_000,
+            newer: BTreeSet::new(),
+            calm: false,
             acknowledged: Vec::new(),
             reads: Vec::new(),
             writes: Vec::new(),
@@ -199,15 +250,15 @@ impl World {
         usize::try_from(self.draw() % count as u64).unwrap()
     }
 
-    fn until(&mut self, most: u64) -> u64 {
+    pub(super) fn until(&mut self, most: u64) -> u64 {
         self.draw() % (most + 1)
     }
 
-    fn chance(&mut self, percent: u64) -> bool {
+    pub(super) fn chance(&mut self, percent: u64) -> bool {
         self.draw() % 100 < percent
     }
 
-    fn at(&mut self, time: u64, replica: Option<usize>, event: Event) {
+    pub(super) fn at(&mut self, time: u64, replica: Option<usize>, event: Event) {
         self.next += 1;
         let whose = replica.map(|at| (at, self.replicas[at].incarnation));
         self.queue.push(Reverse((time.max(self.now), self.next)));
@@ -216,7 +267,7 @@ impl World {
 
     /// After so long by the replica's own clock.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-    fn after(&mut self, replica: usize, wait: u64, event: Event) {
+    pub(super) fn after(&mut self, replica: usize, wait: u64, event: Event) {
         let real = (wait as f64 / self.replicas[replica].rate) as u64 + 1;
         self.at(self.now + real, Some(replica), event);
     }
@@ -229,6 +280,7 @@ impl World {
         let (id, rate) = (self.id(), self.rate());
         self.replicas.push(Replica::new(id, self.rules(), rate, 0));
         let at = self.replicas.len() - 1;
+        self.replicas[at].release = 1 + u32::from(self.chance(25));
         self.at(when, Some(at), Event::Wake);
     }
 
@@ -238,6 +290,13 @@ impl World {
 
     fn rate(&mut self) -> f64 {
         1.0 + (self.until(10_000) as f64 - 5_000.0) / 1_000_000.0
+    }
+
+    /// Without writes and without faults.
+    pub(super) fn calm(seed: u64) -> Self {
+        let mut world = Self::new(Mutation::None, &[], seed);
+        (world.calm, world.late, world.hints_lost) = (true, 0, 0);
+        world
     }
 
     pub(super) fn run(mut self) -> Told {
@@ -252,7 +311,7 @@ impl World {
             let Some((whose, event)) = self.events.remove(&number) else { continue };
             if let Some((at, incarnation)) = whose {
                 let replica = &self.replicas[at];
-                let is_of_network = matches!(event, Event::Arrive(_));
+                let is_of_network = matches!(event, Event::Arrive(_) | Event::Packet(_));
                 let is_other = replica.incarnation != incarnation;
                 if !matches!(event, Event::Born) && (is_other || !replica.alive && !is_of_network) {
                     continue;
@@ -279,15 +338,33 @@ impl World {
                 self.drive(at);
             }
             (Event::Arrive(request), Some(at)) => self.serve(at, request),
-            (Event::Reply(number, reply, sent), Some(at)) => self.replied(at, number, *reply, sent),
+            (Event::Packet(packet), Some(at)) => self.served(at, packet),
+            (Event::Said(list, flight, ask, said), Some(at)) => self.said(at, list, flight, ask, said),
+            (Event::SaidLimit(list, flight, ask), Some(at)) => self.said_limit(at, list, flight, ask),
+            (Event::Seek(list, flight), Some(at)) => self.seeks(at, list, flight),
+            (Event::Renew(list, flight), Some(at)) => self.renew(at, list, flight),
+            (Event::Follows(write, answered), _) => {
+                self.last_value += 1;
+                self.told.followed += 1;
+                for list in self.writes[write].lists.clone() {
+                    self.values[list] = self.last_value;
+                    self.followed.push(Followed { list, value: self.last_value, when: self.now, write, answered });
+                }
+            }
+            (Event::Reply(number, reply), Some(at)) => self.replied(at, number, *reply),
             (Event::NoReply(number), Some(at)) => self.no_reply(at, number),
             (Event::Hint(hint), Some(at)) => {
                 let local = self.replicas[at].local(self.now);
+                let hint = match hint {
+                    Hint::Appended(epoch, entry) => Hint::Appended(epoch, self.as_read(at, entry)),
+                    hint => hint,
+                };
                 let actions = self.replicas[at].member.hinted(hint, local);
                 self.obey(at, actions);
                 self.drive(at);
             }
             (Event::Client, _) => self.client(),
+            (Event::Fault, _) if self.calm => {}
             (Event::Fault, _) => self.fault(),
             (Event::Read(read), Some(at)) => self.read(at, read),
             (Event::AskLimit(read), Some(at)) => {
@@ -315,6 +392,8 @@ impl World {
                 let (cut, incarnation) = (self.replicas[at].cut_until, self.replicas[at].incarnation + 1);
                 self.replicas[at] = Replica::new(id, self.rules(), rate, incarnation);
                 self.replicas[at].cut_until = cut;
+                // Who begins again may be of the newer release.
+                self.replicas[at].release = 1 + u32::from(self.chance(50));
                 self.at(self.now, Some(at), Event::Wake);
             }
             (Event::Leave, Some(at)) => self.leaves(at),
@@ -341,7 +420,10 @@ impl World {
         for action in actions {
             match action {
                 Action::Send(request) => self.send(at, request),
-                Action::Lose(lost, _) => {
+                Action::Lose(lost, History { epoch, complete, told, last }) => {
+                    let complete = if self.mutation == Mutation::HistoryIgnored { 0 } else { complete };
+                    self.replicas[at].known.begin(epoch, complete, last, &told);
+                    self.lost_at = self.now;
                     match lost {
                         Lost::Gap => self.told.gaps += 1,
                         Lost::Epoch(_) => self.told.epochs += 1,
@@ -355,17 +437,30 @@ impl World {
                         self.replicas[at].ledger.invalidate_all();
                     }
                 }
-                Action::Apply(_, items) => {
+                Action::Apply(seq, items) => {
+                    let (local, told) = (self.replicas[at].local(self.now), self.mutation != Mutation::SettleNotTold);
+                    let replica = &mut self.replicas[at];
+                    replica.known.note(seq, &items);
                     for item in items {
                         match item {
-                            Item::Places { places, .. } => self.replicas[at].outdate(&places),
+                            Item::Places { places, settle, .. } => {
+                                if told && settle > 0 {
+                                    replica.unsettle(&places, local + Micros::from(settle) * 1000);
+                                }
+                                replica.outdate(&places);
+                            }
                             Item::Everything { .. } | Item::Heard => {
-                                self.replicas[at].ledger.invalidate_all();
+                                replica.ledger.invalidate_all();
                             }
                         }
                     }
+                    replica.known.applied(seq);
                 }
-                Action::Own(..) => {}
+                Action::Own(seq, items) => {
+                    let replica = &mut self.replicas[at];
+                    replica.known.note(seq, &items);
+                    replica.known.applied(seq);
+                }
                 Action::Lease(until) => self.replicas[at].lease = until,
                 Action::Appended(ticket) => {
                     self.replicas[at].appended = ticket;
@@ -391,13 +486,14 @@ impl World {
         }
     }
 
-    fn hop(&mut self) -> u64 {
+    pub(super) fn hop(&mut self) -> u64 {
         let late = if self.draw() % 100 < self.late { self.until(30_000) } else { 0 };
         30 + self.until(170) + late
     }
 
     fn send(&mut self, at: usize, request: Request) {
         let number = request.number;
+        self.replicas[at].sent = (number, self.replicas[at].local(self.now));
         let arrives = self.now + self.hop() + self.slowness(at);
         self.after(at, ANSWER, Event::NoReply(number));
         let cut = self.replicas[at].cut_until;
@@ -411,7 +507,7 @@ impl World {
         self.at(arrives, Some(at), Event::Arrive(request));
     }
 
-    fn slowness(&mut self, at: usize) -> u64 {
+    pub(super) fn slowness(&mut self, at: usize) -> u64 {
         let slow = self.replicas[at].slow;
         self.until(slow)
     }
@@ -430,7 +526,11 @@ impl World {
         }
         let random = (u128::from(self.draw()) << 64 | u128::from(self.draw()), self.draw());
         let (id, mutation) = (self.replicas[at].member.id(), self.mutation);
-        let (reply, hints, left_out) = self.redis.exchange(mutation, id, &request, random);
+        if self.replicas[at].release == 2 {
+            self.newer.insert(random.1);
+        }
+        let clock = self.now / 1000 + self.ahead;
+        let (reply, hints, left_out) = self.redis.exchange(mutation, id, &request, random, (clock, LOG));
         self.told.left_out += left_out;
         for hint in hints {
             for other in 0..self.replicas.len() {
@@ -451,15 +551,36 @@ impl World {
         } else {
             back
         };
-        self.at(back, Some(at), Event::Reply(request.number, Box::new(reply), 0));
+        self.at(back, Some(at), Event::Reply(request.number, Box::new(reply)));
     }
 
-    fn replied(&mut self, at: usize, number: u64, reply: Reply, _: Micros) {
+    /// A batch as this release reads it: what the newer one has written is everything to the older.
+    fn as_read(&mut self, at: usize, mut entry: exchange::Entry) -> exchange::Entry {
+        if self.replicas[at].release == 1 && self.newer.contains(&entry.at.tag) {
+            let unknown = |item: &Item| {
+                let mut bytes = encode(std::slice::from_ref(item));
+                bytes[1] = 99;
+                decode(&bytes, PLACES)
+            };
+            // For how long something may follow is lost with it.
+            self.lost_at = self.now;
+            let skipped = self.mutation == Mutation::UnknownSkipped;
+            entry.items = if skipped { Vec::new() } else { entry.items.iter().flat_map(unknown).collect() };
+        }
+        entry
+    }
+
+    fn replied(&mut self, at: usize, number: u64, mut reply: Reply) {
         let local = self.replicas[at].local(self.now);
+        reply.entries = reply.entries.into_iter().map(|entry| self.as_read(at, entry)).collect();
         let replica = &mut self.replicas[at];
+        if replica.sent.0 == number {
+            replica.time = FleetTime { said: reply.now, clock: reply.clock, asked: replica.sent.1, got: local };
+        }
         let before = replica.lease;
         let actions = replica.member.replied(number, reply, local, &mut replica.pending);
         self.obey(at, actions);
+        self.replicas[at].pending.entered();
         let replica = &mut self.replicas[at];
         let rises = replica.lease > before;
         match self.mutation {
@@ -480,7 +601,7 @@ impl World {
 
     // Reads.
 
-    fn is_leased(&self, at: usize) -> bool {
+    pub(super) fn is_leased(&self, at: usize) -> bool {
         let replica = &self.replicas[at];
         replica.local(self.now) < replica.lease || self.mutation == Mutation::Bus && replica.knows_epoch
     }
@@ -514,7 +635,7 @@ impl World {
         self.reads[read].arrived = Some(replica.ledger.now());
         if let Some(entry) = replica.store[list]
             && replica.is_current(list, entry.noted)
-            && replica.local(self.now) - entry.local < TTL
+            && replica.local(self.now) - entry.local < TTL.min(entry.expires.unwrap_or(TTL))
         {
             self.told.hits += 1;
             return self.reply(read, entry, true);
@@ -557,15 +678,30 @@ impl World {
         }
     }
 
+    /// A flight begins: it asks what the others have, unless its readers get only what is fetched from now on.
     fn depart(&mut self, at: usize, list: usize, waiters: Vec<usize>) {
         self.next += 1;
         let (id, noted) = (self.next, self.replicas[at].ledger.own_tick());
-        let local = self.replicas[at].local(self.now);
-        if let Some(superseded) = self.replicas[at].flights.insert(list, Flight { id, noted, waiters }) {
+        let is_direct = |read: &usize| !self.reads[*read].leased || self.reads[*read].again;
+        let direct = self.mutation != Mutation::AloneAdopts && waiters.iter().any(is_direct);
+        let asks = Some((0, self.now)).filter(|_| !direct);
+        let flight = Flight { id, noted, waiters, knows: None, token: None, asks, refused: None, refusals: 0 };
+        if let Some(superseded) = self.replicas[at].flights.insert(list, flight) {
             // Whoever waits for it goes on to wait: here, for the new one.
             self.replicas[at].flights.get_mut(&list).unwrap().waiters.extend(superseded.waiters);
         }
+        if direct { self.fetch(at, list) } else { self.seek(at, list) }
+    }
+
+    /// The upstream is asked.
+    pub(super) fn fetch(&mut self, at: usize, list: usize) {
+        let knows = self.knows(at);
+        let flight = self.replicas[at].flights.get_mut(&list).expect("it is under way");
+        (flight.knows, flight.asks) = (knows, None);
+        let (id, has_turn) = (flight.id, flight.token.is_some());
         self.told.fetches += 1;
+        self.told.doubled += u64::from(has_turn && self.is_fetched_elsewhere(at, list));
+        let local = self.replicas[at].local(self.now);
         let took = 500 + self.until(24_500);
         let answered = self.now + self.until(took);
         self.at(answered, None, Event::Upstream(id, list));
@@ -576,18 +712,27 @@ impl World {
     fn landed(&mut self, at: usize, list: usize, flight: u64, local: Micros, real: u64) {
         let Some(value) = self.fetched.remove(&flight) else { return };
         let replica = &mut self.replicas[at];
-        if replica.flights.get(&list).is_none_or(|current| current.id != flight) {
-            return;
-        }
-        let Flight { noted, waiters, .. } = replica.flights.remove(&list).unwrap();
-        let entry = Entry { value, noted, local, real };
+        let Some(current) = replica.flights.get(&list).filter(|current| current.id == flight) else { return };
+        let (noted, knows, token) = (current.noted, current.knows, current.token);
+        let expires = Some(EXPIRY).filter(|_| replica.is_unsettled(list, local));
+        let entry = Entry { value, noted, local, real, expires };
         if replica.store[list].is_none_or(|kept| kept.noted <= noted) {
             replica.store[list] = Some(entry);
         }
+        self.hand_on(at, list, entry, knows, token);
+        self.brought(at, list, entry, false);
+    }
+
+    /// What a flight brought is given to whoever it is good for.
+    pub(super) fn brought(&mut self, at: usize, list: usize, entry: Entry, adopted: bool) {
+        let Flight { noted, waiters, .. } = self.replicas[at].flights.remove(&list).unwrap();
         for read in waiters {
             let (arrived, leased) = (self.reads[read].arrived, self.reads[read].leased);
-            if arrived <= Some(noted) || leased && self.replicas[at].is_current(list, noted) {
-                self.reply(read, entry, false);
+            // Of what was adopted nobody knows that its fetch began after anybody came.
+            let early = arrived <= Some(noted) && !adopted;
+            let alone = adopted && self.mutation == Mutation::AloneAdopts;
+            if early || (leased || alone) && self.replicas[at].is_current(list, entry.noted) {
+                self.reply(read, entry, adopted);
             } else if leased {
                 self.reads[read].again = true;
                 self.join(at, read);
@@ -624,6 +769,17 @@ impl World {
         if entry.value < needs_own {
             self.told.own += 1;
         }
+        // What follows a write is seen when the answer from before it has expired, if nobody lost what was told.
+        let follows = |followed: &Followed| {
+            followed.list == list
+                && followed.value > entry.value
+                && followed.when + EXPIRY * 102 / 100 + 4_000 < begun
+                && self.lost_at < followed.answered
+                && self.writes[followed.write].told.is_some_and(|told| told <= begun)
+        };
+        if from_memory && leased && self.followed.iter().any(follows) {
+            self.told.late += 1;
+        }
         if from_memory && self.now - entry.real > TTL * 102 / 100 + 2_000 {
             self.told.old += 1;
         }
@@ -648,7 +804,7 @@ impl World {
         let at = up[self.below(up.len())];
         let incarnation = self.replicas[at].incarnation;
         let list = if self.chance(50) { 0 } else { self.below(LISTS) };
-        if self.chance(70) {
+        if self.calm || self.chance(70) {
             let needs =
                 self.acknowledged.iter().filter(|(of, ..)| *of == list).map(|(_, value, _)| *value).max().unwrap_or(0);
             let needs_own = self.replicas[at].own[list];
@@ -671,7 +827,7 @@ impl World {
         let places = if both { vec![own, contact] } else { vec![own] };
         let shares = |other: &usize| *other == list || both && places_of(*other)[1] == contact;
         let lists = (0..LISTS).filter(shares).collect();
-        self.writes.push(Write { places, lists, value: 0, replica: at, incarnation, done: false });
+        self.writes.push(Write { told: None, places, lists, value: 0, replica: at, incarnation, done: false });
         let (write, took) = (self.writes.len() - 1, 1_000 + self.until(19_000));
         let commits = self.now + self.until(took);
         self.at(commits, None, Event::Commit(write));
@@ -680,9 +836,19 @@ impl World {
 
     fn answered(&mut self, at: usize, write: usize) {
         let places = self.writes[write].places.clone();
+        // Bots answer, automations run.
+        let settle = if self.chance(30) { SETTLE } else { 0 };
+        if settle > 0 {
+            let when = self.now + self.until(u64::from(settle) * 950);
+            self.at(when, None, Event::Follows(write, self.now));
+        }
+        let local = self.replicas[at].local(self.now);
         let replica = &mut self.replicas[at];
+        if settle > 0 {
+            replica.unsettle(&places, local + Micros::from(settle) * 1000);
+        }
+        let ticket = replica.pending.push(Item::Places { places: places.clone(), settle, gone: false });
         replica.outdate(&places);
-        let ticket = replica.pending.push(Item::Places { places, settle: 0, gone: false });
         replica.writes.push((ticket, write));
         self.after(at, TELL, Event::TellLimit(write));
         self.drive(at);
@@ -703,6 +869,7 @@ impl World {
         let Write { value, ref lists, .. } = self.writes[write];
         let lists = lists.clone();
         self.writes[write].done = true;
+        self.writes[write].told = Some(self.now).filter(|_| told);
         for list in lists {
             let own = &mut self.replicas[at].own[list];
             *own = value.max(*own);
@@ -755,7 +922,7 @@ impl World {
             [3_000 + self.until(37_000), 40_000 + self.until(110_000), 100_000 + self.until(300_000)][self.below(3)];
         let until = self.now + lasts;
         let kind = if self.kinds.is_empty() {
-            u32::try_from(self.below(KINDS as usize)).unwrap()
+            [self.below(KINDS as usize)].map(|kind| if kind == 18 { 19 } else { u32::try_from(kind).unwrap() })[0]
         } else {
             let kind = self.below(self.kinds.len());
             self.kinds[kind]
@@ -780,6 +947,10 @@ impl World {
             12 => self.late = 3 + self.until(27),
             14..=16 => self.replicas[at].slow = [0, 8_000, 18_000][self.below(3)],
             17 => self.at(self.now, Some(at), Event::Leave),
+            19 => {
+                let steps = self.until(6_000);
+                self.ahead = (self.ahead + steps).saturating_sub(3_000);
+            }
             18 => {
                 let copy = self.copy.clone();
                 self.redis.set_back(&copy);

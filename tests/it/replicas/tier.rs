@@ -105,6 +105,11 @@ async fn a_change_costs_one_request_for_all_replicas() {
         }
         assert_eq!(stand_in.list_requests(A), before + 1, "round {round}");
     }
+    println!(
+        "DEBUG {} {}",
+        sum(&proxies, "anteroom_tier_wait_seconds_sum").await,
+        sum(&proxies, "anteroom_tier_wait_seconds_count").await
+    );
 }
 
 #[tokio::test]
