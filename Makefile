@@ -3,7 +3,7 @@
 CARGO ?= cargo
 
 .PHONY: run test test-rust test-rfc test-clients test-rules lint deny lint-http lint-deploy msrv release-check image-steps \
-	dist dist-check service-check instructions bench bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
+	dist dist-check service-check instructions bench bench-fleet bench-peers screenshot freshness model chaos chaos-pool abuse restarts mutants fuzz tools
 
 run: ## the stand-in and the proxy in front of it
 	$(CARGO) run --release -- demo
@@ -128,13 +128,17 @@ screenshot: ## two minutes: docs/status-page.png, the status page of a proxy tha
 	@sh tests/tools.sh chromium:chromium
 	SCREENSHOT=$(CURDIR)/docs/status-page.png $(CARGO) test --locked --test it status_page::the_page_shows
 
+bench-fleet: ## three minutes: what sharing through Redis costs and saves, with 3 and 10 replicas, and 50 at rest
+	@sh tests/tools.sh redis-server:redis-server
+	$(CARGO) bench --locked --bench fleet
+
 freshness: ## six minutes: how long after a change behind the proxy's back a reader sees it
 	$(CARGO) bench --locked --bench freshness
 
 # Optimised, with the checks of a debug build, and without building the dependencies once more.
 model: tools ## the one rule under a million random schedules, for one and for a fleet, then 200,000 requests and 100,000 reads over sockets
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 $(CARGO) test --locked --test it model::no_schedule -- --nocapture
-	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 $(CARGO) test --locked --test it fleet_model -- --nocapture
+	CARGO_PROFILE_DEV_OPT_LEVEL=2 MODEL_SCHEDULES=1000000 DIFFERENTIAL_EXCHANGES=100000 $(CARGO) test --locked --test it fleet_model -- --nocapture
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 REPLICA_READS=100000 $(CARGO) test --locked --test it replicas::overlap -- --nocapture
 	CARGO_PROFILE_DEV_OPT_LEVEL=2 ATTACK_REQUESTS=200000 $(CARGO) test --locked --test it model::attack -- --nocapture
 
