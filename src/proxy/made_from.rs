@@ -7,6 +7,8 @@ use super::contact::{Asked, Who};
 use crate::policy::coherence::answer_ids::{self, canonical_uuid};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Of, Place, Scope};
+use crate::policy::coherence::shown::AskedAt;
+use crate::policy::http::key::Key;
 use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, Marks};
 use crate::policy::resource::ReadKind;
 use crate::state::State;
@@ -105,24 +107,28 @@ impl Admission<'_> {
     /// What it shows that others of this contact have shown otherwise puts those out of date.
     fn shows(&self, list: &payload::Outcome) {
         let Self { state, active, key, noted, .. } = *self;
-        // Another query may ask for a part of it; of older messages none is the newest.
-        let marks = match key.before() {
-            Some(_) => Marks { card: list.marks.card, ..Marks::default() },
-            None if key.query().is_none() => list.marks.clone(),
-            None => return,
-        };
-        let arrived = state.invalidation.ledger.own_tick();
-        let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, noted, arrived);
-        state.invalidation.differs(key, noted, &differences);
+        if let Some(marks) = comparable(key, &list.marks) {
+            let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
+            let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, asked, arrived);
+            state.invalidation.differs(key, noted, &differences, true);
+        }
     }
 
     /// The same of an answer that still holds, as the upstream says, and may be older than what others have shown meanwhile.
     pub(super) fn still_holds(&self) {
         let Self { state, active, key, noted, .. } = *self;
-        let arrived = state.invalidation.ledger.own_tick();
-        if state.cache.last_facts.holds(key, active.fingerprint, noted, arrived) {
+        if state.cache.last_facts.holds(key, active.fingerprint, noted, state.invalidation.came()) {
             let place = state.invalidation.ledger.place(&Scope::List(key.text_of_list()));
             state.invalidation.outdate(place, Cause::Shown);
         }
+    }
+}
+
+/// Of what an answer shows, what others may show, too. Another query may ask for a part of it; of older messages none is the
+/// newest.
+pub(super) fn comparable(key: &Key, marks: &Marks) -> Option<Marks> {
+    match key.before() {
+        Some(_) => Some(Marks { card: marks.card, ..Marks::default() }),
+        None => key.query().is_none().then(|| marks.clone()),
     }
 }

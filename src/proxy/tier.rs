@@ -4,10 +4,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::fetch::{Fetch, Found, Purpose};
+use super::made_from::comparable;
 use crate::engine::clock;
 use crate::engine::fetch_result::FetchResult;
 use crate::engine::flights::Interest;
@@ -18,7 +20,8 @@ use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::Place;
 use crate::policy::http::freshness::{Freshness, judge, ttl};
 use crate::policy::http::shared_answer::{self, Facts};
-use crate::policy::payload::INLINE_LIMIT;
+use crate::policy::coherence::shown::AskedAt;
+use crate::policy::payload::{self, INLINE_LIMIT, PayloadSettings};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
 
@@ -168,12 +171,40 @@ impl Fetch {
             return Err(TierAsked::TooOld);
         }
         let entry = Arc::new(entry);
+        if !self.agrees(&entry, began).await {
+            return Err(TierAsked::Outdated);
+        }
         self.state.cache.store.put(key.clone(), entry.clone());
         // In this order: a purge looks through the store after it has been noted.
         if self.state.invalidation.is_purged(&entry) {
             self.state.cache.store.forget(key, noted);
         }
         Ok(entry)
+    }
+
+    /// Whether an answer that another replica has asked for at the earliest then hides nothing that another read has shown
+    /// here: all that it shows otherwise is newer. What it shows is known from here on.
+    async fn agrees(&self, entry: &Arc<Entry>, began: Instant) -> bool {
+        let Self { state, key, active, .. } = self;
+        if entry.answer.status != StatusCode::OK {
+            return true;
+        }
+        let (kept, read) = (entry.answer.body.clone(), key.read());
+        let is_short = kept.length() < INLINE_LIMIT;
+        let work = move || Some(payload::apply_to(read, &kept.plain().ok()?, &PayloadSettings::default()).ok()?.marks);
+        let marks = if is_short {
+            work()
+        } else {
+            tokio::task::spawn_blocking(work).await.expect("the pass does not panic")
+        };
+        let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };
+        let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
+        let arrived = state.invalidation.came();
+        let differences = state.cache.last_facts.adopt(key, active.fingerprint, &marks, asked, arrived);
+        if let Some(differences) = &differences {
+            state.invalidation.differs(key, entry.noted, differences, false);
+        }
+        differences.is_some()
     }
 
     /// What is known when the fetch begins: now.

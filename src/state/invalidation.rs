@@ -20,7 +20,7 @@ use crate::policy::coherence::ledger::{Ledger, Of, PLACES, Place, Scope, Tick};
 use crate::policy::coherence::pages::Pages;
 use crate::policy::coherence::purges::Purges;
 use crate::policy::coherence::reach::{Happening, Reach};
-use crate::policy::coherence::shown::{Difference, Fact};
+use crate::policy::coherence::shown::{Came, Difference, Fact};
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
 use crate::policy::replicas::wire::Item;
@@ -170,9 +170,15 @@ impl Invalidation {
         self.noted(tick, cause);
     }
 
+    /// An answer has come.
+    pub fn came(&self) -> Came {
+        Came { tick: self.ledger.own_tick(), at: self.epoch.moment(clock::now()) }
+    }
+
     /// An answer to this key, asked for at this tick, differs from what another read has shown. What is known to be older is
-    /// out of date; where nobody knows which is, both are.
-    pub fn differs(&self, key: &Key, noted: Tick, differences: &[(Fact, Option<u64>, Difference)]) {
+    /// out of date, and other replicas are told of that if this one has `asked` for it; where nobody knows which is older,
+    /// both are.
+    pub fn differs(&self, key: &Key, noted: Tick, differences: &[(Fact, Option<u64>, Difference)], asked: bool) {
         // What this read itself showed before is told of by nobody: how old it was is measured.
         let [own, _] = shown_of(key, Of::Source(key.contact()));
         for (fact, conversation, difference) in differences {
@@ -180,7 +186,12 @@ impl Invalidation {
                 let place = self.ledger.place(&scope);
                 match difference {
                     Difference::Newer if own == scope => {}
-                    Difference::Newer => self.supersede(place, noted, Cause::Shown),
+                    Difference::Newer => {
+                        if asked {
+                            self.tell(place, Duration::ZERO, false, Cause::Shown);
+                        }
+                        self.supersede(place, noted, Cause::Shown);
+                    }
                     Difference::Either => {
                         self.outdate(place, Cause::Shown);
                     }

@@ -3,16 +3,20 @@
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use moka::Entry;
 use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use crate::policy::coherence::ledger::Tick;
-use crate::policy::coherence::shown::{Difference, Fact, Shown};
+use crate::policy::coherence::shown::{AskedAt, Came, Difference, Fact, Shown};
 use crate::policy::http::key::Key;
 use crate::policy::payload::Marks;
 
 /// Sources that are remembered, a few hundred bytes each.
 const SOURCES: u64 = 100_000;
+
+/// What an answer shows otherwise than others have: which fact, of which conversation, and which is newer.
+pub type Differences = Vec<(Fact, Option<u64>, Difference)>;
 
 /// What reads have last shown of each source. Identifiers are kept as keyed hashes only.
 pub struct LastShown {
@@ -29,31 +33,49 @@ impl LastShown {
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
     /// under other settings, which have this fingerprint, says nothing.
-    pub fn meet(
-        &self,
-        key: &Key,
-        fingerprint: u64,
-        marks: &Marks,
-        noted: Tick,
-        arrived: Tick,
-    ) -> Vec<(Fact, Option<u64>, Difference)> {
-        let name = self.name(key, fingerprint);
+    pub fn meet(&self, key: &Key, fingerprint: u64, marks: &Marks, asked: AskedAt, arrived: Came) -> Differences {
         let mut differences = Vec::new();
         // One after the other: of two that come at once one is the last.
-        self.sources.entry(name).and_compute_with(|known| {
-            let mut shown = match known {
-                Some(known) => known.into_value(),
-                None if self.came.fetch_add(1, Ordering::Relaxed) < SOURCES => Shown::default(),
-                None => Shown::forgotten(),
-            };
-            differences = shown.meet(marks, key.resource(), noted, arrived);
+        self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
+            let mut shown = self.before(known);
+            differences = shown.meet(marks, key.resource(), asked, arrived);
             Op::Put(shown)
         });
         differences
     }
 
+    /// The same of what another replica has fetched: none if it may be older than what was shown here. Then it shows nothing.
+    pub fn adopt(
+        &self,
+        key: &Key,
+        fingerprint: u64,
+        marks: &Marks,
+        asked: AskedAt,
+        arrived: Came,
+    ) -> Option<Differences> {
+        let mut adopted = None;
+        self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
+            let mut shown = self.before(known);
+            let differences = shown.meet(marks, key.resource(), asked, arrived);
+            if differences.iter().any(|(.., difference)| *difference == Difference::Either) {
+                return Op::Nop;
+            }
+            adopted = Some(differences);
+            Op::Put(shown)
+        });
+        adopted
+    }
+
+    fn before(&self, known: Option<Entry<u64, Shown>>) -> Shown {
+        match known {
+            Some(known) => known.into_value(),
+            None if self.came.fetch_add(1, Ordering::Relaxed) < SOURCES => Shown::default(),
+            None => Shown::forgotten(),
+        }
+    }
+
     /// An answer to this key still holds, as the upstream says; see [`Shown::holds`].
-    pub fn holds(&self, key: &Key, fingerprint: u64, noted: Tick, arrived: Tick) -> bool {
+    pub fn holds(&self, key: &Key, fingerprint: u64, noted: Tick, arrived: Came) -> bool {
         let mut differs = false;
         self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| match known {
             Some(known) => {

@@ -3,7 +3,7 @@
 //! Two answers that show the same thing differently were not made at the same time. The one that was asked for after the
 //! other had come is the newer one; of two that were under way at once nobody knows which is.
 
-use super::ledger::Tick;
+use super::ledger::{Moment, Tick};
 use crate::policy::payload::Marks;
 use crate::policy::resource::Resource;
 
@@ -29,13 +29,41 @@ pub enum Difference {
     Either,
 }
 
+/// When an answer had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Came {
+    /// In the order of what happens here.
+    pub tick: Tick,
+    /// By the clock: for what happens elsewhere.
+    pub at: Moment,
+}
+
+/// When an answer was asked for.
+#[derive(Clone, Copy, Debug)]
+pub enum AskedAt {
+    /// From here.
+    Here(Tick),
+    /// By another replica, at the earliest.
+    Elsewhere(Moment),
+}
+
+impl AskedAt {
+    /// Whether that was after another answer had come.
+    fn is_after(self, came: Came) -> bool {
+        match self {
+            Self::Here(noted) => noted > came.tick,
+            Self::Elsewhere(began) => began > came.at,
+        }
+    }
+}
+
 /// A fact that was shown, of which conversation, and when that answer had come.
 #[derive(Clone, Copy, Debug)]
 struct Known {
     fact: Fact,
     conversation: Option<u64>,
     shows: u64,
-    arrived: Tick,
+    arrived: Came,
 }
 
 /// What is shown of a conversation that a list does not have.
@@ -48,11 +76,11 @@ const REMEMBERED: usize = 130;
 pub struct Shown {
     known: Vec<Known>,
     /// When the last list came: it shows all conversations.
-    listed: Option<Tick>,
+    listed: Option<Came>,
     /// When the last answer came that showed something else than one before it.
     differed: Option<Tick>,
     /// When the upstream last said of an answer that it still holds: it may be any of those that are known.
-    confirmed: Option<Tick>,
+    confirmed: Option<Came>,
     /// Some of what was shown is not known any more.
     is_partial: bool,
 }
@@ -63,14 +91,13 @@ impl Shown {
         Self { is_partial: true, ..Self::default() }
     }
 
-    /// Compares an answer that was asked for at `noted`, and came at `arrived`, with what was shown before; what it shows is
-    /// known from then on.
+    /// Compares an answer with what was shown before; what it shows is known from then on.
     pub fn meet(
         &mut self,
         marks: &Marks,
         resource: Resource,
-        noted: Tick,
-        arrived: Tick,
+        asked: AskedAt,
+        arrived: Came,
     ) -> Vec<(Fact, Option<u64>, Difference)> {
         let mut differences = Vec::new();
         let of_contact = [(Fact::Card, marks.card), (Fact::Record, marks.record)];
@@ -85,11 +112,11 @@ impl Shown {
         let missing = if is_list { self.not_in(marks) } else { Vec::new() };
         let missing = missing.into_iter().map(|display| (Fact::Newest, Some(display), MISSING));
         for (fact, conversation, shows) in of_contact.chain(of_conversations).chain(missing) {
-            let difference = self.know(Known { fact, conversation, shows, arrived }, noted);
+            let difference = self.know(Known { fact, conversation, shows, arrived }, asked);
             differences.extend(difference.map(|difference| (fact, conversation, difference)));
         }
         if !differences.is_empty() {
-            self.differed = Some(arrived);
+            self.differed = Some(arrived.tick);
         }
         if is_list {
             self.listed = self.listed.max(Some(arrived));
@@ -106,18 +133,18 @@ impl Shown {
 
     /// The upstream says of a kept answer that it still holds (304): what it shows is not looked at. Whether something else
     /// was shown since it was asked: then nobody knows which is newer.
-    pub fn holds(&mut self, noted: Tick, arrived: Tick) -> bool {
+    pub fn holds(&mut self, noted: Tick, arrived: Came) -> bool {
         self.confirmed = Some(arrived);
         self.differed.is_some_and(|differed| differed >= noted)
     }
 
-    fn know(&mut self, new: Known, noted: Tick) -> Option<Difference> {
+    fn know(&mut self, new: Known, asked: AskedAt) -> Option<Difference> {
         let is_it = |known: &&mut Known| (known.fact, known.conversation) == (new.fact, new.conversation);
         if let Some(known) = self.known.iter_mut().find(is_it) {
             let before = std::mem::replace(known, new);
             known.arrived = before.arrived.max(new.arrived);
             let came = self.confirmed.map_or(before.arrived, |confirmed| confirmed.max(before.arrived));
-            let difference = if noted > came { Difference::Newer } else { Difference::Either };
+            let difference = if asked.is_after(came) { Difference::Newer } else { Difference::Either };
             return (before.shows != new.shows).then_some(difference);
         }
         if self.known.len() < REMEMBERED {
@@ -127,7 +154,7 @@ impl Shown {
         }
         // If all is known that was shown, nobody has been shown anything else; but a list without this conversation.
         let came = self.listed.filter(|_| new.conversation.is_some());
-        let of_list = came.map(|came| if noted > came { Difference::Newer } else { Difference::Either });
+        let of_list = came.map(|came| if asked.is_after(came) { Difference::Newer } else { Difference::Either });
         of_list.or(self.is_partial.then_some(Difference::Newer))
     }
 }
@@ -140,6 +167,15 @@ mod tests {
 
     const LIST: Resource = Resource::Conversations;
 
+    fn came(ledger: &Ledger) -> Came {
+        let tick = ledger.own_tick();
+        Came { tick, at: Moment(0) }
+    }
+
+    fn asked(ledger: &Ledger) -> AskedAt {
+        AskedAt::Here(ledger.own_tick())
+    }
+
     fn marks(card: u64, newest: &[(Option<u64>, u64)]) -> Marks {
         let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks { display: *display, state: None, newest: *newest };
         Marks { card: Some(card), record: None, conversations: newest.iter().map(of).collect() }
@@ -151,17 +187,17 @@ mod tests {
         let mut shown = Shown::default();
         let early = ledger.own_tick();
         let list = marks(1, &[(Some(7), 70), (Some(8), 80)]);
-        assert_eq!(shown.meet(&list, LIST, ledger.own_tick(), ledger.own_tick()), []);
-        assert_eq!(shown.meet(&list, LIST, early, ledger.own_tick()), [], "the same, whenever it was asked for");
+        assert_eq!(shown.meet(&list, LIST, asked(&ledger), came(&ledger)), []);
+        assert_eq!(shown.meet(&list, LIST, AskedAt::Here(early), came(&ledger)), [], "the same, whenever it was asked for");
         // A page of messages does not name its conversation.
         let page = marks(1, &[(None, 71)]);
         let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
-        assert_eq!(shown.meet(&page, Resource::Messages(7), ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
-        assert_eq!(shown.meet(&page, Resource::Messages(7), ledger.own_tick(), ledger.own_tick()), []);
-        assert_eq!(shown.meet(&list, LIST, early, ledger.own_tick()), newest(Difference::Either));
+        assert_eq!(shown.meet(&page, Resource::Messages(7), asked(&ledger), came(&ledger)), newest(Difference::Newer));
+        assert_eq!(shown.meet(&page, Resource::Messages(7), asked(&ledger), came(&ledger)), []);
+        assert_eq!(shown.meet(&list, LIST, AskedAt::Here(early), came(&ledger)), newest(Difference::Either));
         let renamed = marks(2, &[]);
         let card = [(Fact::Card, None, Difference::Newer)];
-        assert_eq!(shown.meet(&renamed, Resource::Contact, ledger.own_tick(), ledger.own_tick()), card);
+        assert_eq!(shown.meet(&renamed, Resource::Contact, asked(&ledger), came(&ledger)), card);
     }
 
     #[test]
@@ -169,12 +205,12 @@ mod tests {
         let ledger = Ledger::new(1, [1, 2]);
         let mut shown = Shown::default();
         let (old, new) = (marks(1, &[(Some(7), 70)]), marks(1, &[(Some(7), 71)]));
-        shown.meet(&old, LIST, ledger.own_tick(), ledger.own_tick());
-        let asked = ledger.own_tick();
-        assert!(!shown.holds(asked, ledger.own_tick()));
-        assert_eq!(shown.meet(&new, LIST, asked, ledger.own_tick())[0].2, Difference::Either, "both were under way");
-        assert!(shown.holds(asked, ledger.own_tick()));
-        assert!(!shown.holds(ledger.own_tick(), ledger.own_tick()));
+        shown.meet(&old, LIST, asked(&ledger), came(&ledger));
+        let noted = ledger.own_tick();
+        assert!(!shown.holds(noted, came(&ledger)));
+        assert_eq!(shown.meet(&new, LIST, AskedAt::Here(noted), came(&ledger))[0].2, Difference::Either, "both were under way");
+        assert!(shown.holds(noted, came(&ledger)));
+        assert!(!shown.holds(ledger.own_tick(), came(&ledger)));
     }
 
     #[test]
@@ -183,13 +219,26 @@ mod tests {
         let mut shown = Shown::default();
         let early = ledger.own_tick();
         let (empty, one) = (marks(1, &[]), marks(1, &[(Some(7), 70)]));
-        assert_eq!(shown.meet(&empty, LIST, ledger.own_tick(), ledger.own_tick()), []);
+        assert_eq!(shown.meet(&empty, LIST, asked(&ledger), came(&ledger)), []);
         let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
         let of_one = Resource::Conversation(7);
-        assert_eq!(shown.meet(&one, of_one, ledger.own_tick(), ledger.own_tick()), newest(Difference::Newer));
-        assert_eq!(shown.meet(&empty, LIST, early, ledger.own_tick()), newest(Difference::Either), "both were under way");
-        assert_eq!(shown.meet(&empty, LIST, ledger.own_tick(), ledger.own_tick()), [], "it is gone");
-        assert_eq!(shown.meet(&one, of_one, early, ledger.own_tick()), newest(Difference::Either));
+        assert_eq!(shown.meet(&one, of_one, asked(&ledger), came(&ledger)), newest(Difference::Newer));
+        assert_eq!(shown.meet(&empty, LIST, AskedAt::Here(early), came(&ledger)), newest(Difference::Either), "both were under way");
+        assert_eq!(shown.meet(&empty, LIST, asked(&ledger), came(&ledger)), [], "it is gone");
+        assert_eq!(shown.meet(&one, of_one, AskedAt::Here(early), came(&ledger)), newest(Difference::Either));
+    }
+
+    #[test]
+    fn what_was_asked_for_elsewhere_is_newer_by_the_clock() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let mut shown = Shown::default();
+        let came = |at| Came { tick: ledger.own_tick(), at: Moment(at) };
+        shown.meet(&marks(1, &[]), Resource::Contact, asked(&ledger), came(100));
+        for (began, difference) in [(101, Difference::Newer), (100, Difference::Either), (99, Difference::Either)] {
+            let mut shown = shown.clone();
+            let differences = shown.meet(&marks(2, &[]), Resource::Contact, AskedAt::Elsewhere(Moment(began)), came(200));
+            assert_eq!(differences, [(Fact::Card, None, difference)], "{began}");
+        }
     }
 
     #[test]
@@ -197,12 +246,12 @@ mod tests {
         let ledger = Ledger::new(1, [1, 2]);
         let mut shown = Shown::default();
         let long: Vec<_> = (0..REMEMBERED as u64 + 5).map(|display| (Some(display), 1)).collect();
-        shown.meet(&marks(1, &long), LIST, ledger.own_tick(), ledger.own_tick());
+        shown.meet(&marks(1, &long), LIST, asked(&ledger), came(&ledger));
         assert_eq!(shown.known.len(), REMEMBERED);
         let last = marks(1, &long[REMEMBERED + 4..]);
         let differs = [(Fact::Newest, Some(REMEMBERED as u64 + 4), Difference::Newer)];
-        assert_eq!(shown.meet(&last, Resource::Conversation(REMEMBERED as u64 + 4), ledger.own_tick(), ledger.own_tick()), differs);
-        let forgotten = Shown::forgotten().meet(&marks(1, &[]), Resource::Contact, ledger.own_tick(), ledger.own_tick());
+        assert_eq!(shown.meet(&last, Resource::Conversation(REMEMBERED as u64 + 4), asked(&ledger), came(&ledger)), differs);
+        let forgotten = Shown::forgotten().meet(&marks(1, &[]), Resource::Contact, asked(&ledger), came(&ledger));
         assert_eq!(forgotten, [(Fact::Card, None, Difference::Newer)]);
     }
 }

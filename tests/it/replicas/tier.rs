@@ -93,6 +93,33 @@ async fn all_readers_of_a_cold_list_on_all_replicas_cost_one_request() {
     assert!((sum(&proxies, "anteroom_tier_wait_seconds_count").await - 2.0).abs() < 0.1);
 }
 
+/// What nobody tells of shows in one read first, wherever that was fetched: no list that was fetched before it hides it.
+#[tokio::test]
+async fn what_one_read_has_shown_no_list_of_another_replica_hides() {
+    let (stand_in, redis, proxies) = fleet(2, PATIENT).await;
+    // Agents answer in the newest one.
+    let display = stand_in.conversation_ids(A).into_iter().max().unwrap();
+    let messages = |proxy: &Proxy| format!("{}/{display}/messages", proxy.list_url(A));
+    for shown_by in 0..2 {
+        // The first one's list lies there; the other one has it in memory in the first turn.
+        let list = get(&proxies[0].list_url(A)).await.body;
+        answer(&redis).await;
+        if shown_by == 0 {
+            assert!(get(&proxies[1].list_url(A)).await.body == list, "it is adopted");
+        }
+        stand_in.agent_message(A, "nobody tells");
+        let page = get(&messages(&proxies[shown_by])).await.body;
+        assert!(get(&messages(&proxies[1])).await.body == page, "fetched by {shown_by}");
+        let seen = get(&proxies[1].list_url(A)).await.body;
+        assert!(seen == stand_in.list_body(A), "older than the messages that {shown_by} has fetched");
+        assert_eq!(
+            post(&format!("{}/{display}/messages", proxies[0].list_url(A)), r#"{"content":"x"}"#).await.status,
+            StatusCode::OK
+        );
+        redis.run("for _, name in ipairs(redis.call('KEYS', 'anteroom:1:*:v')) do redis.call('DEL', name) end return 'gone'").await;
+    }
+}
+
 #[tokio::test]
 async fn a_change_costs_one_request_for_all_replicas() {
     let (stand_in, _redis, proxies) = fleet(3, PATIENT).await;
