@@ -12,15 +12,17 @@ wanted=$(IFS='|'; echo "$*")
 
 mkdir -p "$tree"
 rm -rf "$tree/src" "$tree/tests" "$tree/benches" "$tree/fuzz" "$tree/stand-in"
-for part in Cargo.toml Cargo.lock build.rs clippy.toml src stand-in tests benches fuzz config dashboards docs compose.yaml; do
+for part in Cargo.toml Cargo.lock build.rs clippy.toml src stand-in tests benches fuzz config dashboards deploy docs compose.yaml; do
     [ -e "$part" ] && cp -R "$part" "$tree/"
 done
 
 # Runs "<binary> <filter>" in the copy. 0 passed, 1 failed, 2 was not built, 3 has no such test.
 run_test() {
     local binary=${1%% *} filter=${1#* } log=$tree/log
-    (cd "$tree" && cargo test --quiet --test "$binary" --no-run) >"$log" 2>&1 || return 2
-    if (cd "$tree" && timeout 300 cargo test --quiet --test "$binary" -- "$filter") >"$log" 2>&1; then
+    local where=(--test "$binary")
+    [ "$binary" != lib ] || where=(--lib)
+    (cd "$tree" && cargo test --quiet "${where[@]}" --no-run) >"$log" 2>&1 || return 2
+    if (cd "$tree" && timeout 300 cargo test --quiet "${where[@]}" -- "$filter") >"$log" 2>&1; then
         grep -Eq '^test result: ok\. [1-9]' "$log" || return 3
         return 0
     fi

@@ -47,7 +47,14 @@ impl FleetActs {
             failed += usize::from(told.as_ref().is_ok_and(|told| !told.holds) || told.is_err());
             announce(&for_people(act, told));
         };
-        tell("together", Ok(stage.together().await));
+        let together = stage.together().await;
+        let have_met = together.holds;
+        tell("together", Ok(together));
+        if !have_met {
+            return announce(
+                "\nUntil all of them reach Redis there is nothing to show: the log says why they do not.\n",
+            );
+        }
         tell("misses", stage.misses().await);
         tell("hits", stage.hits().await);
         tell("write", stage.write("Is anybody there?").await);
