@@ -203,6 +203,7 @@ impl Replication {
                 // In these orders: whoever sees a change in the ledger sees in which entry it was told.
                 Action::Lose(lost, History { epoch, complete, told, last }) => {
                     self.fleet.log().known.begin(epoch, complete, last, &told);
+                    state.invalidation.goes_on(&told);
                     if matches!(lost, Lost::Epoch(_)) {
                         let (settings, names) = (self.fleet.settings.clone(), self.names.clone());
                         self.survey = Some(survey::begin(settings, names, state.metrics.clone()));

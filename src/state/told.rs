@@ -8,6 +8,7 @@ use crate::engine::metrics::InvalidationSource;
 use crate::engine::replicas::fleet::Told;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::Place;
+use crate::policy::replicas::known::Told as Entries;
 use crate::policy::replicas::pending::Ticket;
 use crate::policy::replicas::wire::Item;
 
@@ -17,18 +18,34 @@ const LONGEST_SETTLE: Duration = Duration::from_secs(600);
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 
 impl Invalidation {
+    /// What was told before this replica came may go on changing: for as long as was said then, since nobody knows when that
+    /// was.
+    pub fn goes_on(&self, told: &Entries) {
+        for item in told.iter().flat_map(|(_, items)| items) {
+            if let Item::Places { places, settle, .. } = item {
+                self.unsettle(places, *settle);
+            }
+        }
+    }
+
+    /// What is in these places may go on changing for so many milliseconds. Gives the places.
+    fn unsettle(&self, places: &[u32], settle: u32) -> Vec<Place> {
+        let places: Vec<Place> = places.iter().filter_map(|number| self.ledger.place_of(*number)).collect();
+        let settle = Duration::from_millis(settle.into()).min(LONGEST_SETTLE);
+        if !settle.is_zero() {
+            let until = self.epoch.moment_after(clock::now(), settle);
+            for place in &places {
+                self.ledger.unsettle(*place, until);
+            }
+        }
+        places
+    }
+
     /// Obeys what another replica tells.
     pub fn obey(&self, item: Item) {
         match item {
             Item::Places { places, settle, gone } => {
-                let places: Vec<Place> = places.into_iter().filter_map(|number| self.ledger.place_of(number)).collect();
-                let settle = Duration::from_millis(settle.into()).min(LONGEST_SETTLE);
-                if !settle.is_zero() {
-                    let until = self.epoch.moment_after(clock::now(), settle);
-                    for place in &places {
-                        self.ledger.unsettle(*place, until);
-                    }
-                }
+                let places = self.unsettle(&places, settle);
                 if gone {
                     self.purge(&places, Cause::Replica);
                 } else {

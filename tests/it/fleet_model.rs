@@ -56,6 +56,8 @@ enum Mutation {
     AnyClock,
     /// Others are not told that something may follow.
     SettleNotTold,
+    /// Whoever joins does not know that something may follow what was told before.
+    SettleForgotten,
     /// What was fetched while something might follow lives as long as others, elsewhere.
     ExpiryNotShared,
     /// What a newer release tells is skipped.
@@ -128,9 +130,10 @@ fn each_rule_left_out_is_found_wrong() {
         (Mutation::UntoldAdopted, &[2, 3, 14], 0..8_000),
         (Mutation::AloneAdopts, &[2, 3], 0..8_000),
         (Mutation::StampAtLanding, &[], 1500..2_000),
-        (Mutation::HistoryIgnored, &[11, 13], 450..8_000),
+        (Mutation::HistoryIgnored, &[11, 13], 2_100..8_000),
         (Mutation::AnyClock, &[19], 200..8_000),
         (Mutation::SettleNotTold, &[], 0..2_000),
+        (Mutation::SettleForgotten, &[11, 13], 450..8_000),
         (Mutation::ExpiryNotShared, &[], 0..4_000),
         (Mutation::UnknownSkipped, &[], 0..2_000),
     ] {

@@ -423,7 +423,18 @@ impl World {
                 Action::Lose(lost, History { epoch, complete, told, last }) => {
                     let complete = if self.mutation == Mutation::HistoryIgnored { 0 } else { complete };
                     self.replicas[at].known.begin(epoch, complete, last, &told);
-                    self.lost_at = self.now;
+                    // What else was told nobody knows.
+                    if complete > 0 || matches!(lost, Lost::Epoch(Some(_))) {
+                        self.lost_at = self.now;
+                    }
+                    let local = self.replicas[at].local(self.now);
+                    for item in told.iter().flat_map(|(_, items)| items) {
+                        if let Item::Places { places, settle, .. } = item
+                            && self.mutation != Mutation::SettleForgotten
+                        {
+                            self.replicas[at].unsettle(places, local + Micros::from(*settle) * 1000);
+                        }
+                    }
                     match lost {
                         Lost::Gap => self.told.gaps += 1,
                         Lost::Epoch(_) => self.told.epochs += 1,

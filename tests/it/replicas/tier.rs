@@ -329,3 +329,16 @@ async fn without_the_tier_no_answer_lies_in_redis() {
     write(&proxies[0], &stand_in, A).await;
     assert!(get(&proxies[1].list_url(A)).await.body == stand_in.list_body(A));
 }
+
+/// A bot may answer what was written before this replica came, and nobody tells of that.
+#[tokio::test]
+async fn one_that_comes_later_knows_what_may_go_on_changing() {
+    let settings = PATIENT.replace("cache.settle = \"0s\"", "cache.settle = \"2m\"");
+    let (stand_in, redis, proxies) = fleet(1, &settings).await;
+    write(&proxies[0], &stand_in, A).await;
+    let late = another(&stand_in, &redis, &settings).await;
+    late.list(A).await;
+    stand_in.agent_message(A, "a bot answers");
+    let seen = async { while late.list(A).await.body != stand_in.list_body(A) {} };
+    tokio::time::timeout(Duration::from_secs(20), seen).await.expect("long before the TTL");
+}
