@@ -13,7 +13,7 @@ use crate::support::get;
 use crate::support::redis::Redis;
 
 /// Every act, in the order in which they are played.
-const ACTS: [&str; 12] = [
+const ACTS: [&str; 13] = [
     "miss",
     "hit",
     "304",
@@ -22,6 +22,7 @@ const ACTS: [&str; 12] = [
     "1,000 readers",
     "webhook",
     "WebSocket",
+    "other reads",
     "upstream killed",
     "stale-if-error",
     "write meanwhile",

@@ -60,6 +60,7 @@ impl Acts {
         tell("1,000 readers", stage.crowd().await);
         tell("webhook", stage.webhook("We are here.").await);
         tell("WebSocket", stage.cable("What is it about?").await);
+        tell("other reads", stage.other_reads().await);
         let read = Instant::now();
         let kept = stage.client.get(&stage.list).await;
         self.stand_in.go_down().await;
@@ -191,6 +192,26 @@ impl Stage<'_> {
         let grown = self.counted() - before;
         let words = "an agent writes; who hears of it and reloads at once has it";
         claim(words, &answer, grown, answer.holds(text) && invalidated > 0)
+    }
+
+    /// What chat windows and portals ask for.
+    async fn other_reads(&self) -> Result<Told, String> {
+        let before = self.counted();
+        let conversation = self.acts.stand_in.conversation_ids(VISITOR).last().copied().unwrap_or_default();
+        let contact = self.list.trim_end_matches("/conversations").to_owned();
+        let of_one = format!("{}/{conversation}", self.list);
+        let mut last = None;
+        for path in [&contact, &of_one, &format!("{of_one}/messages")] {
+            let (fetched, kept) = (self.client.get(path).await?, self.client.get(path).await?);
+            if fetched.status != StatusCode::OK || fetched.body != kept.body {
+                return Err("it is another one the second time".to_owned());
+            }
+            last = Some(kept);
+        }
+        let answer = last.ok_or("nothing was read")?;
+        let grown = self.grown(before, |it| (it.misses, it.hits) == (3, 3)).await;
+        let words = "contact, conversation and messages, twice each: asked for once, then from memory";
+        claim(words, &answer, grown, (grown.misses, grown.hits, grown.upstream) == (3, 3, 3))
     }
 
     async fn killed(&self) -> Result<Told, String> {
