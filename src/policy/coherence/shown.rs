@@ -57,13 +57,30 @@ impl AskedAt {
     }
 }
 
-/// A fact that was shown, of which conversation, and when that answer had come.
+/// A fact that was shown, and when that answer had come. There are many of these in memory: 32 bytes each.
 #[derive(Clone, Copy, Debug)]
 struct Known {
-    fact: Fact,
-    conversation: Option<u64>,
+    about: About,
     shows: u64,
     arrived: Came,
+}
+
+/// Which fact, and of which conversation: 0 is the contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct About(u64);
+
+impl About {
+    fn new(fact: Fact, conversation: Option<u64>) -> Self {
+        Self(conversation.unwrap_or(0) << 2 | fact as u64)
+    }
+
+    fn is(self, fact: Fact) -> bool {
+        self.0 & 3 == fact as u64
+    }
+
+    fn conversation(self) -> u64 {
+        self.0 >> 2
+    }
 }
 
 /// What is shown of a conversation that a list does not have.
@@ -112,9 +129,10 @@ impl Shown {
         let missing = if is_list { self.not_in(marks) } else { Vec::new() };
         let missing = missing.into_iter().map(|display| (Fact::Newest, Some(display), MISSING));
         for (fact, conversation, shows) in of_contact.chain(of_conversations).chain(missing) {
-            let difference = self.know(Known { fact, conversation, shows, arrived }, asked);
+            let difference = self.know(Known { about: About::new(fact, conversation), shows, arrived }, asked);
             differences.extend(difference.map(|difference| (fact, conversation, difference)));
         }
+        self.known.shrink_to_fit();
         if !differences.is_empty() {
             self.differed = Some(arrived.tick);
         }
@@ -126,9 +144,9 @@ impl Shown {
 
     /// The conversations that were shown, and are not in this list.
     fn not_in(&self, list: &Marks) -> Vec<u64> {
-        let known = self.known.iter().filter(|known| known.fact == Fact::Newest && known.shows != MISSING);
+        let known = self.known.iter().filter(|known| known.about.is(Fact::Newest) && known.shows != MISSING);
         let is_there = |display: &u64| list.conversations.iter().any(|marks| marks.display == Some(*display));
-        known.filter_map(|known| known.conversation).filter(|display| !is_there(display)).collect()
+        known.map(|known| known.about.conversation()).filter(|display| !is_there(display)).collect()
     }
 
     /// The upstream says of a kept answer that it still holds (304): what it shows is not looked at. Whether something else
@@ -139,8 +157,7 @@ impl Shown {
     }
 
     fn know(&mut self, new: Known, asked: AskedAt) -> Option<Difference> {
-        let is_it = |known: &&mut Known| (known.fact, known.conversation) == (new.fact, new.conversation);
-        if let Some(known) = self.known.iter_mut().find(is_it) {
+        if let Some(known) = self.known.iter_mut().find(|known| known.about == new.about) {
             let before = std::mem::replace(known, new);
             known.arrived = before.arrived.max(new.arrived);
             let came = self.confirmed.map_or(before.arrived, |confirmed| confirmed.max(before.arrived));
@@ -153,7 +170,7 @@ impl Shown {
             self.is_partial = true;
         }
         // If all is known that was shown, nobody has been shown anything else; but a list without this conversation.
-        let came = self.listed.filter(|_| new.conversation.is_some());
+        let came = self.listed.filter(|_| new.about.is(Fact::Newest) || new.about.is(Fact::State));
         let of_list = came.map(|came| if asked.is_after(came) { Difference::Newer } else { Difference::Either });
         of_list.or(self.is_partial.then_some(Difference::Newer))
     }
