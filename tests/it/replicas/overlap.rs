@@ -12,6 +12,8 @@ use crate::support::{Proxy, client, spawn};
 
 const SOURCES: [&str; 2] = ["visitor-a", "visitor-b"];
 const READERS: usize = 12;
+/// Readers go on until there were so many writes, however slow the machine is with these.
+const WRITES: u64 = 24;
 
 /// How many reads: more with `make model`.
 fn reads() -> u64 {
@@ -26,6 +28,13 @@ struct Seen {
     reads: AtomicU64,
     hits: AtomicU64,
     stale: AtomicU64,
+    writes: AtomicU64,
+}
+
+impl Seen {
+    fn is_enough(&self, reads: u64) -> bool {
+        self.reads.load(Ordering::Relaxed) >= reads && self.writes.load(Ordering::Relaxed) >= WRITES
+    }
 }
 
 /// The greatest number that a message of a list bears.
@@ -65,8 +74,12 @@ async fn overlap(stand_in: &StandIn, proxies: &[Proxy], enough: u64, meanwhile: 
         tasks.push(spawn(async move {
             let http = client();
             for at in reader.. {
-                if seen.reads.fetch_add(1, Ordering::Relaxed) >= enough {
+                if seen.is_enough(enough) {
                     return;
+                }
+                if seen.reads.fetch_add(1, Ordering::Relaxed) >= enough {
+                    // The writer is behind.
+                    tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 let least = seen.acknowledged[which].load(Ordering::SeqCst);
                 let (is_hit, number) = read(&urls[at % urls.len()], &http).await;
@@ -81,7 +94,7 @@ async fn overlap(stand_in: &StandIn, proxies: &[Proxy], enough: u64, meanwhile: 
         let http = client();
         for at in 1_usize.. {
             let number = at as u64;
-            if seen.reads.load(Ordering::Relaxed) >= enough {
+            if seen.is_enough(enough) {
                 return;
             }
             let (which, proxy) = (at % 2, &proxies[at % proxies.len()]);
@@ -95,6 +108,7 @@ async fn overlap(stand_in: &StandIn, proxies: &[Proxy], enough: u64, meanwhile: 
             if status == StatusCode::OK && proxy.state.metrics.replicas.untold.get() == untold {
                 seen.acknowledged[which].fetch_max(number, Ordering::SeqCst);
             }
+            seen.writes.fetch_add(1, Ordering::Relaxed);
             // About one write for so many reads, however fast either is.
             let next = seen.reads.load(Ordering::Relaxed) + 60;
             while seen.reads.load(Ordering::Relaxed) < next.min(enough) {
