@@ -126,7 +126,7 @@ impl Shown {
                 .filter_map(move |(fact, shows)| Some((fact, Some(conversation?), shows?)))
         });
         let is_list = resource == Resource::Conversations;
-        let missing = if is_list { self.not_in(marks) } else { Vec::new() };
+        let missing = if is_list && !marks.is_partial { self.not_in(marks) } else { Vec::new() };
         let missing = missing.into_iter().map(|display| (Fact::Newest, Some(display), MISSING));
         for (fact, conversation, shows) in of_contact.chain(of_conversations).chain(missing) {
             let difference = self.know(Known { about: About::new(fact, conversation), shows, arrived }, asked);
@@ -195,7 +195,7 @@ mod tests {
 
     fn marks(card: u64, newest: &[(Option<u64>, u64)]) -> Marks {
         let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks { display: *display, state: None, newest: *newest };
-        Marks { card: Some(card), record: None, conversations: newest.iter().map(of).collect() }
+        Marks { card: Some(card), record: None, conversations: newest.iter().map(of).collect(), is_partial: false }
     }
 
     #[test]

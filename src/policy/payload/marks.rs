@@ -30,9 +30,14 @@ pub struct Marks {
     pub card: Option<u64>,
     /// When the contact last changed in any way.
     pub record: Option<u64>,
-    /// The conversations.
+    /// The conversations, 64 at most.
     pub conversations: Vec<ConversationMarks>,
+    /// There are more of them.
+    pub is_partial: bool,
 }
+
+/// So many conversations are marked: the memory of a pass has a bound, and so has what is remembered of a source.
+const MARKED: usize = 64;
 
 /// Gathers marks while a body is read.
 #[derive(Debug, Default)]
@@ -52,6 +57,7 @@ pub(super) struct Marking<'a> {
     /// The same of the one that is being read, and whether it is shown to contacts at all.
     message: (u64, &'a [u8], bool),
     conversations: Vec<ConversationMarks>,
+    is_partial: bool,
 }
 
 impl<'a> Marking<'a> {
@@ -105,7 +111,11 @@ impl<'a> Marking<'a> {
         let newest = if id == 0 { 0 } else { hash(Role::Content, content).wrapping_add(id) };
         let state = std::mem::take(&mut self.state);
         self.end_contact();
-        self.conversations.push(ConversationMarks { display, state: is_whole.then_some(state), newest });
+        if self.conversations.len() < MARKED {
+            self.conversations.push(ConversationMarks { display, state: is_whole.then_some(state), newest });
+        } else {
+            self.is_partial = true;
+        }
     }
 
     /// All conversations are one contact's: the first one shows it.
@@ -120,7 +130,7 @@ impl<'a> Marking<'a> {
         self.end_contact();
         let shown = |mark: u64| (mark != 0).then_some(mark);
         let card = shown(self.first_card).or(shown(self.card_of_sender));
-        Marks { card, record: shown(self.first_record), conversations: self.conversations }
+        Marks { card, record: shown(self.first_record), conversations: self.conversations, is_partial: self.is_partial }
     }
 }
 
