@@ -3,7 +3,6 @@
 //! This file is the map. Imports go downwards only, and form no circle: whatever stands here may use what stands
 //! above it on this page. `policy` decides, `engine` does, the rest tells the story. `tests/it/floors.rs` holds this.
 
-#[rustfmt::skip] // The order is the reading order.
 pub mod policy {
     //! Decides. Plain functions over plain data: no async, no I/O, no clock.
     pub mod secret;
@@ -93,7 +92,6 @@ pub mod policy {
     }
 }
 
-#[rustfmt::skip] // The order is the reading order.
 pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
     pub mod build_info;

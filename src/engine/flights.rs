@@ -10,8 +10,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
 
-use crate::policy::http::key::Key;
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::http::key::Key;
 
 /// What flights obey.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

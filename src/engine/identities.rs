@@ -214,4 +214,3 @@ impl Writes {
         self.under_way.values().any(|write| write.places.iter().any(|place| places.contains(place)))
     }
 }
-

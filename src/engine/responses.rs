@@ -92,7 +92,9 @@ impl Stored {
 
     /// Whether a request asks for no more than what there is of it.
     pub fn is_enough_for(&self, method: &Method, asked: &HeaderMap) -> bool {
-        self.part.is_none_or(|part| *method == Method::GET && part.has_what_is_asked(asked) && self.shape().is_the_one_meant(asked))
+        self.part.is_none_or(|part| {
+            *method == Method::GET && part.has_what_is_asked(asked) && self.shape().is_the_one_meant(asked)
+        })
     }
 
     /// It, as far as its forms depend on it.
@@ -182,7 +184,13 @@ impl Responses {
     /// The answer for a request with this method and these fields; else what is missing. Of several that would do, it is the one
     /// that was made last; but one that says what it is chosen by is before those that do not, which may have been made for
     /// those who prefer nothing (RFC 9111 section 4.1).
-    pub fn choose(&self, key: &Key, method: &Method, asked: &HeaderMap, fingerprint: u64) -> Result<Arc<Stored>, Missing> {
+    pub fn choose(
+        &self,
+        key: &Key,
+        method: &Method,
+        asked: &HeaderMap,
+        fingerprint: u64,
+    ) -> Result<Arc<Stored>, Missing> {
         let Some(all) = self.cache.get(key) else { return Err(Missing::Target) };
         let fitting = || all.iter().rev().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
         let enough = fitting().filter(|one| one.is_enough_for(method, asked)).max_by_key(|one| one.order());
@@ -192,10 +200,19 @@ impl Responses {
 
     /// A part that lies beside, or overlaps, another one of the same whole (RFC 9111 section 3.4), for a request with these
     /// fields.
-    pub fn part_beside(&self, key: &Key, asked: &HeaderMap, fields: &HeaderMap, extent: Extent, fingerprint: u64) -> Option<Arc<Stored>> {
+    pub fn part_beside(
+        &self,
+        key: &Key,
+        asked: &HeaderMap,
+        fields: &HeaderMap,
+        extent: Extent,
+        fingerprint: u64,
+    ) -> Option<Arc<Stored>> {
         let all = self.cache.get(key)?;
         let mut fitting = all.iter().filter(|one| one.fingerprint == fingerprint && one.chosen.matches(asked));
-        let is_beside = |one: &&Arc<Stored>| one.part.is_some_and(|part| part.with(extent).is_some()) && is_same(&one.fields, fields);
+        let is_beside = |one: &&Arc<Stored>| {
+            one.part.is_some_and(|part| part.with(extent).is_some()) && is_same(&one.fields, fields)
+        };
         fitting.find(is_beside).cloned()
     }
 

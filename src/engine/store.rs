@@ -13,11 +13,11 @@ use tokio::sync::OnceCell;
 
 use super::memory::taken;
 use super::metrics::Metrics;
+use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::attempts::Failed;
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Aging;
 use crate::policy::http::key::Key;
-use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::representation::Prepared;
 
 /// What the store obeys.

@@ -141,7 +141,10 @@ mod tests {
         let (first, second) = (first.end().unwrap(), second.end().unwrap());
         assert_eq!((first.requests, second.requests, first.skipped), (3, 2, 0));
         let contacts = first.contacts.first(9, |counted| counted.requests);
-        assert_eq!(contacts.iter().map(|(who, counted)| (*who, counted.requests, counted.misses)).collect::<Vec<_>>(), [(11, 2, 2), (12, 1, 0)]);
+        assert_eq!(
+            contacts.iter().map(|(who, counted)| (*who, counted.requests, counted.misses)).collect::<Vec<_>>(),
+            [(11, 2, 2), (12, 1, 0)]
+        );
         assert_eq!((second.inboxes.len(), second.inboxes.first(1, |counted| counted.bytes)[0].1.bytes), (1, 200));
         assert!(!top.is_watched(), "nobody pays for nobody");
     }

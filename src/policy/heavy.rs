@@ -93,7 +93,10 @@ mod tests {
         }
         assert_eq!((heavy.len(), heavy.too_few()), (3, 0));
         let first = heavy.first(2, |counted| counted.requests);
-        assert_eq!(first, [(1, Counted { requests: 3, bytes: 30, misses: 1 }), (2, Counted { requests: 1, bytes: 500, misses: 0 })]);
+        assert_eq!(
+            first,
+            [(1, Counted { requests: 3, bytes: 30, misses: 1 }), (2, Counted { requests: 1, bytes: 500, misses: 0 })]
+        );
         assert_eq!(heavy.first(1, |counted| counted.bytes)[0].0, 2);
         assert_eq!(heavy.first(9, |counted| counted.misses).iter().map(|(who, _)| *who).collect::<Vec<_>>(), [1, 3, 2]);
     }
@@ -123,7 +126,10 @@ mod tests {
         assert!(heavy.too_few() <= all / 32, "{} of {all}", heavy.too_few());
         for (who, counted) in heavy.first(64, |counted| counted.requests) {
             let truth = true_counts[&who];
-            assert!(counted.requests <= truth && truth <= counted.requests + heavy.too_few(), "{who}: {counted:?} of {truth}");
+            assert!(
+                counted.requests <= truth && truth <= counted.requests + heavy.too_few(),
+                "{who}: {counted:?} of {truth}"
+            );
         }
     }
 }

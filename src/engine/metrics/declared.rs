@@ -4,7 +4,9 @@ use std::fmt::Write;
 
 use prometheus::core::Collector;
 use prometheus::proto::MetricType;
-use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+};
 
 const DECLARED: &str = "a metric is declared once, with a valid name";
 
@@ -67,7 +69,8 @@ impl Declaring {
     /// Counters. With one label they are at zero from the start: a rate needs a value to begin from, and an alert that
     /// waits for the first occurrence would miss it.
     pub(super) fn counters(&mut self, name: &str, help: &str, labels: &[Label]) -> IntCounterVec {
-        let counters = self.declare("counter", name, help, labels, IntCounterVec::new(Opts::new(name, help), &names(labels)));
+        let counters =
+            self.declare("counter", name, help, labels, IntCounterVec::new(Opts::new(name, help), &names(labels)));
         if let [(_, values)] = labels {
             for value in *values {
                 counters.with_label_values(&[value]);

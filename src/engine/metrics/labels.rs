@@ -301,9 +301,23 @@ pub(super) const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other
 /// broke off or stood still.
 pub(super) const UPSTREAM_RESULTS: &[&str] =
     &["1xx", "2xx", "3xx", "4xx", "5xx", "other", "connect", "timeout", "reset", "malformed", "client"];
-pub(super) const CONNECTION_ERRORS: &[&str] =
-    &["accept", "timeout", "too_large", "parse", "incomplete", "answer_broken", "io", "flood", "tls_left", "tls_refused",
-      "tls_timeout", "tls_plain", "too_many", "too_many_of_address", "proxy_protocol"];
+pub(super) const CONNECTION_ERRORS: &[&str] = &[
+    "accept",
+    "timeout",
+    "too_large",
+    "parse",
+    "incomplete",
+    "answer_broken",
+    "io",
+    "flood",
+    "tls_left",
+    "tls_refused",
+    "tls_timeout",
+    "tls_plain",
+    "too_many",
+    "too_many_of_address",
+    "proxy_protocol",
+];
 pub(super) const FLIGHT_ENDS: &[&str] = &[
     "answered",
     "adopted",

@@ -25,22 +25,26 @@ use super::build_info::{COMMIT, VERSION};
 use crate::policy::coherence::event::Event;
 use crate::policy::http::exposition::Exposition;
 use declared::Declaring;
-use limits::Limits;
-use reads::Reads;
-use replicas::Replicas;
-use telling::Telling;
-use ways::Ways;
 pub use declared::{Described, Label};
 pub use figures::{Distribution, Figures};
-pub use raised::Raised;
-pub use labels::{Audited, CableResult, Ending, ErrorClass, ExchangeFailure, InvalidationSource, Limit, TierAsked, TierPut, Untold, WebhookResult, class_label, method_label};
+pub use labels::{
+    Audited, CableResult, Ending, ErrorClass, ExchangeFailure, InvalidationSource, Limit, TierAsked, TierPut, Untold,
+    WebhookResult, class_label, method_label,
+};
 use labels::{
     BYPASS_REASONS, CLASSES, CONNECTION_ERRORS, EVENTS, FLIGHT_ENDS, METHODS, NO_LISTS, UPSTREAM_RESULTS, class_index,
     method_index, violations,
 };
+use limits::Limits;
+pub use raised::Raised;
+use reads::Reads;
+use replicas::Replicas;
+use telling::Telling;
+use ways::Ways;
 
 /// Seconds: from what nobody notices to the longest a list may be kept.
-const STALENESS_BUCKETS: &[f64] = &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
+const STALENESS_BUCKETS: &[f64] =
+    &[0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0];
 
 /// The series of requests that are at zero from the start, so that a ratio or an alert has something to begin from:
 /// of each outcome the likeliest. Others come with the first request of their kind.
@@ -175,8 +179,8 @@ impl Metrics {
             "Time from the end of a request's head to the end of its answer being handed to the connection.",
             ("outcome", Ending::LABELS),
             &[
-                50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
-                30.0,
+                50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+                10.0, 30.0,
             ],
         );
         let invalidations = declare.counters(

@@ -15,9 +15,9 @@ use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::settings::{Door, ReplicasSettings};
 use super::super::metrics::ExchangeFailure;
 use super::super::upstream::ways::roots;
+use super::settings::{Door, ReplicasSettings};
 
 /// Why Redis could not be asked: the kind, and in words.
 #[derive(Debug)]

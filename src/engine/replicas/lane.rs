@@ -9,10 +9,10 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::metrics::ExchangeFailure;
 use super::connect::Failed;
 use super::link::Link;
 use super::settings::ReplicasSettings;
-use super::super::metrics::ExchangeFailure;
 
 /// How long a connection may take to be made.
 const OPENING: Duration = Duration::from_secs(2);

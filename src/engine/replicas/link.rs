@@ -9,11 +9,11 @@ use redis::{Script, ScriptInvocation, Value};
 use tokio::sync::mpsc;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::metrics::ExchangeFailure;
 use super::connect::{Failed, connection, info, stream};
 use super::primary::{Primary, primary};
 use super::read;
 use super::settings::{ReplicasSettings, Way};
-use super::super::metrics::ExchangeFailure;
 use crate::policy::replicas::exchange::{Hint, MemberId, Reply, Request};
 use crate::policy::replicas::wire;
 
@@ -102,7 +102,8 @@ impl Link {
         let (epoch, tag) = random;
         let batch = if request.items.is_empty() { Vec::new() } else { wire::encode(&request.items) };
         let flag = |flag: bool| if flag { "1" } else { "0" };
-        let applied_tag = if request.applied.seq == 0 { Vec::new() } else { request.applied.tag.to_be_bytes().to_vec() };
+        let applied_tag =
+            if request.applied.seq == 0 { Vec::new() } else { request.applied.tag.to_be_bytes().to_vec() };
         let mut invocation = names.script.prepare_invoke();
         invocation.key(&names.fleet).key(&names.log).arg(&id[..]).arg(request.number);
         invocation.arg(request.epoch.as_ref().map_or(&[][..], |epoch| epoch)).arg(request.applied.seq).arg(applied_tag);

@@ -9,9 +9,9 @@ use redis::{RedisConnectionInfo, Value, cmd, pipe};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout_at};
 
+use super::super::metrics::ExchangeFailure;
 use super::connect::{Failed, connection, info, password};
 use super::settings::{Door, ReplicasSettings, Way};
-use super::super::metrics::ExchangeFailure;
 
 /// How long others may take after the first has answered.
 const OTHERS: Duration = Duration::from_millis(30);
@@ -113,7 +113,8 @@ async fn ask_node(settings: &ReplicasSettings, door: &Door, key: &str) -> Result
 /// Names and values, one after the other.
 fn told_by_sentinel(answer: &Value, asked: &Door) -> Option<Primary> {
     let Value::Array(fields) = answer else { return None };
-    let of = |name: &str| fields.chunks(2).find(|pair| text(&pair[0]) == Some(name)).and_then(|pair| text(pair.get(1)?));
+    let of =
+        |name: &str| fields.chunks(2).find(|pair| text(&pair[0]) == Some(name)).and_then(|pair| text(pair.get(1)?));
     let down_after = of("down-after-milliseconds").and_then(|text| text.parse().ok()).map(Duration::from_millis);
     Some(Primary {
         door: asked.beside(of("ip")?, of("port")?.parse().ok()?),
@@ -187,7 +188,8 @@ mod tests {
 
     #[test]
     fn a_sentinel_names_the_primary_and_how_late_it_knows_that() {
-        let fields = ["name", "shop", "ip", "10.0.0.7", "port", "6380", "config-epoch", "4", "down-after-milliseconds", "5000"];
+        let fields =
+            ["name", "shop", "ip", "10.0.0.7", "port", "6380", "config-epoch", "4", "down-after-milliseconds", "5000"];
         let answer = Value::Array(fields.iter().map(|field| bulk(field)).collect());
         let told = told_by_sentinel(&answer, &Door::Tls("sentinel".into(), 26379)).unwrap();
         let door = Door::Tls("10.0.0.7".into(), 6380);

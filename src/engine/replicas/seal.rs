@@ -123,7 +123,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::replicas::settings::{CutOff, Door, Way, Mode, RedisAddress};
+    use crate::engine::replicas::settings::{CutOff, Door, Mode, RedisAddress, Way};
     use crate::policy::secret::Secret;
 
     const STAMP: Stamp = Stamp { epoch: [7; 16], seq: 12 };

@@ -108,7 +108,9 @@ fn unsafe_failover(facts: &Facts, replicas: Option<&str>, is_fenced: bool) -> Op
         _ if !fails_over => return None,
         (false, ..) => "its min-replicas-to-write is 0".to_owned(),
         (true, Some(lag), Some(down)) if lag + SOONER > down => {
-            format!("its min-replicas-max-lag ({lag:?}) is not a second shorter than down-after-milliseconds ({down:?})")
+            format!(
+                "its min-replicas-max-lag ({lag:?}) is not a second shorter than down-after-milliseconds ({down:?})"
+            )
         }
         (true, ..) => return None,
     };
@@ -155,7 +157,14 @@ mod tests {
             assert!(warnings.len() == 1 && warnings[0].contains(part), "{part}: {warnings:?}");
         }
         let way = server();
-        let facts = Facts { info: FINE, way: &way, holds_answers: true, longest_lag: None, down_after: None, denied: vec!["XADD".into()] };
+        let facts = Facts {
+            info: FINE,
+            way: &way,
+            holds_answers: true,
+            longest_lag: None,
+            down_after: None,
+            denied: vec!["XADD".into()],
+        };
         assert!(found(&facts).warnings[0].contains("may not run XADD"));
     }
 

@@ -10,13 +10,13 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::metrics::{ExchangeFailure, Metrics, TierAsked, TierPut};
+use super::connect::Failed;
 use super::fleet::Fleet;
 use super::lane::Lane;
-use super::connect::Failed;
 use super::link::{answer_key, hints_of};
 use super::seal::{HEAD, OVERHEAD, Seal};
 use super::settings::TierSettings;
-use super::super::metrics::{ExchangeFailure, Metrics, TierAsked, TierPut};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
 
@@ -125,7 +125,9 @@ impl Tier {
         refused: Option<&[u8]>,
     ) -> Result<Said, Failed> {
         let limit = self.settings.read_timeout;
-        timeout(limit, self.ask_without_limit(name, stamp, least, longest, refused)).await.unwrap_or_else(|_| Err(Failed::too_slow(limit)))
+        timeout(limit, self.ask_without_limit(name, stamp, least, longest, refused))
+            .await
+            .unwrap_or_else(|_| Err(Failed::too_slow(limit)))
     }
 
     async fn ask_without_limit(
@@ -145,9 +147,16 @@ impl Tier {
             let mut invocation = self.scripts[0].prepare_invoke();
             let [answer, fetch] = self.keys(name);
             invocation.key(answer).key(fetch);
-            invocation.arg(&Seal::beginning(&stamp.epoch)[..]).arg(least).arg(&token[..]).arg(format!("{:016}", stamp.seq));
+            invocation
+                .arg(&Seal::beginning(&stamp.epoch)[..])
+                .arg(least)
+                .arg(&token[..])
+                .arg(format!("{:016}", stamp.seq));
             invocation.arg(millis(self.settings.fetch_lease)).arg(most).arg(&refused);
-            let Some((word, head, length)) = read(self.asking.run(&invocation, self.settings.read_timeout).await?) else { break };
+            let Some((word, head, length)) = read(self.asking.run(&invocation, self.settings.read_timeout).await?)
+            else {
+                break;
+            };
             return Ok(match &word[..] {
                 b"answer" => Said::Answer(head, room),
                 b"held" => Said::Held,
@@ -214,7 +223,10 @@ impl Tier {
         });
     }
 
-    async fn made(self: &Arc<Self>, brought: Option<ForOthers>) -> (Vec<u8>, Option<Stamp>, Duration, Option<OwnedSemaphorePermit>) {
+    async fn made(
+        self: &Arc<Self>,
+        brought: Option<ForOthers>,
+    ) -> (Vec<u8>, Option<Stamp>, Duration, Option<OwnedSemaphorePermit>) {
         let none = (Vec::new(), None, Duration::ZERO, None);
         let Some(ForOthers { stamp, lasts, make, length }) = brought else { return none };
         let room = if length > SHORT { self.room(1, length + OVERHEAD) } else { None };
@@ -231,13 +243,24 @@ impl Tier {
         made.map_or(none, |value| (value, Some(stamp), lasts, room))
     }
 
-    async fn tell_landed(&self, name: &Name, stamp: Stamp, token: Option<[u8; 16]>, value: &[u8], lasts: Duration) -> TierPut {
+    async fn tell_landed(
+        &self,
+        name: &Name,
+        stamp: Stamp,
+        token: Option<[u8; 16]>,
+        value: &[u8],
+        lasts: Duration,
+    ) -> TierPut {
         let mut invocation = self.scripts[1].prepare_invoke();
         let [answer, fetch] = self.keys(name);
         invocation.key(answer).key(fetch);
         let token = token.map(|token| token.to_vec()).unwrap_or_default();
         invocation.arg(&Seal::beginning(&stamp.epoch)[..]).arg(stamp.seq).arg(token).arg(value);
-        invocation.arg(millis(lasts)).arg(millis(self.settings.fetch_lease)).arg(&self.hints).arg([&b"l"[..], name].concat());
+        invocation
+            .arg(millis(lasts))
+            .arg(millis(self.settings.fetch_lease))
+            .arg(&self.hints)
+            .arg([&b"l"[..], name].concat());
         match self.putting.run(&invocation, PUTTING).await {
             Ok(Value::BulkString(said)) if said == b"older" => TierPut::Older,
             Ok(_) => TierPut::Put,

@@ -149,7 +149,10 @@ impl Addresses {
             (state.addresses.failed(target, clock::now()), state.addresses.counts().0)
         };
         if is_news && used > 0 {
-            tracing::warn!("the upstream's address {} is left out: it cannot be connected to, or is slow", target.address);
+            tracing::warn!(
+                "the upstream's address {} is left out: it cannot be connected to, or is slow",
+                target.address
+            );
         }
         self.tell_counts();
     }
@@ -208,7 +211,10 @@ impl Addresses {
             }
         };
         if !gone.is_empty() {
-            tracing::info!(addresses = gone.len(), "the upstream's name has moved: connections to where it was carry no further request");
+            tracing::info!(
+                addresses = gone.len(),
+                "the upstream's name has moved: connections to where it was carry no further request"
+            );
             self.connections.leave(&gone);
         }
         self.tell_counts();

@@ -206,7 +206,12 @@ impl Upstream {
 
     /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
     pub fn exchange(&self) -> Exchange {
-        Exchange { _in_flight: Raised::new(&self.metrics.upstream_in_flight), began: clock::now(), health: self.health.clone(), metrics: self.metrics.clone() }
+        Exchange {
+            _in_flight: Raised::new(&self.metrics.upstream_in_flight),
+            began: clock::now(),
+            health: self.health.clone(),
+            metrics: self.metrics.clone(),
+        }
     }
 
     /// A body of the upstream, watched for stalls.
@@ -334,11 +339,7 @@ where
             {
                 connected.poison();
             }
-            if is_answer(&response, switches) {
-                Ok(response)
-            } else {
-                Err(UpstreamError::Malformed.into())
-            }
+            if is_answer(&response, switches) { Ok(response) } else { Err(UpstreamError::Malformed.into()) }
         })
     }
 }

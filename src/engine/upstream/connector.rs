@@ -221,11 +221,7 @@ impl AsyncRead for Connected {
 }
 
 impl AsyncWrite for Connected {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, data: &[u8]) -> Poll<io::Result<usize>> {
         if self.deaf {
             return self.throw_away(context, data.len());
         }

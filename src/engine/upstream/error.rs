@@ -112,7 +112,8 @@ impl UpstreamError {
 
     /// The cause in words, without the address; `scheme` is how it was asked.
     pub fn words(self, scheme: &Scheme) -> String {
-        let hint = if self == Self::Malformed && *scheme == Scheme::HTTP { "; is it to be asked with https?" } else { "" };
+        let hint =
+            if self == Self::Malformed && *scheme == Scheme::HTTP { "; is it to be asked with https?" } else { "" };
         format!("{self}{hint}")
     }
 }

@@ -165,7 +165,12 @@ impl Health {
         let recovered = lock(&self.state).answered(clock::now());
         if let Some(recovered) = recovered {
             let failed_for_s = recovered.after.as_secs();
-            tracing::info!(failed_for_s, count = recovered.failures, "the upstream {} answers again", self.base.authority);
+            tracing::info!(
+                failed_for_s,
+                count = recovered.failures,
+                "the upstream {} answers again",
+                self.base.authority
+            );
         }
     }
 

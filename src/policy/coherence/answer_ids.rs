@@ -196,7 +196,11 @@ impl Object {
         }
         if let Some(payload) = self.payload {
             let source = payload.contact_inbox.and_then(|inbox| inbox.source_id.0);
-            return AnswerIds { contact: payload.contact.and_then(|contact| contact.id.0), source, ..AnswerIds::default() };
+            return AnswerIds {
+                contact: payload.contact.and_then(|contact| contact.id.0),
+                source,
+                ..AnswerIds::default()
+            };
         }
         if let Some(sender) = self.meta.and_then(|meta| meta.sender) {
             let uuid = self.uuid.0.map(|uuid| canonical_uuid(&uuid));

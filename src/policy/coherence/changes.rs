@@ -12,8 +12,8 @@ use std::cell::LazyCell;
 use std::time::Duration;
 
 use super::event::Event;
-use crate::policy::payload::schema;
 use super::times;
+use crate::policy::payload::schema;
 use parts::{Parts, differing, elements, leading, member};
 
 /// An older part than this, in milliseconds before the list was made, should have been in it. The API gives up after

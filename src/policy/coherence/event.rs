@@ -86,10 +86,7 @@ impl Event {
     const fn changes_lists(self) -> bool {
         !matches!(
             self,
-            Self::ConversationTypingOn
-                | Self::ConversationTypingOff
-                | Self::InboxCreated
-                | Self::InboxUpdated
+            Self::ConversationTypingOn | Self::ConversationTypingOff | Self::InboxCreated | Self::InboxUpdated
         )
     }
 }
@@ -206,13 +203,20 @@ pub fn of_webhook(body: &[u8]) -> Option<Heard> {
             Heard { event, changes_lists: !private, touched, message, happened: happened.and_then(Json::time) }
         }
         Event::ContactCreated | Event::ContactUpdated => {
-            let touched = Touched { contacts: Vec::from_iter(payload.at(&["id"]).and_then(Json::id)), ..Touched::default() };
+            let touched =
+                Touched { contacts: Vec::from_iter(payload.at(&["id"]).and_then(Json::id)), ..Touched::default() };
             Heard { event, changes_lists: true, touched, message: None, happened: None }
         }
         Event::WebwidgetTriggered => {
             let source = payload.at(&["source_id"]).and_then(Json::text);
             let contacts = Vec::from_iter(payload.at(&["contact", "id"]).and_then(Json::id));
-            Heard { event, changes_lists: true, touched: Touched { source, contacts, conversation: None }, message: None, happened: None }
+            Heard {
+                event,
+                changes_lists: true,
+                touched: Touched { source, contacts, conversation: None },
+                message: None,
+                happened: None,
+            }
         }
         Event::Other => {
             let mut touched = of_conversation(payload, payload.at(&["account", "id"]));
@@ -259,7 +263,8 @@ pub fn of_cable(text: &str) -> Option<Overheard> {
         }
         // Contacts do not hear of these, agents do (`api.md` section 8).
         Event::ContactCreated | Event::ContactUpdated => {
-            let touched = Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
+            let touched =
+                Touched { contacts: Vec::from_iter(data.at(&["id"]).and_then(Json::id)), ..Touched::default() };
             Heard { event, changes_lists: true, touched, message: None, happened: None }
         }
         // The cable has many names of its own, which tell of nothing that a list shows (`api.md` section 8).
@@ -300,8 +305,7 @@ fn of_conversation_event(event: Event, payload: Below<'_, '_>, account: &[&str])
 fn of_conversation(conversation: Below<'_, '_>, account: Option<Json<'_>>) -> Touched {
     let source = conversation.at(&["contact_inbox", "source_id"]).and_then(Json::text);
     let places: [&[&str]; 2] = [&["meta", "sender", "id"], &["contact_inbox", "contact_id"]];
-    let mut contacts: Vec<u64> =
-        places.iter().filter_map(|place| conversation.at(place).and_then(Json::id)).collect();
+    let mut contacts: Vec<u64> = places.iter().filter_map(|place| conversation.at(place).and_then(Json::id)).collect();
     contacts.dedup();
     let display = conversation.at(&["id"]).and_then(Json::id);
     Touched { source, contacts, conversation: account.and_then(Json::id).zip(display) }

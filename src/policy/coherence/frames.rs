@@ -233,22 +233,39 @@ mod tests {
             ("126 bytes", frame(0x81, &long.as_bytes()[..126]), vec![some(&long[..126])]),
             ("65535 bytes", frame(0x81, &long.as_bytes()[..65_535]), vec![some(&long[..65_535])]),
             ("65536 bytes", frame(0x81, &long.as_bytes()[..65_536]), vec![some(&long[..65_536])]),
-            ("a length in more bytes than needed", [&[0x81, 126, 0, 2][..], b"hi", &next].concat(), vec![some("hi"), some("next")]),
+            (
+                "a length in more bytes than needed",
+                [&[0x81, 126, 0, 2][..], b"hi", &next].concat(),
+                vec![some("hi"), some("next")],
+            ),
             ("the same in eight", [&[0x81, 127, 0, 0, 0, 0, 0, 0, 0, 2][..], b"hi"].concat(), vec![some("hi")]),
             ("half a text", frame(0x81, b"Hello")[..4].to_vec(), vec![]),
             ("two", [frame(0x81, b"one"), next.clone()].concat(), vec![some("one"), some("next")]),
             (
                 "fragments with a ping and a close between",
-                [frame(0x01, b"Hel"), frame(0x89, b"ping"), frame(0x00, b""), frame(0x88, b""), frame(0x80, b"lo")].concat(),
+                [frame(0x01, b"Hel"), frame(0x89, b"ping"), frame(0x00, b""), frame(0x88, b""), frame(0x80, b"lo")]
+                    .concat(),
                 vec![some("Hello")],
             ),
             ("a letter cut in two", [frame(0x01, b"\xc3"), frame(0x80, b"\xa9")].concat(), vec![some("é")]),
             ("a binary message", [frame(0x82, b"\xff"), next.clone()].concat(), vec![some("next")]),
-            ("a binary message in fragments", [frame(0x02, b"a"), frame(0x80, b"b"), next.clone()].concat(), vec![some("next")]),
+            (
+                "a binary message in fragments",
+                [frame(0x02, b"a"), frame(0x80, b"b"), next.clone()].concat(),
+                vec![some("next")],
+            ),
             ("ping, pong, close", [frame(0x89, b"a"), frame(0x8a, b""), frame(0x88, b"\x03\xe8")].concat(), vec![]),
             ("compressed", [frame(0xc1, b"\xca\x48"), next.clone()].concat(), vec![None, some("next")]),
-            ("compressed, in fragments", [frame(0x41, b"\xca"), frame(0x80, b"\x48"), next.clone()].concat(), vec![None, some("next")]),
-            ("an extension in a later fragment", [frame(0x01, b"a"), frame(0xa0, b"b"), next.clone()].concat(), vec![None, some("next")]),
+            (
+                "compressed, in fragments",
+                [frame(0x41, b"\xca"), frame(0x80, b"\x48"), next.clone()].concat(),
+                vec![None, some("next")],
+            ),
+            (
+                "an extension in a later fragment",
+                [frame(0x01, b"a"), frame(0xa0, b"b"), next.clone()].concat(),
+                vec![None, some("next")],
+            ),
             ("a compressed binary message", [frame(0xc2, b"a"), next.clone()].concat(), vec![some("next")]),
             ("a control frame of an extension", [frame(0xd9, b"a"), next.clone()].concat(), vec![some("next")]),
             ("masked", [&[0x81, 0x82, 1, 2, 3, 4, b'h' ^ 1, b'i' ^ 2][..], &next].concat(), vec![None, some("next")]),
@@ -259,10 +276,18 @@ mod tests {
             ("a reserved control opcode", [frame(0x8b, b"a"), next.clone()].concat(), vec![None]),
             ("a continuation of nothing", [frame(0x80, b"a"), next.clone()].concat(), vec![None]),
             ("a text within a text", [frame(0x01, b"a"), next.clone(), next.clone()].concat(), vec![None]),
-            ("a binary message within a text", [frame(0x01, b"a"), frame(0x82, b"b"), next.clone()].concat(), vec![None]),
+            (
+                "a binary message within a text",
+                [frame(0x01, b"a"), frame(0x82, b"b"), next.clone()].concat(),
+                vec![None],
+            ),
             ("a control frame in fragments", [frame(0x09, b"a"), next.clone()].concat(), vec![None]),
             ("a long control frame", [frame(0x89, &[0; 126]), next.clone()].concat(), vec![None]),
-            ("a length with its first bit set", [&[0x81, 127, 0x80, 0, 0, 0, 0, 0, 0, 2][..], b"hi", &next].concat(), vec![None]),
+            (
+                "a length with its first bit set",
+                [&[0x81, 127, 0x80, 0, 0, 0, 0, 0, 0, 2][..], b"hi", &next].concat(),
+                vec![None],
+            ),
             ("no WebSocket at all", b"HTTP/1.1 200 OK\r\n\r\n".to_vec(), vec![None]),
         ] {
             assert_eq!(read([&stream[..]]), expected, "{what}");
@@ -279,7 +304,11 @@ mod tests {
             ("one byte more", [frame(0x81, &[&longest[..], b"x"].concat()), next.clone()].concat(), false),
             ("just not too long in all", [frame(0x01, &longest[1..]), one.clone(), next.clone()].concat(), true),
             ("too long in all", [frame(0x01, &longest), one, next.clone()].concat(), false),
-            ("too long and on and on", [frame(0x01, &longest), frame(0x00, &longest), frame(0x80, &longest), next].concat(), false),
+            (
+                "too long and on and on",
+                [frame(0x01, &longest), frame(0x00, &longest), frame(0x80, &longest), next].concat(),
+                false,
+            ),
         ] {
             for size in [stream.len(), 16 * 1024, 1013] {
                 let told = read(stream.chunks(size));
@@ -298,7 +327,8 @@ mod tests {
         let mut frames = Frames::default();
         let mut most = 0;
         let long = frame(0x81, &vec![b'x'; 8 * LONGEST]);
-        let stream = [frame(0x01, &vec![b'x'; LONGEST]), frame(0x80, b"x"), long, frame(0x81, &vec![b'x'; LONGEST])].concat();
+        let stream =
+            [frame(0x01, &vec![b'x'; LONGEST]), frame(0x80, b"x"), long, frame(0x81, &vec![b'x'; LONGEST])].concat();
         for piece in stream.chunks(16 * 1024) {
             frames.pass(piece, |_| ());
             most = most.max(kept(&frames));

@@ -180,7 +180,8 @@ pub fn of_write(method: &Method, below: Option<&str>) -> (Happening, Option<u64>
 
 /// The table, for people.
 pub fn page() -> String {
-    let mut page = String::from("| what happens | `conversation` | `messages`, newest | `messages`, `before` | `contact` | |\n");
+    let mut page =
+        String::from("| what happens | `conversation` | `messages`, newest | `messages`, `before` | `contact` | |\n");
     page.push_str("|---|---|---|---|---|---|\n");
     for (_, words, extents, why) in TABLE {
         let _ = write!(page, "| {words}");

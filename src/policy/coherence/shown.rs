@@ -194,7 +194,11 @@ mod tests {
     }
 
     fn marks(card: u64, newest: &[(Option<u64>, u64)]) -> Marks {
-        let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks { display: *display, state: None, newest: *newest };
+        let of = |(display, newest): &(Option<u64>, u64)| ConversationMarks {
+            display: *display,
+            state: None,
+            newest: *newest,
+        };
         Marks { card: Some(card), record: None, conversations: newest.iter().map(of).collect(), is_partial: false }
     }
 
@@ -205,7 +209,11 @@ mod tests {
         let early = ledger.own_tick();
         let list = marks(1, &[(Some(7), 70), (Some(8), 80)]);
         assert_eq!(shown.meet(&list, LIST, asked(&ledger), came(&ledger)), []);
-        assert_eq!(shown.meet(&list, LIST, AskedAt::Here(early), came(&ledger)), [], "the same, whenever it was asked for");
+        assert_eq!(
+            shown.meet(&list, LIST, AskedAt::Here(early), came(&ledger)),
+            [],
+            "the same, whenever it was asked for"
+        );
         // A page of messages does not name its conversation.
         let page = marks(1, &[(None, 71)]);
         let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
@@ -225,7 +233,11 @@ mod tests {
         shown.meet(&old, LIST, asked(&ledger), came(&ledger));
         let noted = ledger.own_tick();
         assert!(!shown.holds(noted, came(&ledger)));
-        assert_eq!(shown.meet(&new, LIST, AskedAt::Here(noted), came(&ledger))[0].2, Difference::Either, "both were under way");
+        assert_eq!(
+            shown.meet(&new, LIST, AskedAt::Here(noted), came(&ledger))[0].2,
+            Difference::Either,
+            "both were under way"
+        );
         assert!(shown.holds(noted, came(&ledger)));
         assert!(!shown.holds(ledger.own_tick(), came(&ledger)));
     }
@@ -240,7 +252,11 @@ mod tests {
         let newest = |difference| vec![(Fact::Newest, Some(7), difference)];
         let of_one = Resource::Conversation(7);
         assert_eq!(shown.meet(&one, of_one, asked(&ledger), came(&ledger)), newest(Difference::Newer));
-        assert_eq!(shown.meet(&empty, LIST, AskedAt::Here(early), came(&ledger)), newest(Difference::Either), "both were under way");
+        assert_eq!(
+            shown.meet(&empty, LIST, AskedAt::Here(early), came(&ledger)),
+            newest(Difference::Either),
+            "both were under way"
+        );
         assert_eq!(shown.meet(&empty, LIST, asked(&ledger), came(&ledger)), [], "it is gone");
         assert_eq!(shown.meet(&one, of_one, AskedAt::Here(early), came(&ledger)), newest(Difference::Either));
     }
@@ -253,7 +269,8 @@ mod tests {
         shown.meet(&marks(1, &[]), Resource::Contact, asked(&ledger), came(100));
         for (began, difference) in [(101, Difference::Newer), (100, Difference::Either), (99, Difference::Either)] {
             let mut shown = shown.clone();
-            let differences = shown.meet(&marks(2, &[]), Resource::Contact, AskedAt::Elsewhere(Moment(began)), came(200));
+            let differences =
+                shown.meet(&marks(2, &[]), Resource::Contact, AskedAt::Elsewhere(Moment(began)), came(200));
             assert_eq!(differences, [(Fact::Card, None, difference)], "{began}");
         }
     }
@@ -267,7 +284,10 @@ mod tests {
         assert_eq!(shown.known.len(), REMEMBERED);
         let last = marks(1, &long[REMEMBERED + 4..]);
         let differs = [(Fact::Newest, Some(REMEMBERED as u64 + 4), Difference::Newer)];
-        assert_eq!(shown.meet(&last, Resource::Conversation(REMEMBERED as u64 + 4), asked(&ledger), came(&ledger)), differs);
+        assert_eq!(
+            shown.meet(&last, Resource::Conversation(REMEMBERED as u64 + 4), asked(&ledger), came(&ledger)),
+            differs
+        );
         let forgotten = Shown::forgotten().meet(&marks(1, &[]), Resource::Contact, asked(&ledger), came(&ledger));
         assert_eq!(forgotten, [(Fact::Card, None, Difference::Newer)]);
     }

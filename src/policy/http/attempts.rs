@@ -211,8 +211,10 @@ mod tests {
         for status in [200, 301, 304, 404, 405, 410, 414, 500, 503] {
             assert!(!is_about_the_asker(StatusCode::from_u16(status).unwrap()), "{status}");
         }
-        let for_now: Vec<u16> =
-            [200, 401, 403, 404, 429, 500, 503].into_iter().filter(|&code| is_for_now(StatusCode::from_u16(code).unwrap())).collect();
+        let for_now: Vec<u16> = [200, 401, 403, 404, 429, 500, 503]
+            .into_iter()
+            .filter(|&code| is_for_now(StatusCode::from_u16(code).unwrap()))
+            .collect();
         assert_eq!(for_now, [429, 500, 503]);
     }
 
@@ -220,7 +222,8 @@ mod tests {
     fn retry_after_is_seconds_or_a_date() {
         let wall = Duration::from_secs(784_111_777); // Sun, 06 Nov 1994 08:49:37 GMT
         let told = |fields: &[(header::HeaderName, &'static str)]| {
-            let headers = fields.iter().map(|(name, value)| (name.clone(), http::HeaderValue::from_static(value))).collect();
+            let headers =
+                fields.iter().map(|(name, value)| (name.clone(), http::HeaderValue::from_static(value))).collect();
             retry_after(&headers, wall).map(|pause| pause.as_secs())
         };
         let after = |value| told(&[(header::RETRY_AFTER, value)]);
@@ -242,10 +245,8 @@ mod tests {
         ] {
             assert_eq!(after(value), expected, "{value:?}");
         }
-        let by_its_clock = [
-            (header::RETRY_AFTER, "Mon, 07 Nov 1994 00:00:20 GMT"),
-            (header::DATE, "Mon, 07 Nov 1994 00:00:00 GMT"),
-        ];
+        let by_its_clock =
+            [(header::RETRY_AFTER, "Mon, 07 Nov 1994 00:00:20 GMT"), (header::DATE, "Mon, 07 Nov 1994 00:00:00 GMT")];
         assert_eq!(told(&by_its_clock), Some(20));
     }
 }

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
+use http::HeaderMap;
 use http::header::{self, HeaderName, HeaderValue};
 use http::uri::Authority;
-use http::HeaderMap;
 use ipnet::IpNet;
 
 use super::headers::X_REQUEST_ID;
@@ -159,13 +159,7 @@ impl Client {
 
     /// Adds to a request towards the upstream whom it is for: `Host`, `X-Forwarded-*`, `Forwarded` and the
     /// request's id. What a stranger claims goes.
-    pub fn tell(
-        &self,
-        headers: &mut HeaderMap,
-        base: &Authority,
-        rule: &HostRule,
-        request_id: &HeaderValue,
-    ) {
+    pub fn tell(&self, headers: &mut HeaderMap, base: &Authority, rule: &HostRule, request_id: &HeaderValue) {
         remove_claims(headers, self.is_told_by_a_proxy);
         headers.insert(header::HOST, host_of(base, rule, self.host.as_ref()));
         headers.insert(X_FORWARDED_FOR, self.forwarded_for.clone());
@@ -188,7 +182,8 @@ impl Client {
 
 /// The `Host` that the upstream gets.
 fn host_of(base: &Authority, rule: &HostRule, client: Option<&HeaderValue>) -> HeaderValue {
-    let plain = |authority: &Authority| HeaderValue::try_from(authority.as_str()).expect("an authority is a field value");
+    let plain =
+        |authority: &Authority| HeaderValue::try_from(authority.as_str()).expect("an authority is a field value");
     match (rule, client) {
         (HostRule::Client, Some(host)) => host.clone(),
         (HostRule::Upstream | HostRule::Client, _) => plain(base),

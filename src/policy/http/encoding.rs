@@ -166,7 +166,11 @@ pub fn coding_of(head: &HeaderMap) -> Result<Option<Coding>, NotUnderstood> {
         (Some(field), None) => std::str::from_utf8(field).map_err(|_| NotUnderstood)?.trim(),
         (Some(_), Some(_)) => return Err(NotUnderstood),
     };
-    if coding.eq_ignore_ascii_case("identity") { Ok(None) } else { Coding::named(coding).map(Some).ok_or(NotUnderstood) }
+    if coding.eq_ignore_ascii_case("identity") {
+        Ok(None)
+    } else {
+        Coding::named(coding).map(Some).ok_or(NotUnderstood)
+    }
 }
 
 /// A body out of its coding; none if that cannot be done, or it is longer than that.
@@ -234,8 +238,7 @@ mod tests {
 
     #[test]
     fn what_is_encoded_decodes_to_itself_within_a_bound() {
-        let settings =
-            EncodingSettings { offer: vec![], min_size: 0, zstd_level: 3, br_level: 5, gzip_level: 6 };
+        let settings = EncodingSettings { offer: vec![], min_size: 0, zstd_level: 3, br_level: 5, gzip_level: 6 };
         let body = b"[{\"id\":1,\"messages\":[]}]".repeat(400);
         for coding in Coding::ALL {
             let encoded = encode(&body, coding, &settings).unwrap();

@@ -209,7 +209,11 @@ mod tests {
             (&[("transfer-encoding", "chunked,")], false, false),
             (&[("transfer-encoding", "x")], false, false),
         ] {
-            assert_eq!((has_known_end(Version::HTTP_11, &map(fields)), is_plain(&map(fields))), (known, plain), "{fields:?}");
+            assert_eq!(
+                (has_known_end(Version::HTTP_11, &map(fields)), is_plain(&map(fields))),
+                (known, plain),
+                "{fields:?}"
+            );
             assert!(has_known_end(Version::HTTP_2, &map(fields)));
         }
     }

@@ -108,9 +108,8 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
     let (Some(value), None) = (values.next(), values.next()) else { return None };
     let value = value.to_str().ok()?;
     let (fields, rest) = (value.get(..55)?, &value[55..]);
-    let hex = |part: &str, length| {
-        part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-    };
+    let hex =
+        |part: &str, length| part.len() == length && part.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     let something = |part: &str| part.bytes().any(|byte| byte != b'0');
     let mut parts = fields.split('-');
     let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);

@@ -307,7 +307,11 @@ mod tests {
         for (resource, query, part) in all {
             let key = Key::of(resource, "in", "co", query);
             for key in [key.clone(), key.for_host("H.test"), key.for_host("h.test").for_origin("https://a.test")] {
-                assert_eq!((key.resource(), key.read(), key.shows()), (resource, resource.read(), part), "{resource:?}");
+                assert_eq!(
+                    (key.resource(), key.read(), key.shows()),
+                    (resource, resource.read(), part),
+                    "{resource:?}"
+                );
                 assert_eq!((key.inbox(), key.contact(), key.query()), ("in", "co", query), "{resource:?}");
                 let path = key.path_and_query();
                 let path = path.split('?').next().unwrap();

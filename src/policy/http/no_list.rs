@@ -39,9 +39,13 @@ impl NoList {
                 "the upstream redirects to https of the same host: it takes requests for unencrypted ones; write \
                  upstream.url with https, or let it know that clients use https"
             }
-            Self::LoginPage => "somebody is to sign in first: a gateway before the API asks for that, or upstream.url is wrong",
+            Self::LoginPage => {
+                "somebody is to sign in first: a gateway before the API asks for that, or upstream.url is wrong"
+            }
             Self::Redirect => "the API is somewhere else: write the host or path it redirects to into upstream.url",
-            Self::Page => "a page for people: upstream.url lacks the path below which the API lives, or is another server's",
+            Self::Page => {
+                "a page for people: upstream.url lacks the path below which the API lives, or is another server's"
+            }
             Self::OtherBody => "no list: upstream.url is another API's, or lacks the path below which this one lives",
         }
     }
@@ -49,7 +53,8 @@ impl NoList {
     /// What a head alone tells; `asked` is what the upstream was asked for. An error of the upstream's own is none of
     /// these, nor is a 404 that is no page: that is the API's word for a contact it does not have.
     pub fn of_head(status: StatusCode, fields: &HeaderMap, asked: &Uri) -> Option<Self> {
-        let text = |name| fields.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
+        let text =
+            |name| fields.get(name).and_then(|value: &http::HeaderValue| value.to_str().ok()).unwrap_or_default();
         if status.is_redirection() && status != StatusCode::NOT_MODIFIED {
             return Some(Self::of_redirect(text(header::LOCATION), asked));
         }

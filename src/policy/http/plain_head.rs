@@ -160,7 +160,8 @@ fn extent(request: &Request<'_, '_>, head: usize) -> Option<usize> {
     let mut body = None;
     for Header { name, value } in request.headers.iter() {
         if name.eq_ignore_ascii_case("content-length") {
-            let digits = std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+            let digits =
+                std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
             if body.replace(digits.parse::<usize>().ok()?).is_some() {
                 return None;
             }

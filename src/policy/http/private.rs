@@ -73,7 +73,15 @@ mod tests {
         ] {
             assert_eq!(asked("/", &[("host", host)]), None, "{host}");
         }
-        for host in ["chat.example", "a.evil.test:9180", "127.0.0.1.evil.test", "localhost.evil.test", "evil.svc.test", "", "a b"] {
+        for host in [
+            "chat.example",
+            "a.evil.test:9180",
+            "127.0.0.1.evil.test",
+            "localhost.evil.test",
+            "evil.svc.test",
+            "",
+            "a b",
+        ] {
             assert_eq!(asked("/", &[("host", host)]), Some(Foreign::Name), "{host}");
         }
         assert_eq!(asked("/", &[]), None, "no browser leaves it out");

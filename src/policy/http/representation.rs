@@ -8,8 +8,8 @@ use http::{Method, Response, StatusCode, Version};
 use siphasher::sip128::SipHasher13;
 
 use super::encoding::Coding;
-use super::kept_body::KeptBody;
 use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, has_origin, remove_hop_by_hop};
+use super::kept_body::KeptBody;
 use super::stored_head::{Form, OF_THE_CONTENT, StoredHead, remove_digests, weakened};
 
 /// An answer made ready to be sent any number of times. The head of each form is made when it is first asked for.
@@ -121,7 +121,8 @@ impl Prepared {
     pub fn made_anew(mut self, etag: HeaderValue) -> Self {
         let mut head = self.head.fields();
         let before = head.insert(header::ETAG, etag);
-        self.upstream_etag = self.upstream_etag.or_else(|| Some(before.as_ref().map_or(&[][..], HeaderValue::as_bytes).into()));
+        self.upstream_etag =
+            self.upstream_etag.or_else(|| Some(before.as_ref().map_or(&[][..], HeaderValue::as_bytes).into()));
         // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2.2).
         head.remove(header::LAST_MODIFIED);
         remove_digests(&mut head);

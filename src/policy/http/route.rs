@@ -294,7 +294,8 @@ fn is_preflight(headers: &HeaderMap, query: Option<&str>) -> bool {
 
 /// Whether a request has what RFC 9111 section 3.5 says of `Authorization`: that, or a token of this API.
 pub fn has_authorization(headers: &HeaderMap, query: Option<&str>) -> bool {
-    has_one_of(headers, &[header::AUTHORIZATION, ACCESS_TOKEN, ACCESS_TOKEN_TWIN]) || has_parameter(query, "api_access_token")
+    has_one_of(headers, &[header::AUTHORIZATION, ACCESS_TOKEN, ACCESS_TOKEN_TWIN])
+        || has_parameter(query, "api_access_token")
 }
 
 fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> {
@@ -302,9 +303,7 @@ fn credential(headers: &HeaderMap, query: Option<&str>) -> Option<BypassReason> 
         Some(BypassReason::Authorization)
     } else if headers.contains_key(header::COOKIE) {
         Some(BypassReason::Cookie)
-    } else if has_one_of(headers, &[ACCESS_TOKEN, ACCESS_TOKEN_TWIN])
-        || has_parameter(query, "api_access_token")
-    {
+    } else if has_one_of(headers, &[ACCESS_TOKEN, ACCESS_TOKEN_TWIN]) || has_parameter(query, "api_access_token") {
         Some(BypassReason::AccessToken)
     } else {
         None

@@ -28,12 +28,22 @@ pub fn told(route: &Route, rules: &Rules<'_>) -> Told {
         Route::Bypass(key, reason) => ("bypass", of_bypass(name_of(key), *reason), Some(key)),
         Route::Write(targets) => {
             let targets: Vec<&str> = targets.iter().map(of_target).collect();
-            ("write", format!("it may change {}, so it is passed on and puts that out of date", targets.join(", and ")), None)
+            (
+                "write",
+                format!("it may change {}, so it is passed on and puts that out of date", targets.join(", and ")),
+                None,
+            )
         }
-        Route::Preflight => ("preflight", "OPTIONS of a path that is read, as browsers send it before they do".into(), None),
+        Route::Preflight => {
+            ("preflight", "OPTIONS of a path that is read, as browsers send it before they do".into(), None)
+        }
         Route::Webhook => ("webhook", "POST to webhook.path".into(), None),
         Route::Tunnel => ("tunnel", "a WebSocket handshake, on a path that means nothing else".into(), None),
-        Route::Pass(Some(_)) => ("pass", "it is below a contact, and none of what is answered from memory: passed on untouched".into(), None),
+        Route::Pass(Some(_)) => (
+            "pass",
+            "it is below a contact, and none of what is answered from memory: passed on untouched".into(),
+            None,
+        ),
         Route::Pass(None) => ("pass", "nothing that is kept or changed here: passed on untouched".into(), None),
         Route::Refuse(refusal) => ("refused", refused(*refusal).detail.into(), None),
     };
@@ -73,7 +83,9 @@ fn of_bypass(name: &str, reason: BypassReason) -> String {
         }
         BypassReason::Origin => return "the upstream tells origins apart, and this one cannot be compared".into(),
     };
-    format!("the {name} {what}: it may be meant for one alone, so it is passed on, not shared (cache.credentials = \"bypass\")")
+    format!(
+        "the {name} {what}: it may be meant for one alone, so it is passed on, not shared (cache.credentials = \"bypass\")"
+    )
 }
 
 fn of_target(target: &Target) -> &'static str {
@@ -142,8 +154,13 @@ mod tests {
     use crate::policy::http::route::classify;
     use crate::policy::resource::Routes;
 
-    const RULES: Rules<'_> =
-        Rules { query: QueryRule::Key, credentials: CredentialsRule::Bypass, webhooks: Some("/_anteroom/webhooks"), by_origin: false, routes: Routes::ALL };
+    const RULES: Rules<'_> = Rules {
+        query: QueryRule::Key,
+        credentials: CredentialsRule::Bypass,
+        webhooks: Some("/_anteroom/webhooks"),
+        by_origin: false,
+        routes: Routes::ALL,
+    };
     const CONTACT: &str = "/public/api/v1/inboxes/an-inbox/contacts/somebody";
 
     fn asked(method: &str, path: &str, fields: &[(&str, &str)], rules: Rules<'_>) -> Told {
@@ -175,7 +192,13 @@ mod tests {
             ("PATCH", "", &[], "write", "a contact itself"),
             ("OPTIONS", "/conversations", preflight, "preflight", "OPTIONS"),
             ("GET", "/conversations/7", &[], "conversation", "the conversation's path as it is published"),
-            ("GET", "/conversations/7/messages", &[("cookie", "a=b")], "bypass", "the page of messages with a Cookie field"),
+            (
+                "GET",
+                "/conversations/7/messages",
+                &[("cookie", "a=b")],
+                "bypass",
+                "the page of messages with a Cookie field",
+            ),
             ("GET", "", &[], "contact", "the contact's path"),
             ("GET", "/", &[], "bypass", "another spelling of the contact's path"),
             ("GET", "/conversations/7/else", &[], "pass", "below a contact"),
@@ -193,7 +216,13 @@ mod tests {
 
     #[test]
     fn what_is_part_of_the_key_is_told_and_not_said() {
-        let ignoring = Rules { query: QueryRule::Ignore, credentials: CredentialsRule::Ignore, webhooks: None, by_origin: false, routes: Routes::of(&[ReadKind::Conversations]) };
+        let ignoring = Rules {
+            query: QueryRule::Ignore,
+            credentials: CredentialsRule::Ignore,
+            webhooks: None,
+            by_origin: false,
+            routes: Routes::of(&[ReadKind::Conversations]),
+        };
         let path = format!("{CONTACT}/conversations?page=2");
         assert_eq!(asked("GET", &path, &[], RULES).key, ["inbox", "contact", "query of 6 bytes, as it was sent"]);
         let page = format!("{CONTACT}/conversations/7/messages?before=9");

@@ -2,8 +2,8 @@
 //! be read is nothing.
 
 use bytes::{Buf, BufMut, Bytes};
-use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
 
 use super::kept_body::KeptBody;
 use super::representation::Prepared;

@@ -41,7 +41,8 @@ impl Form {
     }
 
     fn has(self, name: &HeaderName) -> bool {
-        !(self.not_modified && OF_THE_CONTENT.contains(name) || self.coding.is_some() && DIGESTS.contains(&name.as_str()))
+        !(self.not_modified && OF_THE_CONTENT.contains(name)
+            || self.coding.is_some() && DIGESTS.contains(&name.as_str()))
     }
 
     /// A strong validator means one sequence of bytes (RFC 9110 section 8.8.1); a 304 has that of the form it stands for
@@ -133,7 +134,8 @@ impl CommonHead {
     /// Bytes it holds in memory, about, with the heads of a few forms.
     fn weight(&self) -> usize {
         const HEADS: usize = 4;
-        let fields = |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
+        let fields =
+            |map: &HeaderMap| map.iter().map(|(name, value)| name.as_str().len() + value.len() + 100).sum::<usize>();
         HEADS * (fields(&self.fields) + self.cors.as_ref().map_or(0, fields))
     }
 }
@@ -300,8 +302,13 @@ mod tests {
     use super::*;
     use crate::policy::http::fields::map;
 
-    const FIRST: &[(&str, &str)] =
-        &[("content-type", "application/json"), ("etag", "\"a\""), ("vary", "a"), ("vary", "b"), ("content-digest", "x")];
+    const FIRST: &[(&str, &str)] = &[
+        ("content-type", "application/json"),
+        ("etag", "\"a\""),
+        ("vary", "a"),
+        ("vary", "b"),
+        ("content-digest", "x"),
+    ];
 
     /// Every form of every pair of heads: shared or not, it is the same head.
     #[test]
@@ -363,7 +370,8 @@ mod tests {
 
     #[test]
     fn a_head_that_is_too_different_is_kept_by_itself() {
-        let names: Vec<HeaderName> = (0..=MOST_OWN).map(|at| HeaderName::try_from(format!("x-{at}")).unwrap()).collect();
+        let names: Vec<HeaderName> =
+            (0..=MOST_OWN).map(|at| HeaderName::try_from(format!("x-{at}")).unwrap()).collect();
         let all = |value: &'static str| -> HeaderMap {
             names.iter().map(|name| (name.clone(), HeaderValue::from_static(value))).collect()
         };

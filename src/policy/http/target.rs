@@ -66,7 +66,8 @@ pub(super) fn is_host(host: &[u8]) -> bool {
         },
     };
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
     (host.starts_with('[') || !name.is_empty() && name.bytes().all(plain))
         && (port.is_empty() || port.strip_prefix(':').is_some_and(is_port))
 }
@@ -96,12 +97,37 @@ mod tests {
 
     #[test]
     fn a_host_is_a_name_or_an_address_with_a_port_or_without() {
-        for good in ["h", "front.test", "front.test:8080", "a_b-c.test.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:80", "h:"] {
+        for good in
+            ["h", "front.test", "front.test:8080", "a_b-c.test.", "127.0.0.1:80", "[::1]", "[2001:db8::1]:80", "h:"]
+        {
             assert!(is_host(good.as_bytes()), "{good}");
         }
         for bad in [
-            "", ":80", "a b", "a/b", "a?b", "a#b", "u@h", "u:p@h", "a,b", "a;b", "a\"b", "a\\b", "a%2Fb", "h:x", "h:-1",
-            "h:65536", "h:80:80", "[::1", "[]", "[::1]x", "[h]", "[::1%25eth0]", "::1", "\u{e9}", "a\tb",
+            "",
+            ":80",
+            "a b",
+            "a/b",
+            "a?b",
+            "a#b",
+            "u@h",
+            "u:p@h",
+            "a,b",
+            "a;b",
+            "a\"b",
+            "a\\b",
+            "a%2Fb",
+            "h:x",
+            "h:-1",
+            "h:65536",
+            "h:80:80",
+            "[::1",
+            "[]",
+            "[::1]x",
+            "[h]",
+            "[::1%25eth0]",
+            "::1",
+            "\u{e9}",
+            "a\tb",
         ] {
             assert!(!is_host(bad.as_bytes()), "{bad:?}");
         }

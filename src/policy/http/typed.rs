@@ -35,7 +35,10 @@ mod tests {
         let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
         let typed = head("PATCH", "/a?b", &lines(&["Cookie: a: b", "x:y", "X:z"])).unwrap();
         assert_eq!((typed.method.as_str(), typed.uri.to_string().as_str()), ("PATCH", "/a?b"));
-        assert_eq!((&typed.headers["cookie"], &typed.headers["host"]), (&"a: b".parse().unwrap(), &"localhost".parse().unwrap()));
+        assert_eq!(
+            (&typed.headers["cookie"], &typed.headers["host"]),
+            (&"a: b".parse().unwrap(), &"localhost".parse().unwrap())
+        );
         assert_eq!(typed.headers.get_all("x").iter().count(), 2);
         assert_eq!(head("GET", "/", &lines(&["Host: a", "Host: b"])).unwrap().headers.len(), 2);
         for (method, path, line, said) in [

@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn of_a_clients_via_a_shared_fetch_has_the_anterooms_alone() {
         assert_eq!(chain(&via(&["1.1 nginx", "1.1 anteroom", "1.1 anteroom (so much for that)"])), None);
-        let headers = via(&["1.1 nginx (x), 1.0 anteroom (00000000000000ab)", "1.1 anteroom (00000000000000cd), 1.1 z"]);
+        let headers =
+            via(&["1.1 nginx (x), 1.0 anteroom (00000000000000ab)", "1.1 anteroom (00000000000000cd), 1.1 z"]);
         assert_eq!(chain(&headers).unwrap(), "1.1 anteroom (00000000000000ab), 1.1 anteroom (00000000000000cd)");
         let many = vec!["1.1 anteroom (00000000000000ab)"; 100];
         assert_eq!(chain(&via(&many)).unwrap().to_str().unwrap().split(',').count(), LONGEST_CHAIN);

@@ -20,7 +20,8 @@ pub fn json_schema(read: ReadKind) -> Value {
         ReadKind::Contact => object_schema(&CONTACT_INBOX, false),
     };
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
-    schema["title"] = json!(format!("GET /public/api/v1/inboxes/{{inbox_identifier}}/contacts/{{contact_identifier}}{below}"));
+    schema["title"] =
+        json!(format!("GET /public/api/v1/inboxes/{{inbox_identifier}}/contacts/{{contact_identifier}}{below}"));
     schema
 }
 

@@ -161,15 +161,19 @@ mod tests {
     const MESSAGES: &str = r#"[{"id":8,"content":"older","message_type":0,"sender":{"id":42,"type":"contact","phone_number":"+1","name":"n","email":""}},{"id":9,"content":"newest"},{"id":10,"content":"resolved","message_type":2}]"#;
 
     fn conversation(id: u64, contact: &str) -> String {
-        format!(r#"{{"id":{id},"contact_last_seen_at":0,"status":"open","agent_last_seen_at":5,"messages":{MESSAGES},"contact":{contact}}}"#)
+        format!(
+            r#"{{"id":{id},"contact_last_seen_at":0,"status":"open","agent_last_seen_at":5,"messages":{MESSAGES},"contact":{contact}}}"#
+        )
     }
 
     #[test]
     fn the_same_is_marked_alike_whatever_read_shows_it() {
-        let list = marks(ReadKind::Conversations, &format!("[{},{}]", conversation(7, CONTACT), conversation(6, CONTACT)));
+        let list =
+            marks(ReadKind::Conversations, &format!("[{},{}]", conversation(7, CONTACT), conversation(6, CONTACT)));
         let one = marks(ReadKind::Conversation, &conversation(7, CONTACT));
         let page = marks(ReadKind::Messages, MESSAGES);
-        let contact = marks(ReadKind::Contact, r#"{"source_id":"s","id":42,"phone_number":"+1","name":"n","email":null}"#);
+        let contact =
+            marks(ReadKind::Contact, r#"{"source_id":"s","id":42,"phone_number":"+1","name":"n","email":null}"#);
         assert_eq!((list.card, list.record, list.conversations[0]), (one.card, one.record, one.conversations[0]));
         assert_eq!((one.card, one.card), (page.card, contact.card));
         assert!(one.card.is_some() && one.record.is_some() && contact.conversations.is_empty());
@@ -197,7 +201,8 @@ mod tests {
         ] {
             let other = of(from, to);
             let (was, is) = (same.conversations[0], other.conversations[0]);
-            let differs = (same.card != other.card, same.record != other.record, was.state != is.state, was.newest != is.newest);
+            let differs =
+                (same.card != other.card, same.record != other.record, was.state != is.state, was.newest != is.newest);
             assert_eq!(differs, (card, record, state, newest), "{from} {to}");
         }
     }

@@ -236,8 +236,7 @@ pub static CONTACT: Shape = Shape::new(4, CONTACT_ROWS, NEVER);
 pub static CONTACT_INBOX: Shape = Shape::new(5, CONTACT_INBOX_ROWS, NEVER);
 
 /// Every shape, in the order of its labels.
-pub static SHAPES: [&Shape; FIELDS.len()] =
-    [&CONVERSATION, &MESSAGE, &ATTACHMENT, &SENDER, &CONTACT, &CONTACT_INBOX];
+pub static SHAPES: [&Shape; FIELDS.len()] = [&CONVERSATION, &MESSAGE, &ATTACHMENT, &SENDER, &CONTACT, &CONTACT_INBOX];
 
 /// How many labels there are: every field, every kind of element, and an element of `contact.label_list`.
 pub const LABELS: usize = fields_before(FIELDS.len()) + FIELDS.len() + 1;

@@ -15,7 +15,8 @@ use crate::policy::resource::ReadKind;
 pub(crate) const PAGE_EXAMPLE: &str = include_str!("../../../tests/fixtures/payload/page-example.json");
 
 /// A contact by itself, as servers show it.
-const CONTACT_EXAMPLE: &str = r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n","email":"e@x.test","phone_number":null}"#;
+const CONTACT_EXAMPLE: &str =
+    r#"{"source_id":"s","pubsub_token":"t","id":42,"name":"n","email":"e@x.test","phone_number":null}"#;
 
 /// Every list that must pass without a violation.
 const SAMPLES: [(&str, &str); 4] = [

@@ -168,7 +168,7 @@ mod tests {
             (3, vec![7, 1], Some(Refused::Outdated)),
             (4, vec![7, 1], None),
             (4, vec![1, 2], Some(Refused::Outdated)),
-            (9, vec![1, 2], None), // Another one may be further.
+            (9, vec![1, 2], None),                 // Another one may be further.
             (5, vec![8], Some(Refused::Outdated)), // There is no such place.
         ] {
             assert_eq!(known.refuses(at(ONE, seq), of.clone()), refused, "{seq} {of:?}");

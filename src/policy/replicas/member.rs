@@ -234,8 +234,7 @@ impl Member {
             items: items.clone(),
             silent: self.silent(now).collect(),
         };
-        self.under_way =
-            Some(UnderWay { number: self.number, sent: now, applied: self.applied.seq, items, ticket });
+        self.under_way = Some(UnderWay { number: self.number, sent: now, applied: self.applied.seq, items, ticket });
         actions.push(Action::Send(request));
         actions
     }

@@ -53,7 +53,8 @@ pub fn encode(items: &[Item]) -> Vec<u8> {
         }
     }
     if bytes.len() > LONGEST_BATCH {
-        let gone = items.iter().any(|item| matches!(item, Item::Places { gone: true, .. } | Item::Everything { gone: true }));
+        let gone =
+            items.iter().any(|item| matches!(item, Item::Places { gone: true, .. } | Item::Everything { gone: true }));
         return encode(&[Item::Everything { gone }, Item::Heard]);
     }
     bytes
@@ -83,7 +84,8 @@ fn read(bytes: &[u8], limit: u32) -> Option<Vec<Item>> {
         let count = usize::from(u16::from_le_bytes(head[6..8].try_into().ok()?));
         let (listed, after) = after.split_at_checked(4 * count)?;
         rest = after;
-        let places: Vec<u32> = listed.chunks_exact(4).map(|place| u32::from_le_bytes([place[0], place[1], place[2], place[3]])).collect();
+        let places: Vec<u32> =
+            listed.chunks_exact(4).map(|place| u32::from_le_bytes([place[0], place[1], place[2], place[3]])).collect();
         let gone = head[1] & GONE != 0;
         items.push(match head[0] {
             PLACES if places.iter().all(|place| *place < limit) => Item::Places { places, settle, gone },

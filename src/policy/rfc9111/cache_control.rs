@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use http::header::{self, HeaderName, HeaderValue};
 use http::HeaderMap;
+use http::header::{self, HeaderName, HeaderValue};
 
 /// The most seconds that anybody counts (section 1.2.2).
 pub const LONGEST: Duration = Duration::from_secs(1 << 31);
@@ -191,9 +191,11 @@ impl<'a> Directive<'a> {
             None => (member, None),
         };
         let name_alone = name.trim_ascii();
-        let is_tight = name_alone.len() == name.len() && argument.is_none_or(|argument| argument.trim_ascii() == argument);
+        let is_tight =
+            name_alone.len() == name.len() && argument.is_none_or(|argument| argument.trim_ascii() == argument);
         let text = String::from_utf8_lossy(name_alone);
-        let name = if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text };
+        let name =
+            if text.bytes().any(|byte| byte.is_ascii_uppercase()) { text.to_ascii_lowercase().into() } else { text };
         (!name.is_empty()).then_some(Self { name, argument, is_tight })
     }
 

@@ -73,7 +73,15 @@ mod tests {
         for good in ["SUN, 06 nov 1994 08:49:37 gmt", "sunday, 06-NOV-94 08:49:37 GmT", "sun nov  6 08:49:37 1994"] {
             assert_eq!(read(good.as_bytes()), Some(TIME), "{good}");
         }
-        for bad in ["", "0", "-1", "Sun, 06 Nov 1994 08:49:37 AEST", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 06 Nov 1960 08:49:37 GMT"] {
+        for bad in [
+            "",
+            "0",
+            "-1",
+            "Sun, 06 Nov 1994 08:49:37 AEST",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 1960 08:49:37 GMT",
+        ] {
             assert_eq!(read(bad.as_bytes()), None, "{bad}");
         }
         let date = ("date", "Sun, 06 Nov 1994 08:49:37 GMT");

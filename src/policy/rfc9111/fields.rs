@@ -101,7 +101,9 @@ mod tests {
     /// Sections 5.2.2.4 and 5.2.2.7.
     #[test]
     fn fields_that_are_not_for_others_are_not_stored() {
-        for directive in ["no-cache=\"set-cookie, x-own\"", "private=\"set-cookie, x-own\"", "private=x-own, no-cache=set-cookie"] {
+        for directive in
+            ["no-cache=\"set-cookie, x-own\"", "private=\"set-cookie, x-own\"", "private=x-own, no-cache=set-cookie"]
+        {
             let head = map(&[("cache-control", directive), ("set-cookie", "a"), ("x-own", "b"), ("x", "c")]);
             assert_eq!(stored(&head, &Control::of(&head)), map(&[("cache-control", directive), ("x", "c")]));
         }
@@ -123,14 +125,8 @@ mod tests {
             ("z-hop", "1"),
             ("age", "7"),
         ]);
-        let expected = [
-            ("x", "3"),
-            ("y", "1"),
-            ("z", "1"),
-            ("z", "2"),
-            ("content-encoding", "gzip"),
-            ("content-type", "c/d"),
-        ];
+        let expected =
+            [("x", "3"), ("y", "1"), ("z", "1"), ("z", "2"), ("content-encoding", "gzip"), ("content-type", "c/d")];
         assert_eq!(updated(&before, &update, &Control::of(&update)), map(&expected));
     }
 

@@ -67,8 +67,8 @@ impl Stored<'_> {
         if meant.as_bytes().starts_with(b"W/") || meant.as_bytes().starts_with(b"\"") {
             return !meant.as_bytes().starts_with(b"W/") && self.fields.get(header::ETAG) == Some(meant);
         }
-        let [meant, changed] =
-            [(asked, header::IF_RANGE), (self.fields, header::LAST_MODIFIED)].map(|(fields, name)| Told::by(fields, &name).time());
+        let [meant, changed] = [(asked, header::IF_RANGE), (self.fields, header::LAST_MODIFIED)]
+            .map(|(fields, name)| Told::by(fields, &name).time());
         meant.is_some() && meant == changed && is_strong_date(self.fields)
     }
 
@@ -112,7 +112,12 @@ mod tests {
     const CHANGED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
     const LATER: &str = "Sun, 06 Nov 1994 09:49:37 GMT";
 
-    fn form(status: u16, stored: &[(&'static str, &'static str)], method: &Method, asked: &[(&'static str, &'static str)]) -> Form {
+    fn form(
+        status: u16,
+        stored: &[(&'static str, &'static str)],
+        method: &Method,
+        asked: &[(&'static str, &'static str)],
+    ) -> Form {
         let (status, fields) = (StatusCode::from_u16(status).unwrap(), map(stored));
         Stored { status, fields: &fields, length: 10, part: None, received: Duration::ZERO }.form(method, &map(asked))
     }
@@ -120,11 +125,9 @@ mod tests {
     /// RFC 9110 sections 14.1.2, 14.2 and 15.5.17.
     #[test]
     fn a_part_is_what_was_asked_for() {
-        for (range, expected) in [
-            ("bytes=0-4", Form::Part(0, 4)),
-            ("bytes=10-", Form::NoPart),
-            ("bytes=0-1,4-5", Form::Whole),
-        ] {
+        for (range, expected) in
+            [("bytes=0-4", Form::Part(0, 4)), ("bytes=10-", Form::NoPart), ("bytes=0-1,4-5", Form::Whole)]
+        {
             assert_eq!(form(200, &[], &Method::GET, &[("range", range)]), expected, "{range}");
             assert_eq!(form(200, &[], &Method::HEAD, &[("range", range)]), Form::Whole, "14.2: for GET alone");
             assert_eq!(form(404, &[], &Method::GET, &[("range", range)]), Form::Whole);
@@ -157,8 +160,16 @@ mod tests {
     /// RFC 9110 sections 15.3.7, 15.4.5 and 15.5.17.
     #[test]
     fn each_form_has_its_fields() {
-        let fields = map(&[("etag", "\"a\""), ("content-type", "text/plain"), ("content-encoding", "gzip"), ("x", "y"), ("content-digest", "d"), ("repr-digest", "r")]);
-        let stored = Stored { status: StatusCode::OK, fields: &fields, length: 10, part: None, received: Duration::ZERO };
+        let fields = map(&[
+            ("etag", "\"a\""),
+            ("content-type", "text/plain"),
+            ("content-encoding", "gzip"),
+            ("x", "y"),
+            ("content-digest", "d"),
+            ("repr-digest", "r"),
+        ]);
+        let stored =
+            Stored { status: StatusCode::OK, fields: &fields, length: 10, part: None, received: Duration::ZERO };
         let bare = [("etag", "\"a\""), ("x", "y"), ("repr-digest", "r")];
         for (form, status, expected) in [
             (Form::Whole, 200, fields.clone()),
@@ -171,7 +182,8 @@ mod tests {
         assert_eq!((status.as_u16(), part.len()), (206, 6), "a digest is of all that was sent (RFC 9530 section 2)");
         assert_eq!(part["content-range"], "bytes 2-4/10");
         let stored = Stored { part: Some(Extent { first: 2, last: 4, of: 10 }), ..stored };
-        let [same, less] = [Form::Part(2, 4), Form::Part(3, 4)].map(|form| stored.head(form).1.contains_key("content-digest"));
+        let [same, less] =
+            [Form::Part(2, 4), Form::Part(3, 4)].map(|form| stored.head(form).1.contains_key("content-digest"));
         assert!(same && !less, "a part as it came has its own");
     }
 }

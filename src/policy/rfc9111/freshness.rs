@@ -211,7 +211,10 @@ mod tests {
             let age = initial_age(&map(fields), Arrival { version: Version::HTTP_11, asked, received: RECEIVED });
             assert_eq!(age, Duration::from_millis(expected), "{fields:?}");
         }
-        let old = initial_age(&map(&[("date", HOUR_AGO)]), Arrival { version: Version::HTTP_10, asked: RECEIVED, received: RECEIVED });
+        let old = initial_age(
+            &map(&[("date", HOUR_AGO)]),
+            Arrival { version: Version::HTTP_10, asked: RECEIVED, received: RECEIVED },
+        );
         assert_eq!(old, Duration::from_secs(3600));
     }
 }

@@ -59,7 +59,9 @@ fn resolved(target: &Uri, reference: &str, places: &[Place<'_>]) -> Option<PathA
         [] => return None,
         [b'?', ..] => format!("{path}{reference}"),
         [b'/', ..] => {
-            let of_upstream = places.iter().find_map(|place| reference.strip_prefix(place.prefix).filter(|_| !place.prefix.is_empty()));
+            let of_upstream = places
+                .iter()
+                .find_map(|place| reference.strip_prefix(place.prefix).filter(|_| !place.prefix.is_empty()));
             of_upstream.filter(|below| below.starts_with('/')).unwrap_or(reference).to_owned()
         }
         _ => format!("{}{reference}", &path[..=path.rfind('/')?]),
@@ -144,7 +146,8 @@ mod tests {
     #[test]
     fn what_the_answer_names_is_changed_if_it_is_of_the_same_host() {
         let target: Uri = "/a/b/c?q".parse().unwrap();
-        let places = [Place { authority: "shop.test:8080", prefix: "" }, Place { authority: "chat.test", prefix: "/base" }];
+        let places =
+            [Place { authority: "shop.test:8080", prefix: "" }, Place { authority: "chat.test", prefix: "/base" }];
         for (reference, expected) in [
             ("/x/y?z", Some("/x/y?z")),
             ("/x/y#z", Some("/x/y")),

@@ -18,7 +18,9 @@ impl Wanted {
     /// the whole.
     pub fn of(asked: &HeaderMap, length: u64) -> Self {
         let mut lines = asked.get_all(header::RANGE).iter();
-        let (Some(line), None) = (lines.next().and_then(|line| line.to_str().ok()), lines.next()) else { return Self::Whole };
+        let (Some(line), None) = (lines.next().and_then(|line| line.to_str().ok()), lines.next()) else {
+            return Self::Whole;
+        };
         let Some((first, last)) = spec(line).and_then(|spec| limits(spec, length)) else { return Self::Whole };
         if first >= length { Self::NoPart } else { Self::Part(first, last.min(length - 1)) }
     }
@@ -180,12 +182,18 @@ mod tests {
         ] {
             let (one, other) = (extent(one), extent(other));
             assert_eq!([one.with(other), other.with(one)], [both.map(extent); 2], "{one:?} {other:?}");
-            assert_eq!([one, other].map(|part| part.rest()).each_ref().map(Option::as_deref), rest, "{one:?} {other:?}");
+            assert_eq!(
+                [one, other].map(|part| part.rest()).each_ref().map(Option::as_deref),
+                rest,
+                "{one:?} {other:?}"
+            );
             assert_eq!(one.with(other).is_some_and(|both| both.is_whole()), both == Some((0, 9)));
             assert_eq!(one.has(other), both == Some((one.first, one.last)));
         }
         assert_eq!(extent((0, 3)).with(Extent { first: 4, last: 9, of: 11 }), None, "of another whole");
-        for (one, other, expected) in [("\"a\"", "\"a\"", true), ("\"a\"", "\"b\"", false), ("W/\"a\"", "W/\"a\"", false), ("a", "a", false)] {
+        for (one, other, expected) in
+            [("\"a\"", "\"a\"", true), ("\"a\"", "\"b\"", false), ("W/\"a\"", "W/\"a\"", false), ("a", "a", false)]
+        {
             assert_eq!(is_same(&map(&[("etag", one)]), &map(&[("etag", other)])), expected, "{one} {other}");
         }
         assert!(!is_same(&map(&[]), &map(&[])));
@@ -210,11 +218,21 @@ mod tests {
         assert_eq!(Extent::of(&map(&[])), None);
         let extent = Extent { first: 2, last: 5, of: 10 };
         assert_eq!(extent.length(), 4);
-        for (range, has) in [("bytes=2-5", true), ("bytes=3-4", true), ("bytes=1-5", false), ("bytes=2-6", false), ("bytes=2-", false), ("bytes=-5", false)] {
+        for (range, has) in [
+            ("bytes=2-5", true),
+            ("bytes=3-4", true),
+            ("bytes=1-5", false),
+            ("bytes=2-6", false),
+            ("bytes=2-", false),
+            ("bytes=-5", false),
+        ] {
             assert_eq!(extent.has_what_is_asked(&map(&[("range", range)])), has, "{range}");
         }
         assert!(!extent.has_what_is_asked(&map(&[])));
         let end = Extent { first: 5, last: 9, of: 10 };
-        assert!(end.has_what_is_asked(&map(&[("range", "bytes=-5")])) && end.has_what_is_asked(&map(&[("range", "bytes=7-")])));
+        assert!(
+            end.has_what_is_asked(&map(&[("range", "bytes=-5")]))
+                && end.has_what_is_asked(&map(&[("range", "bytes=7-")]))
+        );
     }
 }

@@ -52,7 +52,11 @@ impl Terms {
     /// How long after it came it may still be of use to somebody who does not ask the upstream; `if_error` is for answers that
     /// do not say themselves.
     pub fn of_use_for(&self, if_error: Duration) -> Duration {
-        let stale = if self.forbids_stale { Duration::ZERO } else { self.while_revalidating.max(self.if_error.unwrap_or(if_error)) };
+        let stale = if self.forbids_stale {
+            Duration::ZERO
+        } else {
+            self.while_revalidating.max(self.if_error.unwrap_or(if_error))
+        };
         self.lifetime.saturating_add(stale).saturating_sub(self.initial_age)
     }
 }

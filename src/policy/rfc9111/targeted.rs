@@ -37,7 +37,9 @@ fn add(found: &mut ResponseDirectives, name: &str, value: &BareItem) {
     let is_on = matches!(value, BareItem::Boolean(true));
     let restriction = || match value {
         BareItem::Boolean(false) => Restriction::Nothing,
-        BareItem::String(names) => field_names(names.as_str().as_bytes()).map_or(Restriction::Whole, Restriction::Fields),
+        BareItem::String(names) => {
+            field_names(names.as_str().as_bytes()).map_or(Restriction::Whole, Restriction::Fields)
+        }
         _ => Restriction::Whole,
     };
     match name {
@@ -75,7 +77,17 @@ mod tests {
     /// RFC 9213 section 2.1.
     #[test]
     fn a_field_that_is_empty_or_cannot_be_read_is_not_there() {
-        for line in ["", " ", "max-age=3600,", "Max-Age=3600", "max-age =3600", "max-age= 3600", "max-age=\"x", "max-age=-", "&"] {
+        for line in [
+            "",
+            " ",
+            "max-age=3600,",
+            "Max-Age=3600",
+            "max-age =3600",
+            "max-age= 3600",
+            "max-age=\"x",
+            "max-age=-",
+            "&",
+        ] {
             assert_eq!(read(&[line]), None, "{line}");
         }
         assert_eq!(directives(&map(&[("cache-control", "max-age=1")])), None);

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::StatusCode;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::dates::{Told, made};
 use crate::policy::http::representation::is_not_modified;
@@ -57,7 +57,9 @@ pub fn is_about(stored: &HeaderMap, not_modified: &HeaderMap) -> bool {
     let same_date = changed.is_some() && changed == known_changed;
     match etag {
         None => changed.is_none() || same_date,
-        Some(told) if is_weak(told) => known.is_some_and(|known| opaque(told) == opaque(known)) || (known.is_none() && same_date),
+        Some(told) if is_weak(told) => {
+            known.is_some_and(|known| opaque(told) == opaque(known)) || (known.is_none() && same_date)
+        }
         Some(told) => known == Some(told) || (same_date && is_strong_date(stored)),
     }
 }
@@ -85,7 +87,9 @@ pub fn head_says(status: StatusCode, head: &HeaderMap, stored: &HeaderMap, lengt
         return HeadSays::Nothing;
     }
     let same = |name: &HeaderName| head.get(name).is_none_or(|told| stored.get(name) == Some(told));
-    let told = head.get(header::CONTENT_LENGTH).map(|told| told.to_str().ok().and_then(|told| told.trim().parse::<u64>().ok()));
+    let told = head
+        .get(header::CONTENT_LENGTH)
+        .map(|told| told.to_str().ok().and_then(|told| told.trim().parse::<u64>().ok()));
     let is_same = same(&header::ETAG) && same(&header::LAST_MODIFIED) && told.is_none_or(|told| told == Some(length));
     if is_same { HeadSays::Same } else { HeadSays::Another }
 }
@@ -93,7 +97,9 @@ pub fn head_says(status: StatusCode, head: &HeaderMap, stored: &HeaderMap, lengt
 /// Whether a client has a stored answer already (section 4.3.2): by entity tags, or else by date, where the date of an answer
 /// that does not say when it changed is its own. Only where the answer would be a success. `received`: since 1970.
 pub fn has_already(status: StatusCode, stored: &HeaderMap, received: Duration, asked: &HeaderMap) -> bool {
-    if !status.is_success() || !(asked.contains_key(header::IF_NONE_MATCH) || asked.contains_key(header::IF_MODIFIED_SINCE)) {
+    if !status.is_success()
+        || !(asked.contains_key(header::IF_NONE_MATCH) || asked.contains_key(header::IF_MODIFIED_SINCE))
+    {
         return false;
     }
     let by_date = !asked.contains_key(header::IF_NONE_MATCH) && !stored.contains_key(header::LAST_MODIFIED);
@@ -102,7 +108,9 @@ pub fn has_already(status: StatusCode, stored: &HeaderMap, received: Duration, a
         return since.is_some_and(|since| made(stored, received) <= since);
     }
     // One without quotes is no entity tag, but what came with it is no other.
-    let is_same = || stored.get(header::ETAG).is_some_and(|etag| asked.get_all(header::IF_NONE_MATCH).iter().any(|tag| tag == etag));
+    let is_same = || {
+        stored.get(header::ETAG).is_some_and(|etag| asked.get_all(header::IF_NONE_MATCH).iter().any(|tag| tag == etag))
+    };
     is_not_modified(|name| stored.get(name).map(HeaderValue::as_bytes), asked) || is_same()
 }
 
@@ -129,10 +137,20 @@ mod tests {
     /// Section 4.3.1.
     #[test]
     fn the_upstream_is_asked_by_what_the_stored_answer_has() {
-        let own: Fields = &[("if-none-match", "\"mine\""), ("if-modified-since", AFTER), ("range", "bytes=0-1"), ("if-range", "\"m\""), ("x", "y")];
+        let own: Fields = &[
+            ("if-none-match", "\"mine\""),
+            ("if-modified-since", AFTER),
+            ("range", "bytes=0-1"),
+            ("if-range", "\"m\""),
+            ("x", "y"),
+        ];
         for (stored, by_date, expected) in [
             (&[("etag", "\"a\"")][..], true, Some(&[("x", "y"), ("if-none-match", "\"a\"")][..])),
-            (&[("etag", "W/\"a\""), ("last-modified", THEN)], true, Some(&[("x", "y"), ("if-none-match", "W/\"a\""), ("if-modified-since", THEN)])),
+            (
+                &[("etag", "W/\"a\""), ("last-modified", THEN)],
+                true,
+                Some(&[("x", "y"), ("if-none-match", "W/\"a\""), ("if-modified-since", THEN)]),
+            ),
             (&[("etag", "\"a\""), ("last-modified", THEN)], false, Some(&[("x", "y"), ("if-none-match", "\"a\"")])),
             (&[("last-modified", THEN)], true, Some(&[("x", "y"), ("if-modified-since", THEN)])),
             (&[("last-modified", THEN)], false, None),
@@ -165,8 +183,16 @@ mod tests {
             (&[("last-modified", THEN)], &[("etag", "\"a\"")], false),
             (&[("last-modified", THEN)], &[("etag", "\"a\""), ("last-modified", THEN)], false),
             (&[("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", THEN)], true),
-            (&[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", THEN)], true),
-            (&[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)], &[("etag", "\"a\""), ("last-modified", AFTER)], false),
+            (
+                &[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)],
+                &[("etag", "\"a\""), ("last-modified", THEN)],
+                true,
+            ),
+            (
+                &[("etag", "\"b\""), ("last-modified", THEN), ("date", AFTER)],
+                &[("etag", "\"a\""), ("last-modified", AFTER)],
+                false,
+            ),
             (&[("last-modified", THEN)], &[("etag", "W/\"a\""), ("last-modified", THEN)], true),
             (&[("etag", "W/\"b\""), ("last-modified", THEN)], &[("etag", "W/\"a\""), ("last-modified", THEN)], false),
         ] {

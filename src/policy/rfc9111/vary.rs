@@ -87,14 +87,18 @@ impl Chosen {
 
     /// Bytes that it holds.
     pub fn weight(&self) -> usize {
-        self.0.iter().map(|(_, value)| size_of::<(HeaderName, Value)>() + value.as_ref().map_or(0, |value| value.len())).sum()
+        self.0
+            .iter()
+            .map(|(_, value)| size_of::<(HeaderName, Value)>() + value.as_ref().map_or(0, |value| value.len()))
+            .sum()
     }
 
     /// What a request has of the fields that chose this one, as a text: requests with the same text are given the same.
     pub fn text_of(&self, asked: &HeaderMap) -> String {
         let mut text = String::new();
         for (name, _) in &self.0 {
-            let value = normalised(asked, name).map_or_else(|| "-".to_owned(), |value| format!("={}", value.escape_ascii()));
+            let value =
+                normalised(asked, name).map_or_else(|| "-".to_owned(), |value| format!("={}", value.escape_ascii()));
             text.push_str(name.as_str());
             text.push_str(&value);
             text.push('\n');
@@ -196,7 +200,8 @@ mod tests {
             ("accept", "\"a, b\"", "\"a,b\"", false),
         ] {
             let answer = map(&[("vary", name)]);
-            let [one, other] = [one, other].map(|value| HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]));
+            let [one, other] = [one, other]
+                .map(|value| HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from_static(value))]));
             let chosen = Chosen::of(&answer, &one).unwrap();
             assert_eq!(chosen.matches(&other), same, "{name}");
             assert_eq!(chosen.text_of(&one) == chosen.text_of(&other), same, "{name}");

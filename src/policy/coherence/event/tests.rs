@@ -62,7 +62,8 @@ fn with(mut sample: Value, place: &str, value: Value) -> Value {
 
 #[test]
 fn every_webhook_of_the_samples_is_read() {
-    let heard = |event, touched, message, happened| Some(Heard { event, changes_lists: true, touched, message, happened });
+    let heard =
+        |event, touched, message, happened| Some(Heard { event, changes_lists: true, touched, message, happened });
     for (name, expected) in [
         ("message_created", heard(Event::MessageCreated, whole(), Some(88_125), Some(CREATED))),
         ("conversation_status_changed", heard(Event::ConversationStatusChanged, whole(), None, Some(UPDATED))),
@@ -89,9 +90,14 @@ fn every_frame_of_the_samples_is_read() {
         ("conversation.status_changed", Event::ConversationStatusChanged),
     ] {
         let heard = of_frame(&conversation_frame(name)).unwrap();
-        assert_eq!(heard, Heard { event, changes_lists: true, touched: whole(), message: None, happened: Some(UPDATED) });
+        assert_eq!(
+            heard,
+            Heard { event, changes_lists: true, touched: whole(), message: None, happened: Some(UPDATED) }
+        );
     }
-    for name in ["conversation.typing_on", "conversation.typing_off", "presence.update", "conversation.read", "", "message"] {
+    for name in
+        ["conversation.typing_on", "conversation.typing_off", "presence.update", "conversation.read", "", "message"]
+    {
         assert!(!of_frame(&conversation_frame(name)).unwrap().changes_lists, "{name}");
     }
 }
@@ -104,8 +110,16 @@ fn what_is_wrong_in_one_place_of_a_webhook_loses_nothing_of_the_others() {
         ("/conversation/contact_inbox/source_id", json!("gone"), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox/source_id", json!(null), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox/source_id", json!({}), touched(None, &[5012], Some((7, 131)))),
-        ("/conversation/contact_inbox/source_id", json!(15_550_100), touched(Some("15550100"), &[5012], Some((7, 131)))),
-        ("/conversation/contact_inbox/source_id", json!("a\"\u{1F69A}\n"), touched(Some("a\"\u{1F69A}\n"), &[5012], Some((7, 131)))),
+        (
+            "/conversation/contact_inbox/source_id",
+            json!(15_550_100),
+            touched(Some("15550100"), &[5012], Some((7, 131))),
+        ),
+        (
+            "/conversation/contact_inbox/source_id",
+            json!("a\"\u{1F69A}\n"),
+            touched(Some("a\"\u{1F69A}\n"), &[5012], Some((7, 131))),
+        ),
         ("/conversation/contact_inbox", json!("gone"), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox", json!(null), touched(None, &[5012], Some((7, 131)))),
         ("/conversation/contact_inbox", json!("text"), touched(None, &[5012], Some((7, 131)))),
@@ -243,7 +257,19 @@ fn what_is_no_event_is_none() {
     let sample = webhook("message_created").to_string();
     let frame = message_frame().to_string();
     let deep = |with: &str| format!("{}{}{}", "[".repeat(100_000), with, "]".repeat(100_000));
-    for text in ["", " ", "null", "7", "[]", "{}", "\"event\"", "{\"event\":null}", "{\"event\":{}}", "{\"event\"", "\u{feff}{}"] {
+    for text in [
+        "",
+        " ",
+        "null",
+        "7",
+        "[]",
+        "{}",
+        "\"event\"",
+        "{\"event\":null}",
+        "{\"event\":{}}",
+        "{\"event\"",
+        "\u{feff}{}",
+    ] {
         assert_eq!(of_webhook(text.as_bytes()), None, "{text}");
         assert_eq!(of_cable(text), None, "{text}");
         assert_eq!(of_cable(&format!("{{\"message\":{text}}}")), None, "{text}");
@@ -282,11 +308,22 @@ fn odd_json_is_read_as_most_readers_have_it() {
     let inside = format!(r#"{{"event":"contact_updated","id":{deep}}}"#);
     assert!(of_webhook(inside.as_bytes()).unwrap().touched.is_empty());
     // Numbers of any size.
-    for number in ["18446744073709551616", "1e400", "-0", "5e0", "5.0", "99999999999999999999999999999999999999", "\"\"", "\"5 \""] {
+    for number in [
+        "18446744073709551616",
+        "1e400",
+        "-0",
+        "5e0",
+        "5.0",
+        "99999999999999999999999999999999999999",
+        "\"\"",
+        "\"5 \"",
+    ] {
         let text = format!(r#"{{"event":"contact_updated","id":{number},"updated_at":{number}}}"#);
         assert!(of_webhook(text.as_bytes()).unwrap().touched.is_empty(), "{number}");
     }
-    for (number, expected) in [("1e400", None), ("-1", None), ("0", None), ("1781182950.551", Some(UPDATED)), ("\"\"", None)] {
+    for (number, expected) in
+        [("1e400", None), ("-1", None), ("0", None), ("1781182950.551", Some(UPDATED)), ("\"\"", None)]
+    {
         let text = format!(r#"{{"event":"conversation_updated","updated_at":{number}}}"#);
         assert_eq!(of_webhook(text.as_bytes()).unwrap().happened, expected, "{number}");
     }

@@ -91,7 +91,10 @@ fn what_a_trusted_proxy_says_is_believed_and_added_to() {
 #[test]
 fn forwarded_alone_is_enough() {
     let settings = settings(&["::1/128"]);
-    let fields = [("host", "a"), ("forwarded", "for=\"[2001:db8::9]:4711\";proto=https;host=\"b:1\", for=10.0.0.1;Proto=HTTPS;host=c")];
+    let fields = [
+        ("host", "a"),
+        ("forwarded", "for=\"[2001:db8::9]:4711\";proto=https;host=\"b:1\", for=10.0.0.1;Proto=HTTPS;host=c"),
+    ];
     let (client, _) = client("::1", &fields, &settings);
     assert_eq!((client.protocol, client.host.as_ref().unwrap().as_bytes()), (Protocol::Https, &b"c"[..]));
     assert_eq!(client.forwarded_for, "2001:db8::9, 10.0.0.1, ::1");
@@ -119,7 +122,8 @@ fn the_client_is_the_last_address_that_no_trusted_proxy_has() {
 #[test]
 fn nonsense_of_a_trusted_proxy_is_not_passed_on_as_truth() {
     let settings = settings(&["10.0.0.0/8"]);
-    let fields = [("host", "a"), ("x-forwarded-proto", "gopher"), ("x-forwarded-host", "b c"), ("x-forwarded-for", ", ,")];
+    let fields =
+        [("host", "a"), ("x-forwarded-proto", "gopher"), ("x-forwarded-host", "b c"), ("x-forwarded-for", ", ,")];
     let (client, _) = client("10.0.0.1", &fields, &settings);
     assert_eq!((client.protocol, client.host.as_ref().unwrap().as_bytes()), (Protocol::Http, &b"a"[..]));
     assert_eq!(client.forwarded_for, "10.0.0.1");

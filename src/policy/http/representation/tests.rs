@@ -109,11 +109,9 @@ fn if_none_match() {
 #[test]
 fn if_modified_since() {
     let kept = map(&[("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT"), ("etag", "\"a\"")]);
-    for (since, expected) in [
-        ("Sun, 06 Nov 1994 08:49:37 GMT", true),
-        ("Sun, 06 Nov 1994 08:49:36 GMT", false),
-        ("yesterday", false),
-    ] {
+    for (since, expected) in
+        [("Sun, 06 Nov 1994 08:49:37 GMT", true), ("Sun, 06 Nov 1994 08:49:36 GMT", false), ("yesterday", false)]
+    {
         assert_eq!(is_held(&kept, &map(&[("if-modified-since", since)])), expected, "{since}");
     }
     let both = map(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT"), ("if-none-match", "\"b\"")]);
@@ -195,7 +193,8 @@ fn a_304_of_the_upstream_refreshes_fields_but_not_the_content() {
         ("access-control-allow-origin", "*"),
     ]);
     let later = HeaderValue::from_static("Mon, 07 Nov 1994 08:49:37 GMT");
-    let response = answer.refreshed(update, Version::HTTP_11, later).respond(&Method::GET, &map(&[("origin", "x")]), None);
+    let response =
+        answer.refreshed(update, Version::HTTP_11, later).respond(&Method::GET, &map(&[("origin", "x")]), None);
     let expected = map(&[
         ("content-type", "application/json; charset=utf-8"),
         ("etag", "W/\"abc\""),

@@ -144,7 +144,13 @@ fn what_is_a_write_is_decided_after_the_upstreams_own_routing() {
         assert!(write(&format!("/public/api/v1/csat_survey/{uuid}")).contains(&csat[0]), "{uuid}");
     }
     let contact_path = "/public/api/v1/inboxes/in/contacts/co";
-    for query in ["[identifier_hash]=h", "%5Bidentifier_hash%5D=h", "identifier_hash[]=h", "a=1&+identifier_hash=h", "[[identifier_hash]]=h"] {
+    for query in [
+        "[identifier_hash]=h",
+        "%5Bidentifier_hash%5D=h",
+        "identifier_hash[]=h",
+        "a=1&+identifier_hash=h",
+        "[[identifier_hash]]=h",
+    ] {
         assert_eq!(route("GET", &format!("{contact_path}?{query}"), &[]), Route::Write(vec![contact("co")]), "{query}");
     }
     let upgrade = [("upgrade", "websocket"), ("connection", "upgrade")];
@@ -240,7 +246,12 @@ fn the_rest_passes() {
     let preflight = [("origin", "https://a.test"), ("access-control-request-method", "GET")];
     assert_eq!(route("OPTIONS", LIST, &preflight), Route::Preflight);
     assert_eq!(route("OPTIONS", LIST, &preflight[..1]), Route::Pass(None));
-    for more in [("cookie", "a=b"), ("origin", "https://b.test"), ("access-control-request-method", "PUT"), ("content-length", "1")] {
+    for more in [
+        ("cookie", "a=b"),
+        ("origin", "https://b.test"),
+        ("access-control-request-method", "PUT"),
+        ("content-length", "1"),
+    ] {
         assert_eq!(route("OPTIONS", LIST, &[preflight[0], preflight[1], more]), Route::Pass(None), "{more:?}");
     }
     assert_eq!(route("OPTIONS", "/cable", &preflight), Route::Pass(None));

@@ -39,10 +39,14 @@ fn numbers_beyond_floats_are_numbers() {
 
 #[test]
 fn halves_of_surrogate_pairs_are_json_alone_too() {
-    for text in [r#""\ud83d""#, r#""\ude00""#, r#""\uDE00\uD83D""#, r#""\ud83d\n""#, r#""\ud83d\u0041x""#, r#"{"\udead":1}"#] {
+    for text in
+        [r#""\ud83d""#, r#""\ude00""#, r#""\uDE00\uD83D""#, r#""\ud83d\n""#, r#""\ud83d\u0041x""#, r#"{"\udead":1}"#]
+    {
         assert_eq!(whole(text.as_bytes()), Ok(()), "{text}");
     }
-    for (text, why) in [(r#""\ud83d\x""#, Why::Malformed), (r#""\ud83g""#, Why::Malformed), (r#""\ud83d\u"#, Why::Truncated)] {
+    for (text, why) in
+        [(r#""\ud83d\x""#, Why::Malformed), (r#""\ud83g""#, Why::Malformed), (r#""\ud83d\u"#, Why::Truncated)]
+    {
         assert_eq!(whole(text.as_bytes()), Err(why), "{text}");
     }
 }

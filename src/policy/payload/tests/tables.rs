@@ -37,10 +37,7 @@ fn documents_with(path: &str, value: Option<&Value>) -> Vec<(ReadKind, Bytes)> {
     }
     let list = page_with(path, value.cloned());
     let value: Value = serde_json::from_slice(&list).expect("valid");
-    let mut documents = vec![
-        (ReadKind::Conversations, list),
-        (ReadKind::Conversation, value[0].to_string().into()),
-    ];
+    let mut documents = vec![(ReadKind::Conversations, list), (ReadKind::Conversation, value[0].to_string().into())];
     if path.starts_with("messages.") {
         documents.push((ReadKind::Messages, value[0]["messages"].to_string().into()));
     }
@@ -84,25 +81,25 @@ fn every_field_with_every_kind_of_value() {
                 Kind::Anything => true,
             };
             for (read, body) in documents_with(field.path, Some(value)) {
-            let outcome = check_of(read, &body);
-            let violations: Vec<_> = outcome.violations.iter().collect();
-            let kind = match (field.kind, value) {
-                (Kind::Status, Value::String(text)) if text == "open" => "none",
-                (Kind::Status, Value::String(_)) => "unknown_enum_value",
-                (Kind::One(_), Value::Object(_)) => "missing",
-                _ if fits => "none",
-                _ => "wrong_type",
-            };
-            match kind {
-                "none" => assert!(violations.is_empty(), "{} = {value}: {violations:?}", field.path),
-                "missing" => assert!(violations.iter().all(|v| v.field.starts_with(field.path))),
-                // An element is named by the element's label.
-                _ if matches!(field.kind, Kind::Many(_)) && *value == json!(["a"]) => {
-                    assert_eq!(found(&outcome), [(violations[0].field, "wrong_type")]);
-                    assert_eq!(violations[0].field, format!("{}[]", field.path));
+                let outcome = check_of(read, &body);
+                let violations: Vec<_> = outcome.violations.iter().collect();
+                let kind = match (field.kind, value) {
+                    (Kind::Status, Value::String(text)) if text == "open" => "none",
+                    (Kind::Status, Value::String(_)) => "unknown_enum_value",
+                    (Kind::One(_), Value::Object(_)) => "missing",
+                    _ if fits => "none",
+                    _ => "wrong_type",
+                };
+                match kind {
+                    "none" => assert!(violations.is_empty(), "{} = {value}: {violations:?}", field.path),
+                    "missing" => assert!(violations.iter().all(|v| v.field.starts_with(field.path))),
+                    // An element is named by the element's label.
+                    _ if matches!(field.kind, Kind::Many(_)) && *value == json!(["a"]) => {
+                        assert_eq!(found(&outcome), [(violations[0].field, "wrong_type")]);
+                        assert_eq!(violations[0].field, format!("{}[]", field.path));
+                    }
+                    _ => assert_eq!(found(&outcome), [(field.path, kind)], "{} = {value}", field.path),
                 }
-                _ => assert_eq!(found(&outcome), [(field.path, kind)], "{} = {value}", field.path),
-            }
             }
         }
     }
@@ -123,7 +120,8 @@ fn every_read_gives_what_it_gives_and_nothing_else() {
             let keeps = outcome.as_ref().is_ok_and(|outcome| outcome.violations.is_empty());
             assert_eq!(keeps, read == other, "{other:?} as {read:?}: {outcome:?}");
         }
-        let scopes = apply_to(*read, &Bytes::from(body.clone()), &PayloadSettings::default()).expect("it is one").scopes;
+        let scopes =
+            apply_to(*read, &Bytes::from(body.clone()), &PayloadSettings::default()).expect("it is one").scopes;
         assert_eq!(scopes.contacts.len(), 1, "{read:?}: {scopes:?}");
         for (bad, why) in [("null", None), ("", Some("an empty body")), ("7", None)] {
             let told = apply_to(*read, &Bytes::from(bad), &PayloadSettings::default()).expect_err(bad).to_string();

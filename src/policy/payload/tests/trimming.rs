@@ -180,17 +180,32 @@ fn other_reads_lose_what_the_list_loses_and_no_conversation() {
     };
     for (name, sample) in SAMPLES {
         let list: Value = sample.parse().expect("valid");
-        for drop in ["", "uuid", "messages.sender", "contact.email messages.sender.email", "messages.attachments.meta contact.id"] {
+        for drop in [
+            "",
+            "uuid",
+            "messages.sender",
+            "contact.email messages.sender.email",
+            "messages.attachments.meta contact.id",
+        ] {
             for limit in [None, Some(0), Some(1), Some(1000)] {
                 let settings = trimming(limit, &["snoozed"], drop, true);
                 let alike = trimming(limit, &[], drop, false);
                 for conversation in list.as_array().expect("a list") {
                     let whole = conversation.to_string();
                     let expected = trimmed(&format!("[{whole}]"), &alike);
-                    assert_eq!(format!("[{}]", of(ReadKind::Conversation, &whole, &settings)), expected, "{name}: {drop}");
-                    let all: Value = trimmed(&format!("[{whole}]"), &trimming(None, &[], drop, false)).parse().expect("valid");
+                    assert_eq!(
+                        format!("[{}]", of(ReadKind::Conversation, &whole, &settings)),
+                        expected,
+                        "{name}: {drop}"
+                    );
+                    let all: Value =
+                        trimmed(&format!("[{whole}]"), &trimming(None, &[], drop, false)).parse().expect("valid");
                     let page = of(ReadKind::Messages, &conversation["messages"].to_string(), &settings);
-                    assert_eq!(page.parse::<Value>().expect("valid"), all[0]["messages"], "{name}: {drop}: pages stay long");
+                    assert_eq!(
+                        page.parse::<Value>().expect("valid"),
+                        all[0]["messages"],
+                        "{name}: {drop}: pages stay long"
+                    );
                 }
             }
         }

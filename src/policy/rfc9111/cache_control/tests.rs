@@ -55,7 +55,8 @@ fn a_number_is_read_or_is_zero() {
         assert_eq!(answer(&[line]).max_age, max_age, "{line}");
     }
     assert_eq!(answer(&["max-age=20", "public", "max-age=10"]).max_age, of(10), "several lines are one list");
-    let strange = HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_bytes(b"x=\xff, max-age=10").unwrap())]);
+    let strange =
+        HeaderMap::from_iter([(header::CACHE_CONTROL, HeaderValue::from_bytes(b"x=\xff, max-age=10").unwrap())]);
     assert_eq!(ResponseDirectives::of(&strange).max_age, of(10));
 }
 
@@ -82,7 +83,8 @@ fn what_forbids_counts_however_it_is_written() {
 /// Sections 5.2.2.4 and 5.2.2.7: with names it is about these fields, in both forms of an argument.
 #[test]
 fn a_directive_with_names_is_about_these_fields() {
-    let fields = |names: &[&'static str]| Restriction::Fields(names.iter().map(|name| HeaderName::from_static(name)).collect());
+    let fields =
+        |names: &[&'static str]| Restriction::Fields(names.iter().map(|name| HeaderName::from_static(name)).collect());
     for (line, expected) in [
         ("no-cache", Restriction::Whole),
         ("no-cache=\"Set-Cookie\"", fields(&["set-cookie"])),
