@@ -37,9 +37,11 @@ services:
 """
 
 UPSTREAM = {"upstreamUrl": "http://chatwoot.chatwoot.svc:3000"}
+# Nobody's: the settings are looked at, no connection is made.
+CA = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
 EVERYTHING = UPSTREAM | {
     "replicaCount": 2,
-    "replicas": {"redis": "rediss://anteroom@redis.chatwoot.svc:6380/1", "cutOff": "refuse"},
+    "replicas": {"redis": "rediss://anteroom@redis.chatwoot.svc:6380/1", "cutOff": "refuse", "ca": CA},
     "secrets": {
         "adminToken": "hush-hush",
         "webhookSecrets": ["one", "two"],
@@ -189,13 +191,18 @@ def obeyed(program, folder):
         file = folder / "anteroom.toml"
         file.write_text(objects["ConfigMap", "front-anteroom"]["data"]["anteroom.toml"])
         there = {name: it.replace("/run/secrets/anteroom", str(run_secrets)) for name, it in variables.items()}
+        if "ANTEROOM_REPLICAS__CA_FILE" in there:
+            ca = pathlib.PurePath(there["ANTEROOM_REPLICAS__CA_FILE"])
+            assert str(ca.parent) == "/etc/anteroom" and values["replicas"]["ca"] == CA
+            there["ANTEROOM_REPLICAS__CA_FILE"] = str(folder / ca.name)
+            (folder / ca.name).write_text(objects["ConfigMap", "front-anteroom"]["data"][ca.name])
         told = settings_of(program, there, "--config", file)
         assert 'url = "http://chatwoot.chatwoot.svc:3000"' in told, told
         shared = values.get("replicas")
         assert ("ANTEROOM_REPLICAS__SECRET" in variables) == (shared is not None)
         if shared:
             assert f'redis = "{shared["redis"]}"' in told and f'cut_off = "{shared.get("cutOff", "pass")}"' in told, told
-            assert "password_file" in told, told
+            assert "password_file" in told and ("ca_file" in told) == ("ca" in shared), told
 
 
 def composed(program, folder):
