@@ -60,7 +60,9 @@ judge() {
 
 # The tests must pass as things are.
 for binary in $(grep '^! ' tests/mutants.txt | cut -d' ' -f2 | sort -u); do
-    (cd "$tree" && cargo test --quiet --test "$binary" -- --skip crowd) >"$tree/log" 2>&1 || {
+    where=(--test "$binary")
+    [ "$binary" != lib ] || where=(--lib)
+    (cd "$tree" && cargo test --quiet "${where[@]}" -- --skip crowd) >"$tree/log" 2>&1 || {
         echo "the tests of $binary fail without any mutation:" >&2
         tail -20 "$tree/log" >&2
         exit 1

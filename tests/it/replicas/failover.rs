@@ -9,7 +9,8 @@ use super::failures::{LEASED, LONG, all_are_alone, all_is_well};
 use super::{A, is_served_from_memory, write};
 use crate::support::Proxy;
 use crate::support::child::Program;
-use crate::support::redis::{Redis, free_port};
+use crate::support::redis::{Redis, by_tls, free_port};
+use crate::support::tls::Certificate;
 
 const SAFE: &str = "anteroom_replicas_failover_safe";
 
@@ -118,15 +119,20 @@ async fn cluster() -> ([Redis; 3], [u16; 3]) {
     let ports: [u16; 3] = std::array::from_fn(|_| free_port());
     let start = async |port: u16| Redis::start(&["--port", &port.to_string(), "--cluster-enabled", "yes"]).await;
     let nodes = [start(ports[0]).await, start(ports[1]).await, start(ports[2]).await];
+    create(&nodes, ports, &[]).await;
+    (nodes, ports)
+}
+
+/// Makes a cluster of nodes that run.
+async fn create(nodes: &[Redis], ports: [u16; 3], more: &[&str]) {
     let mut create = tokio::process::Command::new("redis-cli");
-    create.args(["--cluster", "create"]).args(ports.map(|port| format!("127.0.0.1:{port}"))).arg("--cluster-yes");
-    let made = create.stdout(Stdio::null()).kill_on_drop(true).status();
+    create.args(more).args(["--cluster", "create"]).args(ports.map(|port| format!("127.0.0.1:{port}")));
+    let made = create.arg("--cluster-yes").stdout(Stdio::null()).kill_on_drop(true).status();
     let made = tokio::time::timeout(Duration::from_secs(60), made).await.expect("in time");
     assert!(made.expect("redis-cli, of the package redis-tools").success());
-    for node in &nodes {
+    for node in nodes {
         node.says("CLUSTER COUNTKEYSINSLOT 0", ":").await;
     }
-    (nodes, ports)
 }
 
 #[tokio::test]
@@ -198,6 +204,41 @@ async fn sentinels_that_want_a_password_get_that_of_redis() {
         password.display()
     );
     let proxies = join(&stand_in, &url, 2).await;
+    all_is_well(&stand_in, &proxies).await;
+}
+
+/// More of `replicas`, where the certificate's authority is one's own.
+fn with_authority(url: &str, certificate: &Certificate) -> String {
+    format!("{url}\"\nreplicas.ca_file = \"{}", certificate.authority().display())
+}
+
+#[tokio::test]
+async fn sentinels_and_redis_by_tls_are_as_without() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let certificate = Certificate::for_names(&["localhost", "127.0.0.1"]);
+    let [port, watching] = [free_port(), free_port()];
+    let _redis = Redis::start(&by_tls(&certificate, port).iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let _sentinel = Redis::start_sentinel_with_tls(&certificate, watching, port).await;
+    let url = format!("rediss+sentinel://127.0.0.1:1,127.0.0.1:{watching}/shop");
+    let proxies = join(&stand_in, &with_authority(&url, &certificate), 2).await;
+    all_is_well(&stand_in, &proxies).await;
+}
+
+#[tokio::test]
+async fn a_cluster_by_tls_is_as_without() {
+    let stand_in = StandIn::start(Options::default()).await.unwrap();
+    let certificate = Certificate::for_names(&["localhost", "127.0.0.1"]);
+    let ports: [u16; 3] = std::array::from_fn(|_| free_port());
+    let mut nodes = Vec::new();
+    for port in ports {
+        let listens = by_tls(&certificate, port);
+        let listens = listens.iter().map(String::as_str).chain(["--tls-cluster", "yes", "--cluster-enabled", "yes"]);
+        nodes.push(Redis::start(&listens.collect::<Vec<_>>()).await);
+    }
+    let authority = certificate.authority().display().to_string();
+    create(&nodes, ports, &["--tls", "--cacert", &authority]).await;
+    let url = format!("rediss+cluster://{}", ports.map(|port| format!("127.0.0.1:{port}")).join(","));
+    let proxies = join(&stand_in, &with_authority(&url, &certificate), 2).await;
     all_is_well(&stand_in, &proxies).await;
 }
 

@@ -192,6 +192,27 @@ async fn one_that_leaves_in_order_delays_no_write() {
     proxies[0].wait_for_metric("anteroom_replicas_members", 1.0).await;
 }
 
+/// It is told to stop while a write waits for its answer: the others hear of that write before its client does.
+#[tokio::test]
+async fn one_that_leaves_in_the_middle_of_a_write_tells_of_it() {
+    let (stand_in, _redis, mut proxies) = fleet(2, LONG).await;
+    let leaving = proxies.remove(1);
+    let kept = proxies[0].list(A).await.body;
+    let gate = stand_in.hold(Point::Acknowledging, Matcher::writes());
+    let display = stand_in.conversation_ids(A)[0];
+    let url = format!("{}/conversations/{display}/messages", leaving.contact_url(A));
+    let writing = tokio::spawn(async move { post(&url, "{\"content\":\"x\"}").await });
+    gate.arrived(1).await;
+    let stopping = tokio::spawn(leaving.stop());
+    // It has left: there is one member.
+    proxies[0].wait_for_metric("anteroom_replicas_members", 1.0).await;
+    assert!(proxies[0].list(A).await.body == kept, "nobody has told of it yet");
+    drop(gate);
+    assert_eq!(writing.await.unwrap().status, StatusCode::OK);
+    assert!(proxies[0].list(A).await.body == stand_in.list_body(A), "it was acknowledged");
+    stopping.await.unwrap();
+}
+
 #[tokio::test]
 async fn a_write_under_way_when_redis_goes_is_not_acknowledged_if_that_is_wanted() {
     let (stand_in, redis, proxies) = fleet(2, &format!("{LONG}\nreplicas.cut_off = \"refuse\"")).await;

@@ -42,9 +42,24 @@ impl Redis {
 
     /// A Sentinel on this port, one of three, that watches over the primary on another port, "shop", and waits a second for it.
     pub async fn start_sentinel(port: u16, primary: u16) -> Self {
+        Self::start_sentinel_with(&format!("port {port}\n"), primary).await
+    }
+
+    /// The same by TLS, for whose clients and servers this certificate stands.
+    pub async fn start_sentinel_with_tls(certificate: &Certificate, port: u16, primary: u16) -> Self {
+        let mut config = "port 0\ntls-replication yes\n".to_owned();
+        for argument in by_tls(certificate, port) {
+            let is_name = argument.starts_with("--");
+            config.push_str(argument.trim_start_matches('-'));
+            config.push(if is_name { ' ' } else { '\n' });
+        }
+        Self::start_sentinel_with(&config, primary).await
+    }
+
+    async fn start_sentinel_with(listens: &str, primary: u16) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = format!(
-            "port {port}\nunixsocket redis.sock\nsentinel monitor shop 127.0.0.1 {primary} 2\n\
+            "{listens}unixsocket redis.sock\nsentinel monitor shop 127.0.0.1 {primary} 2\n\
              sentinel down-after-milliseconds shop 1000\nsentinel failover-timeout shop 3000\n"
         );
         // It writes down what it learns.
@@ -58,8 +73,6 @@ impl Redis {
     /// One that a certificate stands for, on a port of its own, for a user with a password; and its URL.
     pub async fn start_with_tls(certificate: &Certificate) -> (Self, String) {
         let port = free_port();
-        let [cert, key, authority] = [certificate.certificate(), certificate.key(), certificate.authority()]
-            .map(|path| path.display().to_string());
         // As docs/scale.md says that it may be.
         let user = [
             "--user",
@@ -74,9 +87,9 @@ impl Redis {
         ];
         let may: Vec<String> = MAY.split(' ').map(|command| format!("+{command}")).collect();
         let may: Vec<&str> = may.iter().map(String::as_str).collect();
-        let tls = ["--tls-port", &port.to_string(), "--tls-cert-file", &cert, "--tls-key-file", &key];
-        let authority = ["--tls-ca-cert-file", &authority, "--tls-auth-clients", "no"];
-        let this = Self::start(&[&tls[..], &authority, &user, &may].concat()).await;
+        let tls = by_tls(certificate, port);
+        let tls: Vec<&str> = tls.iter().map(String::as_str).collect();
+        let this = Self::start(&[&tls[..], &user, &may].concat()).await;
         (this, format!("rediss://anteroom@localhost:{port}/2"))
     }
 
@@ -156,6 +169,20 @@ impl Redis {
         };
         tokio::time::timeout(PATIENCE, up).await.expect("redis-server starts");
     }
+}
+
+/// The arguments of a server that listens so.
+pub fn by_tls(certificate: &Certificate, port: u16) -> Vec<String> {
+    let [cert, key, authority] =
+        [certificate.certificate(), certificate.key(), certificate.authority()].map(|path| path.display().to_string());
+    let arguments = [
+        ("--tls-port", port.to_string()),
+        ("--tls-cert-file", cert),
+        ("--tls-key-file", key),
+        ("--tls-ca-cert-file", authority),
+        ("--tls-auth-clients", "no".to_owned()),
+    ];
+    arguments.into_iter().flat_map(|(name, value)| [name.to_owned(), value]).collect()
 }
 
 /// A signal to a process.
