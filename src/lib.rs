@@ -18,6 +18,7 @@ pub mod policy {
         //! Which answers are out of date, and what tells of changes.
         pub mod ledger;
         pub mod purges;
+        pub mod beliefs;
         pub mod causes;
         pub mod answer_ids;
         pub mod webhook;

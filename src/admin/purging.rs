@@ -3,8 +3,8 @@
 
 use std::collections::BTreeSet;
 
-use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
+use crate::policy::coherence::beliefs::Belief;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Of, Place, Scope};
 use crate::policy::coherence::reach::Reach;

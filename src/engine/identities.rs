@@ -3,7 +3,6 @@
 //!
 //! A belief is never more than that: whether it still holds is asked of the ledger, the clock and the writes under way.
 
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -11,21 +10,11 @@ use std::time::Instant;
 use moka::sync::Cache;
 use tokio::sync::Notify;
 
-use crate::policy::coherence::ledger::{Place, Tick};
+use crate::policy::coherence::beliefs::{Belief, Elsewhere, Moves};
+use crate::policy::coherence::ledger::{Moment, Place, Tick};
 
 /// Sources remembered at most, about 150 bytes each.
 const SOURCES: u64 = 200_000;
-
-/// What an answer has shown of a source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Belief {
-    /// The contact.
-    pub contact: u64,
-    /// The tick noted before the request that has shown it.
-    pub noted: Tick,
-    /// When that request began.
-    pub began: Instant,
-}
 
 /// A request with an identifier's hash that has succeeded.
 #[derive(Clone, Copy)]
@@ -52,26 +41,9 @@ pub struct Identities {
     verified: Cache<u64, Verified>,
     tokens: Cache<u64, u64>,
     accounts: Cache<u64, u64>,
-    writes: Mutex<Writes>,
+    writes: Mutex<Moves>,
     moved: Notify,
     hasher: RandomState,
-}
-
-/// Writes under way.
-#[derive(Default)]
-struct Writes {
-    next: u64,
-    under_way: HashMap<u64, UnderWay>,
-}
-
-#[derive(Default)]
-struct UnderWay {
-    /// The identities that it may change; none if it changes none.
-    places: Vec<Place>,
-    /// The contacts behind them when it began.
-    contacts: Vec<u64>,
-    /// Contacts that were merged by others while it was under way.
-    merged: Vec<u64>,
 }
 
 impl Identities {
@@ -138,27 +110,35 @@ impl Identities {
 
     /// A write begins that changes no identity.
     pub fn write_begins(&self) -> u64 {
-        self.lock().enter(UnderWay::default())
+        self.lock().begins(&[], &[])
     }
 
     /// A write begins that may change these identities, unless another one under way may change one of them, too.
     pub fn move_begins(&self, places: &[Place], contacts: &[u64], in_turn: bool) -> Option<u64> {
         let mut writes = self.lock();
-        if in_turn && writes.is_moving(places) {
-            return None;
-        }
-        Some(writes.enter(UnderWay { places: places.to_vec(), contacts: contacts.to_vec(), merged: Vec::new() }))
+        (!in_turn || !writes.is_moving(places)).then(|| writes.begins(places, contacts))
     }
 
-    /// Waits until no write is under way that may change one of these identities.
-    pub async fn come_to_rest(&self, places: &[Place]) {
+    /// Waits until no write is under way that `is_moving`, as far as anybody tells.
+    pub async fn come_to_rest(&self, is_moving: impl Fn() -> bool) {
         loop {
             let moved = self.moved.notified();
-            if !self.is_moving(places) {
+            if !is_moving() {
                 return;
             }
             moved.await;
         }
+    }
+
+    /// A write of another replica has ended that may have changed this, and had begun in this entry of the log.
+    pub fn ended_elsewhere(&self, places: &[Place], began: Option<u64>) {
+        self.lock().ended_elsewhere(places, began);
+        self.moved.notify_waiters();
+    }
+
+    /// What such writes may have changed that ended while this one was under way.
+    pub fn beside(&self, write: u64) -> Vec<Place> {
+        self.lock().beside(write)
     }
 
     /// Whether a write is under way that may change one of these identities.
@@ -169,48 +149,49 @@ impl Identities {
     /// What others may have made of the contacts of a write that is still under way: those that were merged meanwhile,
     /// and those that may be about to.
     pub fn moved_meanwhile(&self, write: u64) -> Vec<u64> {
-        let writes = self.lock();
-        let others = writes.under_way.iter().filter(|(id, _)| **id != write);
-        let mut contacts: Vec<u64> = others.flat_map(|(_, other)| other.contacts.iter().copied()).collect();
-        contacts.extend(writes.under_way.get(&write).into_iter().flat_map(|own| own.merged.iter().copied()));
-        contacts
+        self.lock().moved_meanwhile(write)
     }
 
     /// The contacts that writes under way may be about to merge, or have merged already.
     pub fn moving(&self) -> Vec<u64> {
-        self.lock().under_way.values().flat_map(|write| write.contacts.iter().copied()).collect()
+        self.lock().contacts()
     }
 
     /// The identities that writes under way may be about to change, or have changed already.
     pub fn moving_places(&self) -> Vec<Place> {
-        self.lock().under_way.values().flat_map(|write| write.places.iter().copied()).collect()
+        self.lock().places()
     }
 
-    /// A write has ended. If it may have `merged` contacts, the others under way hear of it.
-    pub fn write_ends(&self, write: u64, merged: &[u64]) {
-        let mut writes = self.lock();
-        writes.under_way.remove(&write);
-        for other in writes.under_way.values_mut() {
-            other.merged.extend_from_slice(merged);
-        }
-        drop(writes);
+    /// Other replicas are told that a write may change this.
+    pub fn write_tells(&self, write: u64, places: &[u32]) {
+        self.lock().tells(write, places);
+    }
+
+    /// What was told so stands in this entry of the log.
+    pub fn entered(&self, told: &[u32], seq: u64) {
+        self.lock().entered(told, seq);
+    }
+
+    /// Whether it is another replica's turn that may change the same as this write.
+    pub fn is_behind(&self, write: u64, elsewhere: &Elsewhere, now: Moment) -> bool {
+        self.lock().is_behind(write, elsewhere, now)
+    }
+
+    /// What other replicas were told of each write that is still under way.
+    pub fn told(&self) -> Vec<Vec<u32>> {
+        self.lock().told()
+    }
+
+    /// A write has ended. If it may have `merged` contacts, the others under way hear of it. Gives what other replicas were
+    /// told that it may change.
+    pub fn write_ends(&self, write: u64, merged: &[u64]) -> Vec<u32> {
+        let told = self.lock().ends(write, merged);
         self.moved.notify_waiters();
+        told
     }
 
     /// Held briefly, never across an await.
-    fn lock(&self) -> MutexGuard<'_, Writes> {
+    fn lock(&self) -> MutexGuard<'_, Moves> {
         self.writes.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Writes {
-    fn enter(&mut self, write: UnderWay) -> u64 {
-        self.next += 1;
-        self.under_way.insert(self.next, write);
-        self.next
-    }
-
-    fn is_moving(&self, places: &[Place]) -> bool {
-        self.under_way.values().any(|write| write.places.iter().any(|place| places.contains(place)))
     }
 }

@@ -26,6 +26,9 @@ use crate::policy::http::representation::is_made_from_body;
 use crate::state::State;
 use crate::state::upstream::Active;
 
+/// How long readers of an answer that shows an untold change wait for the other replicas to hear of it.
+const NEWS: Duration = Duration::from_millis(50);
+
 /// One fetch of one key, and what was known when it was decided on.
 pub struct Fetch {
     /// Everything.
@@ -151,8 +154,25 @@ impl Fetch {
                 FetchResult::Failed(Failure::Upstream(UpstreamError::Timeout))
             }
         };
+        self.tell_of_news(&result).await;
         self.hand_on(knows, turn, &result);
         result
+    }
+
+    /// An answer that differs from what was kept here and current shows a change of which nobody told: what other replicas
+    /// keep is out of date, too. They get a moment to hear it, so that the reader finds nothing older with them.
+    async fn tell_of_news(&self, result: &FetchResult) {
+        let invalidation = &self.state.invalidation;
+        let is_news = |captured: &Arc<Entry>| {
+            let FetchResult::Answer { entry, stored: true, .. } = result else { return false };
+            let same_settings = captured.fingerprint == entry.fingerprint;
+            same_settings && invalidation.is_untold(captured) && captured.answer.body.kept() != entry.answer.body.kept()
+        };
+        if invalidation.fleet.as_ref().is_some_and(|fleet| fleet.is_leased()) && self.captured.as_ref().is_some_and(is_news) {
+            let before = invalidation.ticket();
+            invalidation.tell_list(&self.key);
+            let _ = tokio::time::timeout(NEWS, invalidation.told_since(before)).await;
+        }
     }
 
     /// A place among the fetches at once; none if it is wanted no longer, or too many wait for one.

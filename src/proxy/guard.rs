@@ -6,22 +6,21 @@ use std::time::Duration;
 
 use super::contact::{Asked, Who};
 use crate::engine::clock;
-use crate::engine::identities::Belief;
 use crate::engine::metrics::InvalidationSource;
 use crate::policy::coherence::answer_ids::{AnswerIds, Named};
+use crate::policy::coherence::beliefs::Belief;
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Of, Place, Scope, Tick};
 use crate::policy::coherence::reach::{Happening, Reach};
 use crate::policy::http::client::Client;
 use crate::policy::http::route::{Effect, Source, Target};
 use crate::state::State;
+use crate::state::invalidation::Invalidation;
 use crate::state::upstream::Active;
 
 /// How long a write that may merge contacts waits for another one that may merge the same, before it is sent all the
 /// same: the contacts between the two would be known to nobody.
 const TURN: Duration = Duration::from_secs(5);
-/// For how long other replicas believe nothing new of who is behind a source, once such a write has begun.
-const MOVING: Duration = Duration::from_secs(60);
 
 /// What a write does, as far as that is plain, and in which conversation.
 pub(super) type Does = (Happening, Option<u64>);
@@ -59,35 +58,80 @@ pub(super) struct InvalidationGuard {
 
 impl InvalidationGuard {
     /// A write begins. If it may change who is behind a source, this waits for its turn, and nothing that was believed
-    /// of them is believed any more.
-    pub(super) async fn begin(asking: Asking<'_>, targets: &[Target], named: &Named, does: Does) -> Self {
-        let Asking { state, active, .. } = asking;
-        let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
+    /// of them is believed any more. None if the other replicas cannot be told of that, and writes are to be refused then.
+    pub(super) async fn begin(asking: Asking<'_>, targets: &[Target], named: &Named, does: Does) -> Option<Self> {
         let deadline = tokio::time::Instant::now() + TURN;
-        let (write, Moving { places: moving, contacts, unknown }) = loop {
-            let noted = ledger.now();
-            let moving = asking.what_may_move(targets, named).await;
-            let places = &moving.places;
-            if places.is_empty() {
-                break (identities.write_begins(), moving);
-            }
-            let in_turn = tokio::time::Instant::now() < deadline;
-            match identities.move_begins(places, &moving.contacts, in_turn) {
-                // Somebody may have come and gone since the contacts were asked for.
-                Some(write) if in_turn && !ledger.is_current(noted, places) => identities.write_ends(write, &[]),
-                Some(write) => break (write, moving),
-                None => drop(tokio::time::timeout_at(deadline, identities.come_to_rest(places)).await),
+        let mut guard = loop {
+            if let Some(guard) = Self::in_turn(asking, targets, named, does, deadline).await.ok()? {
+                break guard;
             }
         };
-        let mut guard = Self {
+        guard.began = guard.state.invalidation.ledger.now();
+        for target in targets {
+            guard.touch(target, named);
+        }
+        Some(guard)
+    }
+
+    /// The beginning, unless another one that may change the same is under way: then none, when that has ended. After the
+    /// deadline it begins all the same.
+    async fn in_turn(
+        asking: Asking<'_>,
+        targets: &[Target],
+        named: &Named,
+        does: Does,
+        deadline: tokio::time::Instant,
+    ) -> Result<Option<Self>, Untold> {
+        let Invalidation { ledger, identities, .. } = &asking.state.invalidation;
+        let noted = ledger.now();
+        let moving = asking.what_may_move(targets, named).await;
+        let places = moving.places.clone();
+        if places.is_empty() {
+            return Ok(Some(Self::of(asking, identities.write_begins(), moving, does)));
+        }
+        let takes_turns = || tokio::time::Instant::now() < deadline;
+        let invalidation = &asking.state.invalidation;
+        let at_rest = || async { drop(tokio::time::timeout_at(deadline, invalidation.come_to_rest(&places)).await) };
+        let taken = takes_turns() && invalidation.is_moving_elsewhere(&places);
+        let Some(write) = (!taken).then(|| identities.move_begins(&places, &moving.contacts, takes_turns())).flatten()
+        else {
+            at_rest().await;
+            return Ok(None);
+        };
+        let guard = Self::of(asking, write, moving, does);
+        // Somebody may have come and gone since the contacts were asked for.
+        if takes_turns() && !ledger.is_current(noted, &places) {
+            return Ok(None);
+        }
+        let before = invalidation.ticket();
+        for place in &places {
+            invalidation.outdate(*place, Cause::Write);
+        }
+        invalidation.tell_moves(write, &places, &guard.contacts);
+        // The other replicas shall believe nothing of them either while it is under way.
+        if !invalidation.told_since(before).await && invalidation.refuses_untold() {
+            return Err(Untold);
+        }
+        if takes_turns() && invalidation.is_behind(write) {
+            drop(guard);
+            at_rest().await;
+            return Ok(None);
+        }
+        Ok(Some(guard))
+    }
+
+    fn of(asking: Asking<'_>, write: u64, moving: Moving, does: Does) -> Self {
+        let Asking { state, active, .. } = asking;
+        let Moving { places, contacts, unknown } = moving;
+        Self {
             state: state.clone(),
             active: active.clone(),
             places: Vec::with_capacity(8),
             shared: Vec::new(),
-            identities: moving,
+            identities: places,
             contacts,
             write,
-            began: ledger.now(),
+            began: state.invalidation.ledger.now(),
             shown: None,
             effect: None,
             armed: false,
@@ -96,21 +140,7 @@ impl InvalidationGuard {
             conversation: does.1,
             message: None,
             merges_unknown: unknown,
-        };
-        if !guard.identities.is_empty() {
-            let before = state.invalidation.ticket();
-            for place in &guard.identities {
-                state.invalidation.outdate(*place, Cause::Write);
-                state.invalidation.tell_moving(*place, MOVING);
-            }
-            // The other replicas shall believe nothing of them either while it is under way.
-            state.invalidation.told_since(before).await;
         }
-        guard.began = ledger.now();
-        for target in targets {
-            guard.touch(target, named);
-        }
-        guard
     }
 
     /// What is known of it before it is sent.
@@ -217,6 +247,7 @@ impl InvalidationGuard {
             // Merged by others while it was under way: it may have merged them, too.
             self.contacts.extend(identities.moved_meanwhile(self.write));
         }
+        self.places.extend(identities.beside(self.write));
         state.invalidation.reach_who_moves(Cause::Write);
         self.contacts.sort_unstable();
         self.contacts.dedup();
@@ -257,11 +288,15 @@ impl InvalidationGuard {
     }
 }
 
+/// The other replicas could not be told.
+struct Untold;
+
 impl Drop for InvalidationGuard {
     fn drop(&mut self) {
         let merged = if self.armed { self.finish() } else { Vec::new() };
         // Last: until then nobody believes what it may have changed.
-        self.state.invalidation.identities.write_ends(self.write, &merged);
+        let told = self.state.invalidation.identities.write_ends(self.write, &merged);
+        self.state.invalidation.tell_moved(told);
     }
 }
 

@@ -55,6 +55,7 @@ impl Admission<'_> {
         // A merge whose answer is due may have moved it: it is what another contact's was when it was asked for.
         let contacts = state.invalidation.identities.moving().into_iter().chain([contact]);
         places.extend(contacts.flat_map(|contact| state.invalidation.places_of(key, Of::Contact(contact))));
+        places.extend(state.invalidation.moving_elsewhere());
         places.push(state.invalidation.ledger.place(&Scope::Nameless));
         true
     }

@@ -9,7 +9,7 @@ use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
 use crate::engine::metrics::Ending;
 use crate::engine::replicas::fleet::Fleet;
-use crate::engine::replicas::settings::{CutOff, Mode};
+use crate::engine::replicas::settings::Mode;
 use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::Tick;
 
@@ -57,7 +57,7 @@ impl ClientRequest {
 
     /// Whether what the others could not be told of is not acknowledged.
     pub(super) fn refuses_untold(&self) -> bool {
-        self.fleet().is_some_and(|fleet| fleet.settings.cut_off == CutOff::Refuse)
+        self.state.invalidation.refuses_untold()
     }
 
     fn fleet(&self) -> Option<&Fleet> {

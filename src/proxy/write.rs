@@ -47,7 +47,8 @@ impl ClientRequest {
         let before = self.state.invalidation.ticket();
         let tally = self.tally.clone();
         match tally.waiting(write.run()).await {
-            Ok(response) => {
+            Ok(None) => self.cut_off(),
+            Ok(Some(response)) => {
                 self.invalidate_named(&response);
                 if !tally.waiting(self.state.invalidation.told_since(before)).await && self.refuses_untold() {
                     return self.untold();
@@ -92,8 +93,9 @@ pub struct Write {
 }
 
 impl Write {
-    /// Passes the write on. A client that leaves does not end it: it is a task of its own.
-    pub async fn run(self) -> Result<Response<Body>, UpstreamError> {
+    /// Passes the write on. A client that leaves does not end it: it is a task of its own. None if it was not passed on, since
+    /// the other replicas could not be told that it begins.
+    pub async fn run(self) -> Result<Option<Response<Body>>, UpstreamError> {
         let (tell, told) = oneshot::channel();
         let tasks = self.state.lifecycle.tasks.clone();
         tasks.spawn(async move {
@@ -103,7 +105,7 @@ impl Write {
         told.await.unwrap_or(Err(UpstreamError::Reset))
     }
 
-    async fn exchange(mut self) -> Result<Response<Body>, UpstreamError> {
+    async fn exchange(mut self) -> Result<Option<Response<Body>>, UpstreamError> {
         let verifying = self.verifying();
         if let Some((source, request)) = &verifying
             && self.has_verified(source, request)
@@ -111,7 +113,8 @@ impl Write {
             self.targets.clear();
         }
         let named = self.read_request().await;
-        let mut guard = InvalidationGuard::begin(self.asking(), &self.targets, &named, self.does).await;
+        let guard = InvalidationGuard::begin(self.asking(), &self.targets, &named, self.does).await;
+        let Some(mut guard) = guard else { return Ok(None) };
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
@@ -164,7 +167,7 @@ impl Write {
         }
         // Before anybody hears of the answer.
         drop(guard);
-        Ok(Response::from_parts(head, body))
+        Ok(Some(Response::from_parts(head, body)))
     }
 
     fn asking(&self) -> Asking<'_> {

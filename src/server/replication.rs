@@ -205,6 +205,7 @@ impl Replication {
                     self.fleet.log().known.begin(epoch, complete, last, &told);
                     state.invalidation.goes_on(&told);
                     if matches!(lost, Lost::Epoch(_)) {
+                        state.invalidation.tell_moves_again();
                         let (settings, names) = (self.fleet.settings.clone(), self.names.clone());
                         self.survey = Some(survey::begin(settings, names, state.metrics.clone()));
                     }
@@ -212,10 +213,11 @@ impl Replication {
                 }
                 Action::Apply(seq, items) => {
                     self.fleet.log().known.note(seq, &items);
-                    obey(items, state);
+                    obey(seq, items, state);
                     self.fleet.log().known.applied(seq);
                 }
                 Action::Own(seq, items) => {
+                    state.invalidation.entered(seq, &items);
                     let mut log = self.fleet.log();
                     log.known.note(seq, &items);
                     log.known.applied(seq);
@@ -300,11 +302,11 @@ async fn heard(hints: Option<&mut Hints>) -> Option<Hint> {
 }
 
 /// Obeys what other replicas tell.
-fn obey(items: Vec<Item>, state: &Arc<State>) {
+fn obey(seq: u64, items: Vec<Item>, state: &Arc<State>) {
     let mut purges = false;
     for item in items {
         purges |= matches!(item, Item::Places { gone: true, .. } | Item::Everything { gone: true });
-        state.invalidation.obey(item);
+        state.invalidation.obey(seq, item);
     }
     if purges {
         // It looks at everything that is kept: not by a thread that serves others.

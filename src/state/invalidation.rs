@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::clock::{self, Epoch};
-use crate::engine::identities::{Belief, Identities, Whose};
+use crate::engine::identities::{Identities, Whose};
 use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::replicas::fleet::Fleet;
 use crate::engine::replicas::keys;
@@ -14,6 +14,7 @@ use crate::engine::sampler::Seldom;
 use crate::engine::store::Entry;
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
+use crate::policy::coherence::beliefs::{self, Belief, Elsewhere, Lesson};
 use crate::policy::coherence::causes::{Cause, Causes};
 use crate::policy::coherence::event::{self, Event, Heard, Touched};
 use crate::policy::coherence::ledger::{Ledger, Of, PLACES, Place, Scope, Tick};
@@ -51,6 +52,8 @@ pub struct Invalidation {
     pub epoch: Epoch,
     /// Which contact is behind a source.
     pub identities: Identities,
+    /// Writes under way in other replicas that may change that.
+    pub(super) elsewhere: Mutex<Elsewhere>,
     /// Which pages of older messages were asked for.
     pub pages: Pages,
     /// Whether the application's events arrive.
@@ -77,6 +80,7 @@ impl Invalidation {
             causes: Causes::default(),
             epoch,
             identities: Identities::new(hasher.clone()),
+            elsewhere: Mutex::default(),
             pages: Pages::default(),
             watermark: Watermark::default(),
             purges: Mutex::default(),
@@ -144,10 +148,9 @@ impl Invalidation {
         self.noted(self.ledger.invalidate_all(), cause)
     }
 
-    /// A write begins that may change who is behind a source: other replicas are told that this may go on for so long.
-    /// Here it is known when it ends.
-    pub fn tell_moving(&self, place: Place, at_most: Duration) {
-        self.tell(place, at_most, false, Cause::Write);
+    /// Other replicas are told that their answers to this key are out of date; the one here is newer.
+    pub fn tell_list(&self, key: &Key) {
+        self.tell(self.ledger.place(&Scope::List(key.text_of_list())), Duration::ZERO, false, Cause::Shown);
     }
 
     fn tell(&self, place: Place, settle: Duration, gone: bool, cause: Cause) {
@@ -156,7 +159,7 @@ impl Invalidation {
     }
 
     /// Tells the other replicas of what is not this one's own business.
-    fn tell_item(&self, cause: Cause, item: impl FnOnce() -> Item) {
+    pub(super) fn tell_item(&self, cause: Cause, item: impl FnOnce() -> Item) {
         if let Some(fleet) = &self.fleet
             && !matches!(cause, Cause::Replica | Cause::Settings | Cause::Variant)
         {
@@ -260,7 +263,7 @@ impl Invalidation {
         for contact in self.identities.moving() {
             self.outdate_contact(contact, cause);
         }
-        for place in self.identities.moving_places() {
+        for place in self.identities.moving_places().into_iter().chain(self.moving_elsewhere()) {
             self.outdate(place, cause);
         }
     }
@@ -323,6 +326,10 @@ impl Invalidation {
         [Scope::IdentityOfSource(source), Scope::Identity(contact)].map(|scope| self.ledger.place(&scope))
     }
 
+    pub(super) fn is_moving(&self, identities: &[Place]) -> bool {
+        self.identities.is_moving(identities) || self.is_moving_elsewhere(identities)
+    }
+
     /// Whether what is believed can be checked: without a lease nobody knows what the other replicas have changed.
     fn may_believe(&self) -> bool {
         self.fleet.as_ref().is_none_or(|fleet| fleet.is_leased())
@@ -334,12 +341,10 @@ impl Invalidation {
         if !self.may_believe() {
             return None;
         }
-        let Belief { contact, noted, began } = self.identities.last_shown(whose)?;
-        let places = self.identity_places(whose.source, contact);
-        let holds = self.ledger.is_current(noted, &places)
-            && now.saturating_duration_since(began) <= at_most
-            && !self.identities.is_moving(&places);
-        holds.then_some(contact)
+        let belief = self.identities.last_shown(whose)?;
+        let places = self.identity_places(whose.source, belief.contact);
+        let holds = belief.holds(&self.ledger, &places, now, at_most) && !self.is_moving(&places);
+        holds.then_some(belief.contact)
     }
 
     /// Whether this very request (a `GET` with an identifier's hash) has succeeded, and the source is still the same:
@@ -350,33 +355,29 @@ impl Invalidation {
                 let places = [self.ledger.place(&Scope::IdentityOfSource(whose.source))];
                 self.ledger.is_current(noted, &places)
                     && now.saturating_duration_since(began) <= at_most
-                    && !self.identities.is_moving(&places)
+                    && !self.is_moving(&places)
             })
     }
 
-    /// An answer shows the contact of a source. It is not believed if a change since it was asked for may have given
-    /// the source to another one, or may do so yet. If another one was believed without a change that is known of,
-    /// contacts were merged past the proxy: what was made for, or known of, the other one is out of date.
+    /// An answer shows the contact of a source.
     pub fn learn(&self, shown: Shown<'_>, contact: u64) {
         let Shown { whose, noted, began } = shown;
-        let places = self.identity_places(whose.source, contact);
-        let holds = self.ledger.is_current(noted, &places);
-        let other = self.identities.last_shown(whose).filter(|known| known.contact != contact);
-        if let Some(known) = other {
-            if !holds {
-                self.identities.forget(whose);
-            } else if self.ledger.is_current(known.noted, &self.identity_places(whose.source, known.contact)) {
-                let older = if known.began <= began { known.contact } else { contact };
+        let with_places = |belief: Belief| (belief, self.identity_places(whose.source, belief.contact));
+        let known = self.identities.last_shown(whose).map(with_places);
+        let shown = with_places(Belief { contact, noted, began });
+        let is_settled =
+            self.ledger.unsettled_until(&shown.1) <= self.epoch.moment(began) && !self.is_moving_elsewhere(&shown.1);
+        match beliefs::learn(&self.ledger, known, shown, is_settled) {
+            Lesson::Nothing => {}
+            Lesson::Forget => self.identities.forget(whose),
+            Lesson::Believe => self.identities.believe(whose, shown.0),
+            Lesson::Merged { older, believe } => {
                 self.outdate_contact(older, Cause::Merge);
                 self.outdate(self.ledger.place(&Scope::Identity(older)), Cause::Merge);
-                if known.began > began {
-                    return;
+                if believe {
+                    self.identities.believe(whose, shown.0);
                 }
             }
-        }
-        let settled = self.ledger.unsettled_until(&places) <= self.epoch.moment(began);
-        if holds && settled {
-            self.identities.believe(whose, Belief { contact, noted, began });
         }
     }
 

@@ -1,13 +1,17 @@
 //! What other replicas tell is obeyed here, and they are told of what has changed here.
 
+use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::invalidation::Invalidation;
 use crate::engine::clock;
 use crate::engine::metrics::InvalidationSource;
 use crate::engine::replicas::fleet::Told;
+use crate::engine::replicas::settings::CutOff;
+use crate::policy::coherence::beliefs::Elsewhere;
 use crate::policy::coherence::causes::Cause;
-use crate::policy::coherence::ledger::Place;
+use crate::policy::coherence::ledger::{Of, Place};
+use crate::policy::coherence::reach::Reach;
 use crate::policy::replicas::known::Told as Entries;
 use crate::policy::replicas::pending::Ticket;
 use crate::policy::replicas::wire::Item;
@@ -17,20 +21,102 @@ const LONGEST_SETTLE: Duration = Duration::from_secs(600);
 /// Time between two log lines that tell of changes which the others could not be told of.
 const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 
+/// For how long a write that may change whose sources are is believed to be under way if nobody tells of its end.
+const MOVING: Duration = Duration::from_secs(60);
+
+fn millis(time: Duration) -> u32 {
+    u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
+}
+
 impl Invalidation {
     /// What was told before this replica came may go on changing: for as long as was said then, since nobody knows when that
     /// was.
     pub fn goes_on(&self, told: &Entries) {
-        for item in told.iter().flat_map(|(_, items)| items) {
-            if let Item::Places { places, settle, .. } = item {
-                self.unsettle(places, *settle);
+        // The last one comes first.
+        for (seq, item) in told.iter().rev().flat_map(|(seq, items)| items.iter().map(move |item| (*seq, item))) {
+            match item {
+                Item::Places { places, settle, .. } => drop(self.unsettle(places, *settle)),
+                Item::Moves { .. } | Item::Moved { .. } => self.obey(seq, item.clone()),
+                Item::Everything { .. } | Item::Heard => {}
             }
         }
     }
 
+    /// A write begins that may change whose sources these are: until it ends others, too, reach with a change of one of them
+    /// all of them, and believe nothing new of whose they are.
+    pub fn tell_moves(&self, write: u64, identities: &[Place], contacts: &[u64]) {
+        if self.fleet.is_none() {
+            return;
+        }
+        let scopes = contacts.iter().flat_map(|contact| Reach::EVERYTHING.scopes(Of::Contact(*contact), None));
+        let made_from = scopes.map(|scope| self.ledger.place(&scope));
+        let places: Vec<u32> = identities.iter().copied().chain(made_from).map(Place::number).collect();
+        self.identities.write_tells(write, &places);
+        self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING) });
+    }
+
+    /// And has ended.
+    pub fn tell_moved(&self, places: Vec<u32>) {
+        if !places.is_empty() {
+            self.tell_item(Cause::Write, || Item::Moved { places });
+        }
+    }
+
+    /// The log has lost what was told of writes that are still under way.
+    pub fn tell_moves_again(&self) {
+        for places in self.identities.told() {
+            self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING) });
+        }
+    }
+
+    fn moves_elsewhere(&self, seq: u64, places: &[u32], at_most: u32) {
+        let at_most = Duration::from_millis(at_most.into()).min(LONGEST_SETTLE);
+        let now = clock::now();
+        let until = self.epoch.moment_after(now, at_most);
+        self.elsewhere().begins(self.known_places(places), seq, self.epoch.moment(now), until);
+    }
+
+    fn known_places(&self, numbers: &[u32]) -> Vec<Place> {
+        numbers.iter().filter_map(|number| self.ledger.place_of(*number)).collect()
+    }
+
+    /// What writes under way in other replicas may change.
+    pub fn moving_elsewhere(&self) -> Vec<Place> {
+        if self.fleet.is_none() { Vec::new() } else { self.elsewhere().places(self.epoch.moment(clock::now())) }
+    }
+
+    /// Whether one is under way that may change one of these.
+    pub fn is_moving_elsewhere(&self, places: &[Place]) -> bool {
+        self.fleet.is_some() && self.elsewhere().is_moving(places, self.epoch.moment(clock::now()))
+    }
+
+    /// An own entry of the log has come: which writes under way it tells of.
+    pub fn entered(&self, seq: u64, items: &[Item]) {
+        for item in items {
+            if let Item::Moves { places, .. } = item {
+                self.identities.entered(places, seq);
+            }
+        }
+    }
+
+    /// Whether it is another replica's turn that may change the same as this write, which the others were told of.
+    pub fn is_behind(&self, write: u64) -> bool {
+        let now = self.epoch.moment(clock::now());
+        self.fleet.is_some() && self.identities.is_behind(write, &self.elsewhere(), now)
+    }
+
+    /// Waits until no write is under way, here or elsewhere, that may change one of these.
+    pub async fn come_to_rest(&self, identities: &[Place]) {
+        self.identities.come_to_rest(|| self.is_moving(identities)).await;
+    }
+
+    fn elsewhere(&self) -> MutexGuard<'_, Elsewhere> {
+        self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// What is in these places may go on changing for so many milliseconds. Gives the places.
     fn unsettle(&self, places: &[u32], settle: u32) -> Vec<Place> {
-        let places: Vec<Place> = places.iter().filter_map(|number| self.ledger.place_of(*number)).collect();
+        let places = self.known_places(places);
         let settle = Duration::from_millis(settle.into()).min(LONGEST_SETTLE);
         if !settle.is_zero() {
             let until = self.epoch.moment_after(clock::now(), settle);
@@ -41,8 +127,8 @@ impl Invalidation {
         places
     }
 
-    /// Obeys what another replica tells.
-    pub fn obey(&self, item: Item) {
+    /// Obeys what another replica tells in this entry of the log.
+    pub fn obey(&self, seq: u64, item: Item) {
         match item {
             Item::Places { places, settle, gone } => {
                 let places = self.unsettle(&places, settle);
@@ -59,6 +145,12 @@ impl Invalidation {
                 self.outdate_all(Cause::Replica);
             }
             Item::Heard => return self.watermark.heard(self.epoch.moment(clock::now())),
+            Item::Moves { places, at_most } => return self.moves_elsewhere(seq, &places, at_most),
+            Item::Moved { places } => {
+                let places = self.known_places(&places);
+                let began = self.elsewhere().ends(&places);
+                return self.identities.ended_elsewhere(&places, began);
+            }
         }
         self.metrics.invalidated(InvalidationSource::Replica);
     }
@@ -66,6 +158,11 @@ impl Invalidation {
     /// What the other replicas were to be told until now; none if there are no others.
     pub fn ticket(&self) -> Option<Ticket> {
         self.fleet.as_ref().map(|fleet| fleet.ticket())
+    }
+
+    /// Whether what the others could not be told of is not acknowledged.
+    pub fn refuses_untold(&self) -> bool {
+        self.fleet.as_ref().is_some_and(|fleet| fleet.settings.cut_off == CutOff::Refuse)
     }
 
     /// Waits until the other replicas know of all that has changed since this ticket, so that it may be acknowledged. False

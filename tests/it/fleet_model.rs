@@ -3,6 +3,7 @@
 //!
 //! Each mutation is a rule left out. The checker must find it wrong, or it would find nothing.
 
+mod contacts;
 mod differential;
 mod redis;
 mod replica;
@@ -62,6 +63,16 @@ enum Mutation {
     ExpiryNotShared,
     /// What a newer release tells is skipped.
     UnknownSkipped,
+    /// Whoever is behind a source stays it.
+    BelievedForEver,
+    /// Others are not told that contacts are about to be merged.
+    MoveNotTold,
+    /// Of a list that names nobody it is not asked whose it is.
+    NamelessOfNobody,
+    /// Of merges under way nothing is looked at.
+    MovesIgnored,
+    /// Two replicas merge the same contact at once.
+    NoTurns,
 }
 
 /// How many schedules: a million with `make model`.
@@ -72,7 +83,8 @@ fn schedules() -> u64 {
 fn run(mutation: Mutation, faults: &[u32], seeds: std::ops::Range<u64>) -> (Told, Option<u64>) {
     let (mut all, mut first) = (Told::default(), None);
     for seed in seeds {
-        let told = World::new(mutation, faults, seed).run();
+        let world = if seed % 2 == 0 { World::new } else { World::merging };
+        let told = world(mutation, faults, seed).run();
         if told.is_bad() {
             first = first.or(Some(seed));
         }
@@ -138,6 +150,19 @@ fn each_rule_left_out_is_found_wrong() {
         (Mutation::UnknownSkipped, &[], 0..2_000),
     ] {
         let found = seeds.into_iter().find(|seed| World::new(mutation, faults, *seed).run().is_bad());
+        println!("{mutation:?}: {found:?}");
+        if found.is_none() {
+            unfound.push(mutation);
+        }
+    }
+    for (mutation, seeds) in [
+        (Mutation::BelievedForEver, 0..2_000),
+        (Mutation::MoveNotTold, 0..4_000),
+        (Mutation::NamelessOfNobody, 0..2_000),
+        (Mutation::MovesIgnored, 0..4_000),
+        (Mutation::NoTurns, 3_400..8_000),
+    ] {
+        let found = seeds.into_iter().find(|seed| World::merging(mutation, &[], *seed).run().is_bad());
         println!("{mutation:?}: {found:?}");
         if found.is_none() {
             unfound.push(mutation);

@@ -4,6 +4,7 @@
 mod balanced;
 mod failover;
 mod failures;
+mod merging;
 mod overlap;
 mod tier;
 

@@ -80,7 +80,8 @@ impl Known {
                     }
                 }
                 Item::Everything { .. } => self.everything = self.everything.max(seq),
-                Item::Heard => {}
+                // Of what may follow nothing has changed yet.
+                Item::Heard | Item::Moves { .. } | Item::Moved { .. } => {}
             }
         }
     }

@@ -7,6 +7,9 @@ use super::wire::Item;
 /// Places that wait at most; more are everything. They fill half a batch.
 const MOST: usize = 8_000;
 
+/// Beginnings and ends of writes that wait at most.
+const MOST_MOVES: usize = 200;
+
 /// How much was put into the queue until then: whoever waits until it is told waits for this.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Ticket(pub u64);
@@ -20,6 +23,8 @@ pub struct Pending {
     /// Whether everything is, and whether it was purged.
     everything: Option<bool>,
     heard: bool,
+    /// Beginnings and ends of writes that change whose sources are, in their order.
+    moves: Vec<Item>,
     /// What was sent, and of which nobody knows yet where in the log it is.
     sent: Vec<Item>,
 }
@@ -39,7 +44,7 @@ impl Pending {
 
     /// Whether there is nothing to tell.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty() && self.everything.is_none() && !self.heard
+        self.places.is_empty() && self.everything.is_none() && !self.heard && self.moves.is_empty()
     }
 
     /// Everything that waits, to be sent.
@@ -56,6 +61,7 @@ impl Pending {
         if std::mem::take(&mut self.heard) {
             items.push(Item::Heard);
         }
+        items.append(&mut self.moves);
         self.sent.clone_from(&items);
         items
     }
@@ -63,7 +69,9 @@ impl Pending {
     /// It may not have arrived: it is to be told once more.
     pub fn put_back(&mut self, items: Vec<Item>) {
         self.sent.clear();
-        for item in items {
+        // What has begun or ended since comes after it.
+        let later = std::mem::take(&mut self.moves);
+        for item in items.into_iter().chain(later) {
             self.add(item);
         }
     }
@@ -78,7 +86,7 @@ impl Pending {
         let is_sent = |item: &Item| match item {
             Item::Places { places: sent, .. } => sent.iter().any(|place| places.contains(place)),
             Item::Everything { .. } => true,
-            Item::Heard => false,
+            Item::Heard | Item::Moves { .. } | Item::Moved { .. } => false,
         };
         self.everything.is_some()
             || places.iter().any(|place| self.places.contains_key(place))
@@ -101,6 +109,9 @@ impl Pending {
             }
             Item::Everything { gone } => self.everything = Some(gone || self.everything.unwrap_or_default()),
             Item::Heard => self.heard = true,
+            Item::Moves { .. } | Item::Moved { .. } if self.moves.len() < MOST_MOVES => self.moves.push(item),
+            // Of whom nobody is told any more everything is out of date, and may be once more when it ends.
+            Item::Moves { .. } | Item::Moved { .. } => self.add(Item::Everything { gone: false }),
         }
     }
 }
@@ -143,6 +154,23 @@ mod tests {
         assert!(pending.is_untold(&[1]));
         pending.take();
         assert!(pending.is_untold(&[1]));
+    }
+
+    #[test]
+    fn beginnings_and_ends_stay_in_their_order_and_are_bounded() {
+        let mut pending = Pending::default();
+        let (begins, ends) = (Item::Moves { places: vec![1], at_most: 5 }, Item::Moved { places: vec![1] });
+        pending.push(begins.clone());
+        let sent = pending.take();
+        pending.push(ends.clone());
+        assert!(!pending.is_untold(&[1]), "nothing has changed yet");
+        pending.put_back(sent);
+        assert_eq!(pending.take(), [begins.clone(), ends]);
+        for _ in 0..1_000 {
+            pending.push(begins.clone());
+        }
+        let told = pending.take();
+        assert_eq!((&told[0], told.len()), (&Item::Everything { gone: false }, MOST_MOVES + 1));
     }
 
     #[test]

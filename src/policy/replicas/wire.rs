@@ -13,6 +13,8 @@ const HEAD: usize = 1 + 1 + 4 + 2;
 const PLACES: u8 = 1;
 const EVERYTHING: u8 = 2;
 const HEARD: u8 = 3;
+const MOVES: u8 = 4;
+const MOVED: u8 = 5;
 /// What was made from it is gone, not only out of date.
 const GONE: u8 = 1;
 
@@ -35,6 +37,18 @@ pub enum Item {
     },
     /// A webhook has come that tells of messages.
     Heard,
+    /// A write is about to change whose sources are: until its end a change of one of these may be one of all.
+    Moves {
+        /// Where it is written whose they are, and what is made from whom it concerns.
+        places: Vec<u32>,
+        /// For how many milliseconds at most.
+        at_most: u32,
+    },
+    /// That write has ended.
+    Moved {
+        /// The same.
+        places: Vec<u32>,
+    },
 }
 
 /// A batch as it is sent. None of at most [`LONGEST_BATCH`] bytes is everything.
@@ -50,6 +64,8 @@ pub fn encode(items: &[Item]) -> Vec<u8> {
             }
             Item::Everything { gone } => head(&mut bytes, EVERYTHING, *gone, 0, 0),
             Item::Heard => head(&mut bytes, HEARD, false, 0, 0),
+            Item::Moves { places, at_most } => move_of(&mut bytes, MOVES, *at_most, places),
+            Item::Moved { places } => move_of(&mut bytes, MOVED, 0, places),
         }
     }
     if bytes.len() > LONGEST_BATCH {
@@ -58,6 +74,15 @@ pub fn encode(items: &[Item]) -> Vec<u8> {
         return encode(&[Item::Everything { gone }, Item::Heard]);
     }
     bytes
+}
+
+/// One item in one piece. Nobody is behind so many places.
+fn move_of(bytes: &mut Vec<u8>, kind: u8, at_most: u32, places: &[u32]) {
+    if places.len() > PLACES_OF_ITEM {
+        return head(bytes, EVERYTHING, false, 0, 0);
+    }
+    head(bytes, kind, false, at_most, places.len());
+    bytes.extend(places.iter().flat_map(|place| place.to_le_bytes()));
 }
 
 fn head(bytes: &mut Vec<u8>, kind: u8, gone: bool, settle: u32, places: usize) {
@@ -87,8 +112,11 @@ fn read(bytes: &[u8], limit: u32) -> Option<Vec<Item>> {
         let places: Vec<u32> =
             listed.chunks_exact(4).map(|place| u32::from_le_bytes([place[0], place[1], place[2], place[3]])).collect();
         let gone = head[1] & GONE != 0;
+        let are_places = places.iter().all(|place| *place < limit);
         items.push(match head[0] {
-            PLACES if places.iter().all(|place| *place < limit) => Item::Places { places, settle, gone },
+            PLACES if are_places => Item::Places { places, settle, gone },
+            MOVES if are_places => Item::Moves { places, at_most: settle },
+            MOVED if are_places => Item::Moved { places },
             HEARD => Item::Heard,
             _ => Item::Everything { gone },
         });
@@ -105,7 +133,14 @@ mod tests {
     fn items() -> impl Strategy<Value = Vec<Item>> {
         let places = (proptest::collection::vec(0..1_000_u32, 0..20), any::<u32>(), any::<bool>())
             .prop_map(|(places, settle, gone)| Item::Places { places, settle, gone });
-        let item = prop_oneof![places, any::<bool>().prop_map(|gone| Item::Everything { gone }), Just(Item::Heard)];
+        let moved = || proptest::collection::vec(0..1_000_u32, 0..20);
+        let item = prop_oneof![
+            places,
+            any::<bool>().prop_map(|gone| Item::Everything { gone }),
+            Just(Item::Heard),
+            (moved(), any::<u32>()).prop_map(|(places, at_most)| Item::Moves { places, at_most }),
+            moved().prop_map(|places| Item::Moved { places }),
+        ];
         proptest::collection::vec(item, 0..10)
     }
 

@@ -2,19 +2,63 @@
 
 use std::collections::BTreeMap;
 
+use anteroom::policy::coherence::beliefs::{Belief, Elsewhere, Moves};
 use anteroom::policy::coherence::ledger::{Ledger, Moment, Place, Tick};
 use anteroom::policy::replicas::exchange::{MemberId, Micros};
 use anteroom::policy::replicas::known::{FleetTime, Known, Stamp};
 use anteroom::policy::replicas::member::{Member, Rules};
 use anteroom::policy::replicas::pending::{Pending, Ticket};
+use anteroom::policy::replicas::wire::Item;
 
-/// Places that lists are made of: their own, and two contacts that lists share.
-pub(super) const PLACES: u32 = 5;
 pub(super) const LISTS: usize = 3;
+/// Who may be behind their sources.
+pub(super) const CONTACTS: u64 = 3;
+/// Each list, each contact, whose each source is, who each contact is, and what names nobody.
+pub(super) const PLACES: u32 = 13;
+/// What names nobody.
+pub(super) const NAMELESS: Places = Places(1 << 12);
 
-/// What a list is made from.
-pub(super) fn places_of(list: usize) -> [u32; 2] {
-    [[0, 3], [1, 3], [2, 4]][list]
+/// A set of places.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Places(u32);
+
+impl Places {
+    pub(super) fn of(numbers: &[u32]) -> Self {
+        Self(numbers.iter().fold(0, |all, number| all | 1 << number))
+    }
+
+    pub(super) fn own(list: usize) -> Self {
+        Self(1 << list)
+    }
+
+    pub(super) fn contact(contact: u64) -> Self {
+        Self(1 << (3 + contact))
+    }
+
+    pub(super) fn source(list: usize) -> Self {
+        Self(1 << (6 + list))
+    }
+
+    pub(super) fn identity(contact: u64) -> Self {
+        Self(1 << (9 + contact))
+    }
+
+    /// Whose a source is, and who that is.
+    pub(super) fn identities(list: usize, contact: u64) -> Self {
+        Self::source(list).and(Self::identity(contact))
+    }
+
+    pub(super) fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    pub(super) fn numbers(self) -> impl Iterator<Item = u32> {
+        (0..PLACES).filter(move |place| self.0 & 1 << place != 0)
+    }
+
+    pub(super) fn listed(self) -> Vec<u32> {
+        self.numbers().collect()
+    }
 }
 
 /// A kept answer.
@@ -22,6 +66,8 @@ pub(super) fn places_of(list: usize) -> [u32; 2] {
 pub(super) struct Entry {
     pub(super) value: u64,
     pub(super) noted: Tick,
+    /// What it was made from.
+    pub(super) places: Places,
     /// By the replica's own clock, and in fact.
     pub(super) local: Micros,
     pub(super) real: u64,
@@ -83,6 +129,12 @@ pub(super) struct Replica {
     pub(super) appended: Ticket,
     /// Of each list: the last of its own writes that was acknowledged, told or not.
     pub(super) own: [u64; LISTS],
+    /// Who is behind each source, as far as it knows, and which writes may change that.
+    pub(super) beliefs: [Option<Belief>; LISTS],
+    pub(super) moves: Moves,
+    pub(super) elsewhere: Elsewhere,
+    /// Writes that wait until the others know that they begin.
+    pub(super) begins: Vec<(Ticket, usize)>,
 }
 
 impl Replica {
@@ -111,6 +163,10 @@ impl Replica {
             writes: Vec::new(),
             appended: Ticket::default(),
             own: [0; LISTS],
+            beliefs: [None; LISTS],
+            moves: Moves::default(),
+            elsewhere: Elsewhere::default(),
+            begins: Vec::new(),
         }
     }
 
@@ -124,25 +180,58 @@ impl Replica {
         self.ledger.place_of(number).expect("a place")
     }
 
-    pub(super) fn outdate(&self, places: &[u32]) {
-        for place in places {
-            self.ledger.invalidate(self.place(*place));
+    /// With these places as the ledger knows them.
+    pub(super) fn with<T>(&self, places: Places, look: impl FnOnce(&[Place]) -> T) -> T {
+        let (mut found, mut count) = ([self.place(0); PLACES as usize], 0);
+        for number in places.numbers() {
+            (found[count], count) = (self.place(number), count + 1);
+        }
+        look(&found[..count])
+    }
+
+    /// What other replicas may be about to merge.
+    pub(super) fn moving_elsewhere(&self, local: Micros) -> Places {
+        let numbers: Vec<u32> = self.elsewhere.places(Moment(local)).iter().map(|place| place.number()).collect();
+        Places::of(&numbers)
+    }
+
+    /// Another replica tells of its merges.
+    pub(super) fn hears_of_move(&mut self, seq: u64, item: &Item, local: Micros) {
+        let known = |places: &[u32]| places.iter().map(|number| self.place(*number)).collect::<Vec<_>>();
+        match item {
+            Item::Moves { places, at_most } => {
+                let until = Moment(local + Micros::from(*at_most) * 1000);
+                let places = known(places);
+                self.elsewhere.begins(places, seq, Moment(local), until);
+            }
+            Item::Moved { places } => {
+                let places = known(places);
+                let began = self.elsewhere.ends(&places);
+                self.moves.ended_elsewhere(&places, began);
+            }
+            Item::Places { .. } | Item::Everything { .. } | Item::Heard => {}
+        }
+    }
+
+    pub(super) fn outdate(&self, places: Places) {
+        for number in places.numbers() {
+            self.ledger.invalidate(self.place(number));
         }
     }
 
     /// It may go on changing until then, by its own clock.
-    pub(super) fn unsettle(&self, places: &[u32], until: Micros) {
-        for place in places {
-            self.ledger.unsettle(self.place(*place), Moment(until));
+    pub(super) fn unsettle(&self, places: Places, until: Micros) {
+        for number in places.numbers() {
+            self.ledger.unsettle(self.place(number), Moment(until));
         }
     }
 
-    pub(super) fn is_unsettled(&self, list: usize, at: Micros) -> bool {
-        let Moment(until) = self.ledger.unsettled_until(&places_of(list).map(|place| self.place(place)));
+    pub(super) fn is_unsettled(&self, places: Places, at: Micros) -> bool {
+        let Moment(until) = self.with(places, |places| self.ledger.unsettled_until(places));
         at < until
     }
 
-    pub(super) fn is_current(&self, list: usize, noted: Tick) -> bool {
-        self.ledger.is_current(noted, &places_of(list).map(|place| self.place(place)))
+    pub(super) fn is_current(&self, places: Places, noted: Tick) -> bool {
+        self.with(places, |places| self.ledger.is_current(noted, places))
     }
 }

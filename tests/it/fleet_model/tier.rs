@@ -7,8 +7,8 @@ use anteroom::policy::replicas::exchange::{Epoch, Micros};
 use anteroom::policy::replicas::known::Stamp;
 
 use super::Mutation;
-use super::replica::{Entry, Knows, LISTS, places_of};
-use super::world::{Event, TTL, World};
+use super::replica::{Entry, Knows, LISTS, Places};
+use super::world::{Brought, Event, TTL, World};
 
 const READ: u64 = 10_000;
 const POLL: u64 = 4_000;
@@ -22,6 +22,7 @@ pub(super) struct Value {
     id: u64,
     stamp: Stamp,
     shows: u64,
+    places: Places,
     began: u64,
     clock: u64,
     real: u64,
@@ -162,7 +163,7 @@ impl World {
         let replica = &mut self.replicas[at];
         let stamp = replica.known.stamp().filter(|_| may);
         let blind = self.mutation == Mutation::AdoptBlind;
-        let least = if blind { 0 } else { replica.known.least([places_of(list)[0]]) };
+        let least = if blind { 0 } else { replica.known.least(Places::own(list).numbers()) };
         let flight = replica.flights.get_mut(&list).expect("it is under way");
         let (Some(Stamp { epoch, seq }), Some((ask, _))) = (stamp, &mut flight.asks) else {
             return self.fetch(at, list);
@@ -195,7 +196,7 @@ impl World {
             Said::Answer(value) => {
                 if let Some(entry) = self.adopt(at, list, value) {
                     self.told.adopted += 1;
-                    return self.brought(at, list, entry, true);
+                    return self.brought(at, list, entry, Brought::Adopted);
                 }
                 self.told.refused += 1;
                 let flight = self.replicas[at].flights.get_mut(&list).expect("it is under way");
@@ -235,10 +236,10 @@ impl World {
         let (mutation, local) = (self.mutation, self.replicas[at].local(self.now));
         let replica = &mut self.replicas[at];
         let noted = replica.ledger.now();
-        let places = places_of(list);
-        let is_untold = mutation != Mutation::UntoldAdopted && replica.pending.is_untold(&places);
+        let places = value.places;
+        let is_untold = mutation != Mutation::UntoldAdopted && replica.pending.is_untold(&places.listed());
         let is_blind = mutation == Mutation::AdoptBlind;
-        let is_refused = !is_blind && replica.known.refuses(value.stamp, places).is_some();
+        let is_refused = !is_blind && replica.known.refuses(value.stamp, places.numbers()).is_some();
         let is_readable = replica.release >= value.release;
         if is_untold
             || is_refused
@@ -252,7 +253,8 @@ impl World {
             return None;
         }
         let expires = value.expires.filter(|_| mutation != Mutation::ExpiryNotShared);
-        let entry = Entry { value: value.shows, noted, local: local.saturating_sub(age), real: value.real, expires };
+        let entry =
+            Entry { value: value.shows, noted, places, local: local.saturating_sub(age), real: value.real, expires };
         if replica.store[list].is_none_or(|kept| kept.noted <= noted) {
             replica.store[list] = Some(entry);
         }
@@ -270,15 +272,22 @@ impl World {
     }
 
     /// After a fetch: for the others, and that it is over.
-    pub(super) fn hand_on(&mut self, at: usize, list: usize, entry: Entry, knows: Option<Knows>, token: Option<u64>) {
+    pub(super) fn hand_on(
+        &mut self,
+        at: usize,
+        list: usize,
+        (entry, kept): (Entry, bool),
+        (knows, token): (Option<Knows>, Option<u64>),
+    ) {
         let knows = if self.mutation == Mutation::StampAtLanding { self.knows(at) } else { knows };
-        let is_current = self.replicas[at].is_current(list, entry.noted);
+        let is_current = kept && self.replicas[at].is_current(entry.places, entry.noted);
         self.next += 1;
         let (id, release) = (self.next, self.replicas[at].release);
         let value = knows.filter(|_| is_current).map(|Knows { stamp, began, clock }| Value {
             id,
             stamp,
             shows: entry.value,
+            places: entry.places,
             began,
             clock,
             real: entry.real,

@@ -2,7 +2,10 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Instant;
 
+use anteroom::engine::clock;
+use anteroom::policy::coherence::ledger::Tick;
 use anteroom::policy::replicas::exchange::{self, Hint, Micros, Reply, Request};
 use anteroom::policy::replicas::known::FleetTime;
 use anteroom::policy::replicas::member::{Action, By, History, Lost, Rules};
@@ -10,20 +13,21 @@ use anteroom::policy::replicas::pending::Ticket;
 use anteroom::policy::replicas::wire::{Item, decode, encode};
 
 use super::Mutation;
+use super::contacts::{Contacts, LookUp, Shows};
 use super::redis::{LOG, Redis};
-use super::replica::{Entry, Flight, LISTS, PLACES, Replica, places_of};
+use super::replica::{CONTACTS, Entry, Flight, LISTS, PLACES, Places, Replica};
 use super::tier::{Packet, Said};
 
 const LEASE: u64 = 100_000;
 pub(super) const TTL: u64 = 600_000;
 /// For so long after a write something may follow it that nobody tells of, in milliseconds.
-const SETTLE: u32 = 150;
+pub(super) const SETTLE: u32 = 150;
 /// At which age an answer expires that was fetched meanwhile.
 const EXPIRY: u64 = 60_000;
 const END: u64 = 1_500_000;
 /// Until then everything has ended.
 const LAST: u64 = END + 4_000_000;
-const TELL: u64 = 200_000;
+pub(super) const TELL: u64 = 200_000;
 const ANSWER: u64 = 40_000;
 const ASK: u64 = 20_000;
 const ALONE_TTL: u64 = 80_000;
@@ -53,6 +57,7 @@ pub(super) struct Told {
     pub(super) doubled: u64,
     pub(super) late: u64,
     pub(super) followed: u64,
+    pub(super) excused: u64,
 }
 
 impl Told {
@@ -82,6 +87,7 @@ impl Told {
             (&mut self.doubled, other.doubled),
             (&mut self.late, other.late),
             (&mut self.followed, other.followed),
+            (&mut self.excused, other.excused),
         ] {
             *all += one;
         }
@@ -97,10 +103,32 @@ struct Read {
     /// What was acknowledged as told before it began, and by its own replica.
     needs: u64,
     needs_own: u64,
-    arrived: Option<anteroom::policy::coherence::ledger::Tick>,
+    arrived: Option<Tick>,
     leased: bool,
     again: bool,
     done: bool,
+}
+
+/// A fetched answer.
+#[derive(Clone, Copy)]
+pub(super) struct Landing {
+    pub(super) list: usize,
+    flight: u64,
+    value: u64,
+    pub(super) noted: Tick,
+    pub(super) local: Micros,
+    real: u64,
+}
+
+/// Where an answer is from.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Brought {
+    /// The upstream.
+    Fetched,
+    /// The upstream, and only those may have it who came before it was asked.
+    NotKept,
+    /// Another replica.
+    Adopted,
 }
 
 /// What followed a write, and nobody told of.
@@ -113,15 +141,33 @@ struct Followed {
     answered: u64,
 }
 
-struct Write {
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
+pub(super) struct Write {
+    pub(super) list: usize,
+    /// It may change whose the source is.
+    pub(super) moves: bool,
+    /// It changes what all lists of its contact show.
+    pub(super) reaches: bool,
     /// When it was acknowledged as told.
-    told: Option<u64>,
-    places: Vec<u32>,
-    lists: Vec<usize>,
-    value: u64,
-    replica: usize,
-    incarnation: u64,
-    done: bool,
+    pub(super) told: Option<u64>,
+    /// The lists that it has changed.
+    pub(super) lists: Vec<usize>,
+    pub(super) value: u64,
+    pub(super) replica: usize,
+    pub(super) incarnation: u64,
+    pub(super) done: bool,
+    /// The contact that its answer shows; whether the answer says what was done.
+    pub(super) names: Option<u64>,
+    pub(super) is_clear: bool,
+    /// What its replica knows of it: whom it concerns, which identities it may change, its number among those under way.
+    pub(super) contacts: Vec<u64>,
+    pub(super) identities: Places,
+    pub(super) number: u64,
+    /// Nobody else has changed since whose its source is.
+    pub(super) undisturbed: bool,
+    /// What was noted before it was sent, and when.
+    pub(super) noted: Option<Tick>,
+    pub(super) began: Micros,
 }
 
 pub(super) enum Event {
@@ -146,6 +192,11 @@ pub(super) enum Event {
     TellLimit(usize),
     Upstream(u64, usize),
     Fetched(usize, u64, Micros, u64),
+    Begin(usize),
+    BeginLimit(usize),
+    /// Somebody asks whose a source is.
+    LookedAt(u64),
+    LookedUp(u64),
     Dies,
     Born,
     Leave,
@@ -168,14 +219,20 @@ pub(super) struct World {
     pub(super) stalled_until: u64,
     pub(super) read_only_until: u64,
     pub(super) replicas: Vec<Replica>,
+    pub(super) contacts: Contacts,
+    /// What the replicas' clocks count from.
+    pub(super) since: Instant,
     values: [u64; LISTS],
     last_value: u64,
-    fetched: BTreeMap<u64, u64>,
+    fetched: BTreeMap<u64, Shows>,
+    pub(super) look_ups: BTreeMap<u64, LookUp>,
     followed: Vec<Followed>,
     /// When somebody last lost what was told.
     lost_at: u64,
     /// How far the clock of Redis is from the true one, in milliseconds: ahead, with room for less.
     ahead: u64,
+    /// By how much it was set back in all, in microseconds.
+    back: u64,
     /// Marks of entries that the newer release has written in a way of its own.
     newer: BTreeSet<u64>,
     /// Nobody writes, and nothing fails.
@@ -183,7 +240,7 @@ pub(super) struct World {
     /// Acknowledged as told: list, value, when.
     acknowledged: Vec<(usize, u64, u64)>,
     reads: Vec<Read>,
-    writes: Vec<Write>,
+    pub(super) writes: Vec<Write>,
     hints_lost: u64,
     late: u64,
     pub(super) told: Told,
@@ -207,12 +264,16 @@ impl World {
             stalled_until: 0,
             read_only_until: 0,
             replicas: Vec::new(),
+            contacts: Contacts::default(),
+            since: clock::now(),
             values: [1; LISTS],
             last_value: 1,
             fetched: BTreeMap::new(),
+            look_ups: BTreeMap::new(),
             followed: Vec::new(),
             lost_at: 0,
             ahead: 10_000,
+            back: 0,
             newer: BTreeSet::new(),
             calm: false,
             acknowledged: Vec::new(),
@@ -239,14 +300,14 @@ impl World {
         world
     }
 
-    fn draw(&mut self) -> u64 {
+    pub(super) fn draw(&mut self) -> u64 {
         self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mixed = (self.random ^ (self.random >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, count: usize) -> usize {
+    pub(super) fn below(&mut self, count: usize) -> usize {
         usize::try_from(self.draw() % count as u64).unwrap()
     }
 
@@ -280,7 +341,8 @@ impl World {
         let (id, rate) = (self.id(), self.rate());
         self.replicas.push(Replica::new(id, self.rules(), rate, 0));
         let at = self.replicas.len() - 1;
-        self.replicas[at].release = 1 + u32::from(self.chance(25));
+        let newer = self.chance(25) && !self.contacts.merge;
+        self.replicas[at].release = 1 + u32::from(newer);
         self.at(when, Some(at), Event::Wake);
     }
 
@@ -290,6 +352,20 @@ impl World {
 
     fn rate(&mut self) -> f64 {
         1.0 + (self.until(10_000) as f64 - 5_000.0) / 1_000_000.0
+    }
+
+    /// Contacts are merged, and not every answer names whose it is.
+    pub(super) fn merging(mutation: Mutation, kinds: &[u32], seed: u64) -> Self {
+        let mut world = Self::new(mutation, kinds, seed);
+        world.contacts.merge = true;
+        for list in 0..LISTS {
+            world.contacts.behind[list] = world.until(CONTACTS - 1);
+            world.contacts.named[list] = world.chance(40);
+        }
+        for replica in &mut world.replicas {
+            replica.release = 1;
+        }
+        world
     }
 
     /// Without writes and without faults.
@@ -376,14 +452,19 @@ impl World {
             (Event::Commit(write), _) => {
                 self.last_value += 1;
                 self.writes[write].value = self.last_value;
-                for list in self.writes[write].lists.clone() {
+                for list in self.changed_by(write) {
                     self.values[list] = self.last_value;
                 }
             }
+            (Event::Begin(write), Some(at)) => self.begin(at, write),
+            (Event::BeginLimit(write), Some(at)) => self.begin_limit(at, write),
+            (Event::LookedAt(id), _) => self.looked_at(id),
+            (Event::LookedUp(id), Some(at)) => self.looked_up(at, id),
             (Event::Answered(write), Some(at)) => self.answered(at, write),
             (Event::TellLimit(write), Some(at)) => self.tell_limit(at, write),
             (Event::Upstream(flight, list), _) => {
-                self.fetched.insert(flight, self.values[list]);
+                let shows = Shows { value: self.values[list], contact: self.contacts.shown(list) };
+                self.fetched.insert(flight, shows);
             }
             (Event::Fetched(list, flight, local, real), Some(at)) => self.landed(at, list, flight, local, real),
             (Event::Dies, Some(at)) => self.dies(at),
@@ -393,7 +474,8 @@ impl World {
                 self.replicas[at] = Replica::new(id, self.rules(), rate, incarnation);
                 self.replicas[at].cut_until = cut;
                 // Who begins again may be of the newer release.
-                self.replicas[at].release = 1 + u32::from(self.chance(50));
+                let newer = self.chance(50) && !self.contacts.merge;
+                self.replicas[at].release = 1 + u32::from(newer);
                 self.at(self.now, Some(at), Event::Wake);
             }
             (Event::Leave, Some(at)) => self.leaves(at),
@@ -403,7 +485,7 @@ impl World {
 
     // The exchange.
 
-    fn drive(&mut self, at: usize) {
+    pub(super) fn drive(&mut self, at: usize) {
         let local = self.replicas[at].local(self.now);
         let replica = &mut self.replicas[at];
         let actions = replica.member.poll(local, &mut replica.pending);
@@ -427,17 +509,26 @@ impl World {
                     if complete > 0 || matches!(lost, Lost::Epoch(Some(_))) {
                         self.lost_at = self.now;
                     }
+                    // Nor that contacts are being merged.
+                    self.contacts.untold |= complete > 0 && self.writes.iter().any(|write| write.moves && !write.done);
                     let local = self.replicas[at].local(self.now);
-                    for item in told.iter().flat_map(|(_, items)| items) {
+                    // The last one comes first.
+                    for (seq, item) in
+                        told.iter().rev().flat_map(|(seq, items)| items.iter().map(move |item| (*seq, item)))
+                    {
+                        self.replicas[at].hears_of_move(seq, item, local);
                         if let Item::Places { places, settle, .. } = item
                             && self.mutation != Mutation::SettleForgotten
                         {
-                            self.replicas[at].unsettle(places, local + Micros::from(*settle) * 1000);
+                            self.replicas[at].unsettle(Places::of(places), local + Micros::from(*settle) * 1000);
                         }
                     }
                     match lost {
                         Lost::Gap => self.told.gaps += 1,
-                        Lost::Epoch(_) => self.told.epochs += 1,
+                        Lost::Epoch(_) => {
+                            self.told.epochs += 1;
+                            self.tell_moves_again(at);
+                        }
                     }
                     let ignored = match lost {
                         Lost::Gap => self.mutation == Mutation::GapIgnored,
@@ -455,11 +546,13 @@ impl World {
                     for item in items {
                         match item {
                             Item::Places { places, settle, .. } => {
+                                let places = Places::of(&places);
                                 if told && settle > 0 {
-                                    replica.unsettle(&places, local + Micros::from(settle) * 1000);
+                                    replica.unsettle(places, local + Micros::from(settle) * 1000);
                                 }
-                                replica.outdate(&places);
+                                replica.outdate(places);
                             }
+                            Item::Moves { .. } | Item::Moved { .. } => replica.hears_of_move(seq, &item, local),
                             Item::Everything { .. } | Item::Heard => {
                                 replica.ledger.invalidate_all();
                             }
@@ -469,6 +562,11 @@ impl World {
                 }
                 Action::Own(seq, items) => {
                     let replica = &mut self.replicas[at];
+                    for item in &items {
+                        if let Item::Moves { places, .. } = item {
+                            replica.moves.entered(places, seq);
+                        }
+                    }
                     replica.known.note(seq, &items);
                     replica.known.applied(seq);
                 }
@@ -495,6 +593,7 @@ impl World {
             }
             self.acknowledge(at, write, true);
         }
+        self.begun(at, ticket);
     }
 
     pub(super) fn hop(&mut self) -> u64 {
@@ -645,7 +744,7 @@ impl World {
         self.reads[read].leased = true;
         self.reads[read].arrived = Some(replica.ledger.now());
         if let Some(entry) = replica.store[list]
-            && replica.is_current(list, entry.noted)
+            && replica.is_current(entry.places, entry.noted)
             && replica.local(self.now) - entry.local < TTL.min(entry.expires.unwrap_or(TTL))
         {
             self.told.hits += 1;
@@ -665,7 +764,7 @@ impl World {
         self.reads[read].arrived = Some(arrived);
         if matches!(self.mutation, Mutation::AloneFromMemory | Mutation::Async)
             && let Some(entry) = replica.store[list]
-            && replica.is_current(list, entry.noted)
+            && replica.is_current(entry.places, entry.noted)
             && replica.local(self.now) - entry.local < ALONE_TTL
         {
             return self.reply(read, entry, true);
@@ -681,7 +780,7 @@ impl World {
         let (list, again, arrived) = (self.reads[read].list, self.reads[read].again, self.reads[read].arrived);
         let replica = &self.replicas[at];
         let good = replica.flights.get(&list).is_some_and(|flight| {
-            if again { arrived <= Some(flight.noted) } else { replica.is_current(list, flight.noted) }
+            if again { arrived <= Some(flight.noted) } else { replica.is_current(Places::own(list), flight.noted) }
         });
         match self.replicas[at].flights.get_mut(&list) {
             Some(flight) if good => flight.waiters.push(read),
@@ -721,28 +820,40 @@ impl World {
     }
 
     fn landed(&mut self, at: usize, list: usize, flight: u64, local: Micros, real: u64) {
-        let Some(value) = self.fetched.remove(&flight) else { return };
+        let Some(shows) = self.fetched.remove(&flight) else { return };
+        let Some(current) = self.replicas[at].flights.get(&list).filter(|current| current.id == flight) else { return };
+        let landing = Landing { list, flight, value: shows.value, noted: current.noted, local, real };
+        self.made_from(at, landing, shows.contact);
+    }
+
+    /// It is known what an answer was made from; none: whose it is does not get known.
+    pub(super) fn admitted(&mut self, at: usize, landing: Landing, places: Option<Places>) {
+        let Landing { list, flight, value, noted, local, real } = landing;
         let replica = &mut self.replicas[at];
         let Some(current) = replica.flights.get(&list).filter(|current| current.id == flight) else { return };
-        let (noted, knows, token) = (current.noted, current.knows, current.token);
-        let expires = Some(EXPIRY).filter(|_| replica.is_unsettled(list, local));
-        let entry = Entry { value, noted, local, real, expires };
-        if replica.store[list].is_none_or(|kept| kept.noted <= noted) {
-            replica.store[list] = Some(entry);
+        let for_others = (current.knows, current.token);
+        let kept = places.is_some();
+        let places = places.unwrap_or(Places::own(list));
+        let expires = Some(EXPIRY).filter(|_| replica.is_unsettled(places, local));
+        let entry = Entry { value, noted, places, local, real, expires };
+        if replica.store[list].is_none_or(|there| there.noted <= noted) {
+            replica.store[list] = Some(entry).filter(|_| kept);
         }
-        self.hand_on(at, list, entry, knows, token);
-        self.brought(at, list, entry, false);
+        self.hand_on(at, list, (entry, kept), for_others);
+        self.brought(at, list, entry, if kept { Brought::Fetched } else { Brought::NotKept });
     }
 
     /// What a flight brought is given to whoever it is good for.
-    pub(super) fn brought(&mut self, at: usize, list: usize, entry: Entry, adopted: bool) {
+    pub(super) fn brought(&mut self, at: usize, list: usize, entry: Entry, how: Brought) {
+        let adopted = how == Brought::Adopted;
         let Flight { noted, waiters, .. } = self.replicas[at].flights.remove(&list).unwrap();
         for read in waiters {
             let (arrived, leased) = (self.reads[read].arrived, self.reads[read].leased);
             // Of what was adopted nobody knows that its fetch began after anybody came.
             let early = arrived <= Some(noted) && !adopted;
             let alone = adopted && self.mutation == Mutation::AloneAdopts;
-            if early || (leased || alone) && self.replicas[at].is_current(list, entry.noted) {
+            let shared = (leased || alone) && how != Brought::NotKept;
+            if early || shared && self.replicas[at].is_current(entry.places, entry.noted) {
                 self.reply(read, entry, adopted);
             } else if leased {
                 self.reads[read].again = true;
@@ -765,6 +876,11 @@ impl World {
             return;
         }
         self.told.reads += 1;
+        // Nobody could be told that contacts are being merged: whose lists others' writes change is not known (`pass`).
+        if self.contacts.untold {
+            self.told.excused += 1;
+            return self.go_on();
+        }
         if entry.value < needs {
             let newer = self
                 .acknowledged
@@ -784,14 +900,15 @@ impl World {
         let follows = |followed: &Followed| {
             followed.list == list
                 && followed.value > entry.value
-                && followed.when + EXPIRY * 102 / 100 + 4_000 < begun
+                && followed.when + EXPIRY * 102 / 100 + 4_000 + self.back < begun
                 && self.lost_at < followed.answered
                 && self.writes[followed.write].told.is_some_and(|told| told <= begun)
         };
-        if from_memory && leased && self.followed.iter().any(follows) {
+        // What may follow is not known of whoever it was merged into.
+        if from_memory && leased && !self.contacts.merge && self.followed.iter().any(follows) {
             self.told.late += 1;
         }
-        if from_memory && self.now - entry.real > TTL * 102 / 100 + 2_000 {
+        if from_memory && self.now - entry.real > TTL * 102 / 100 + 2_000 + self.back {
             self.told.old += 1;
         }
         self.go_on();
@@ -833,36 +950,75 @@ impl World {
             });
             return self.at(self.now, Some(at), Event::Read(self.reads.len() - 1));
         }
-        let both = self.chance(50);
-        let [own, contact] = places_of(list);
-        let places = if both { vec![own, contact] } else { vec![own] };
-        let shares = |other: &usize| *other == list || both && places_of(*other)[1] == contact;
-        let lists = (0..LISTS).filter(shares).collect();
-        self.writes.push(Write { told: None, places, lists, value: 0, replica: at, incarnation, done: false });
-        let (write, took) = (self.writes.len() - 1, 1_000 + self.until(19_000));
+        let moves = self.contacts.merge && self.chance(20);
+        let reaches = self.contacts.merge || self.chance(50);
+        self.writes.push(Write {
+            list,
+            moves,
+            reaches,
+            told: None,
+            lists: Vec::new(),
+            value: 0,
+            replica: at,
+            incarnation,
+            done: false,
+            names: None,
+            is_clear: true,
+            contacts: Vec::new(),
+            identities: Places::default(),
+            number: 0,
+            undisturbed: false,
+            noted: None,
+            began: 0,
+        });
+        let write = self.writes.len() - 1;
+        if self.contacts.merge {
+            self.at(self.now, Some(at), Event::Begin(write));
+        } else {
+            self.begin(at, write);
+        }
+    }
+
+    /// To the upstream.
+    pub(super) fn sends(&mut self, at: usize, write: usize) {
+        let replica = &self.replicas[at];
+        self.writes[write].noted = Some(replica.ledger.now());
+        self.writes[write].began = replica.local(self.now);
+        let took = 1_000 + self.until(19_000);
         let commits = self.now + self.until(took);
         self.at(commits, None, Event::Commit(write));
         self.at(self.now + took, Some(at), Event::Answered(write));
     }
 
-    fn answered(&mut self, at: usize, write: usize) {
-        let places = self.writes[write].places.clone();
+    /// It is known what a write may have changed: that is out of date, and told.
+    pub(super) fn outdates(&mut self, at: usize, write: usize, places: Places, moved: Places) {
         // Bots answer, automations run.
         let settle = if self.chance(30) { SETTLE } else { 0 };
         if settle > 0 {
             let when = self.now + self.until(u64::from(settle) * 950);
             self.at(when, None, Event::Follows(write, self.now));
         }
+        let unclear = if self.writes[write].is_clear { 0 } else { SETTLE };
+        self.changed(at, places, settle.max(unclear));
+        self.changed(at, moved, unclear);
+        self.moved(at, write);
+        let ticket = self.replicas[at].pending.ticket();
+        self.replicas[at].writes.push((ticket, write));
+        self.after(at, TELL, Event::TellLimit(write));
+        self.drive(at);
+    }
+
+    /// Something is out of date, and goes on changing for so many milliseconds.
+    pub(super) fn changed(&mut self, at: usize, places: Places, settle: u32) {
         let local = self.replicas[at].local(self.now);
         let replica = &mut self.replicas[at];
         if settle > 0 {
-            replica.unsettle(&places, local + Micros::from(settle) * 1000);
+            replica.unsettle(places, local + Micros::from(settle) * 1000);
         }
-        let ticket = replica.pending.push(Item::Places { places: places.clone(), settle, gone: false });
-        replica.outdate(&places);
-        replica.writes.push((ticket, write));
-        self.after(at, TELL, Event::TellLimit(write));
-        self.drive(at);
+        if places != Places::default() {
+            replica.pending.push(Item::Places { places: places.listed(), settle, gone: false });
+            replica.outdate(places);
+        }
     }
 
     /// It is not in the log in time: acknowledged all the same, and no more is promised of it.
@@ -872,6 +1028,7 @@ impl World {
         if let Some(place) = waits {
             self.replicas[at].writes.remove(place);
             self.told.untold += 1;
+            self.contacts.untold |= self.writes[write].moves;
             self.acknowledge(at, write, self.mutation == Mutation::UntoldIsTold);
         }
     }
@@ -961,6 +1118,8 @@ impl World {
             19 => {
                 let steps = self.until(6_000);
                 self.ahead = (self.ahead + steps).saturating_sub(3_000);
+                // A step of about a second is not noticed: what others have fetched seems younger by as much.
+                self.back += Some(3_000_u64.saturating_sub(steps) * 1000).filter(|back| *back < 1_200_000).unwrap_or(0);
             }
             18 => {
                 let copy = self.copy.clone();

@@ -130,11 +130,30 @@ async fn a_change_costs_one_request_for_all_replicas() {
         }
         assert_eq!(stand_in.list_requests(A), before + 1, "round {round}");
     }
-    println!(
-        "DEBUG {} {}",
-        sum(&proxies, "anteroom_tier_wait_seconds_sum").await,
-        sum(&proxies, "anteroom_tier_wait_seconds_count").await
-    );
+}
+
+/// Nobody has told of a change: who sees it first tells the others.
+#[tokio::test]
+async fn what_one_has_found_changed_the_others_do_not_serve_from_before() {
+    let (stand_in, redis, proxies) = fleet(1, &PATIENT.replace("5m", "1s")).await;
+    // The other one would serve what it has for minutes.
+    let slow = another(&stand_in, &redis, PATIENT).await;
+    let old = stand_in.list_body(A);
+    assert!(slow.list(A).await.body == old && proxies[0].list(A).await.body == old);
+    stand_in.agent_message(A, "nobody tells");
+    let new = stand_in.list_body(A);
+    while proxies[0].list(A).await.body != new {
+        assert!(slow.list(A).await.body == old, "nobody knows yet");
+    }
+    assert!(slow.list(A).await.body == new, "its reader has seen the newer one there");
+    // What nobody finds changed nobody tells of.
+    let told = slow.metric("anteroom_invalidations_total{source=\"replica\"}").await;
+    let asked = stand_in.list_requests(A);
+    while stand_in.list_requests(A) == asked {
+        proxies[0].list(A).await;
+    }
+    assert!((slow.metric("anteroom_invalidations_total{source=\"replica\"}").await - told).abs() < 0.1);
+    assert!(slow.list(A).await.is_hit());
 }
 
 #[tokio::test]

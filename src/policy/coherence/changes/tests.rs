@@ -66,177 +66,102 @@ type Row = (&'static str, fn(&mut Value), &'static [(Change, Option<i64>)]);
 const ISO_5: &str = "2026-06-11T13:02:35.000Z";
 
 #[test]
+#[rustfmt::skip] // A table.
 fn every_row_of_the_table_is_told_apart() {
     let rows: &[Row] = &[
-        (
-            "agent, bot, campaign, automation, template message",
-            |list| add(&mut list[0]["messages"], message(90000, 4)),
-            &[(Change::MessageAdded, Some(4))],
-        ),
-        (
-            "several messages",
-            |list| {
-                add(&mut list[0]["messages"], message(90000, 9));
-                add(&mut list[0]["messages"], message(90001, 7));
-            },
-            &[(Change::MessageAdded, Some(7))],
-        ),
+        ("agent, bot, campaign, automation, template message", |list| add(&mut list[0]["messages"], message(90000, 4)), &[
+            (Change::MessageAdded, Some(4)),
+        ]),
+        ("several messages", |list| {
+            add(&mut list[0]["messages"], message(90000, 9));
+            add(&mut list[0]["messages"], message(90001, 7));
+        }, &[(Change::MessageAdded, Some(7))]),
         ("private note, activity message: not in the list", |_| {}, &[]),
-        (
-            "message edited",
-            |list| list[0]["messages"][2]["content"] = json!("edited"),
-            &[(Change::MessageUpdated, None)],
-        ),
-        (
-            "message deleted",
-            |list| {
-                list[0]["messages"][2]["content"] = json!("This message was deleted");
-                list[0]["messages"][2]["content_attributes"] = json!({ "deleted": true });
-            },
-            &[(Change::MessageUpdated, None)],
-        ),
-        (
-            "survey answered",
-            |list| list[0]["messages"][3]["content_attributes"]["submitted_values"] = json!({}),
-            &[(Change::MessageUpdated, None)],
-        ),
-        (
-            "delivery status",
-            |list| list[0]["messages"][2]["content_attributes"]["external_error"] = json!(null),
-            &[(Change::MessageUpdated, None)],
-        ),
-        (
-            "attachment added",
-            |list| list[0]["messages"][2]["attachments"] = json!([{ "id": 7 }]),
-            &[(Change::MessageUpdated, None)],
-        ),
-        (
-            "conversation created",
-            |list| {
-                let mut conversation = list[0].clone();
-                conversation["id"] = json!(999);
-                conversation["messages"] = json!([message(90000, 3), message(90001, 8)]);
-                add(list, conversation);
-            },
-            &[(Change::ConversationCreated, Some(3))],
-        ),
-        (
-            "conversation created without a message",
-            |list| {
-                let mut conversation = list[0].clone();
-                conversation["id"] = json!(999);
-                conversation["messages"] = json!([]);
-                add(list, conversation);
-            },
-            &[(Change::ConversationCreated, None)],
-        ),
+        ("message edited", |list| list[0]["messages"][2]["content"] = json!("edited"), &[(Change::MessageUpdated, None)]),
+        ("message deleted", |list| {
+            list[0]["messages"][2]["content"] = json!("This message was deleted");
+            list[0]["messages"][2]["content_attributes"] = json!({ "deleted": true });
+        }, &[(Change::MessageUpdated, None)]),
+        ("survey answered", |list| list[0]["messages"][3]["content_attributes"]["submitted_values"] = json!({}), &[
+            (Change::MessageUpdated, None),
+        ]),
+        ("delivery status", |list| list[0]["messages"][2]["content_attributes"]["external_error"] = json!(null), &[
+            (Change::MessageUpdated, None),
+        ]),
+        ("attachment added", |list| list[0]["messages"][2]["attachments"] = json!([{ "id": 7 }]), &[
+            (Change::MessageUpdated, None),
+        ]),
+        ("conversation created", |list| {
+            let mut conversation = list[0].clone();
+            conversation["id"] = json!(999);
+            conversation["messages"] = json!([message(90000, 3), message(90001, 8)]);
+            add(list, conversation);
+        }, &[(Change::ConversationCreated, Some(3))]),
+        ("conversation created without a message", |list| {
+            let mut conversation = list[0].clone();
+            conversation["id"] = json!(999);
+            conversation["messages"] = json!([]);
+            add(list, conversation);
+        }, &[(Change::ConversationCreated, None)]),
         ("status", |list| list[0]["status"] = json!("snoozed"), &[(Change::StatusChanged, None)]),
         ("assignee, team, priority: not in the list", |_| {}, &[]),
-        (
-            "contact reads",
-            |list| list[0]["contact_last_seen_at"] = json!(seconds(6)),
-            &[(Change::ContactRead, Some(6))],
-        ),
+        ("contact reads", |list| list[0]["contact_last_seen_at"] = json!(seconds(6)), &[(Change::ContactRead, Some(6))]),
         ("agent reads", |list| list[0]["agent_last_seen_at"] = json!(seconds(-2)), &[(Change::AgentRead, Some(-2))]),
         ("never read after all", |list| list[0]["agent_last_seen_at"] = json!(0), &[(Change::AgentRead, None)]),
-        (
-            "contact edited",
-            |list| {
-                list[0]["contact"]["name"] = json!("Somebody");
-                list[0]["contact"]["updated_at"] = json!(ISO_5);
-                sender(list, "contact")["name"] = json!("Somebody");
-            },
-            &[(Change::ContactUpdated, Some(5))],
-        ),
-        (
-            "contact labelled",
-            |list| list[0]["contact"]["label_list"] = json!(["new"]),
-            &[(Change::ContactUpdated, None)],
-        ),
+        ("contact edited", |list| {
+            list[0]["contact"]["name"] = json!("Somebody");
+            list[0]["contact"]["updated_at"] = json!(ISO_5);
+            sender(list, "contact")["name"] = json!("Somebody");
+        }, &[(Change::ContactUpdated, Some(5))]),
+        ("contact labelled", |list| list[0]["contact"]["label_list"] = json!(["new"]), &[(Change::ContactUpdated, None)]),
         ("contact blocked", |list| sender(list, "contact")["blocked"] = json!(true), &[(Change::ContactUpdated, None)]),
-        (
-            "contact active",
-            |list| list[0]["contact"]["last_activity_at"] = json!(ISO_5),
-            &[(Change::ContactUpdated, Some(5))],
-        ),
-        (
-            "contact saved, nobody knows what",
-            |list| list[0]["contact"]["updated_at"] = json!(ISO_5),
-            &[(Change::Other, Some(5))],
-        ),
-        (
-            "company linked",
-            |list| {
-                list[0]["contact"]["company_id"] = json!(77);
-                list[0]["contact"]["updated_at"] = json!(ISO_5);
-            },
-            &[(Change::CompanyLinked, Some(5))],
-        ),
-        (
-            "contact merged",
-            |list| {
-                list[0]["contact"]["id"] = json!(1);
-                list[0]["contact"]["name"] = json!("Survivor");
-                sender(list, "contact")["id"] = json!(1);
-            },
-            &[(Change::ContactReplaced, None)],
-        ),
+        ("contact active", |list| list[0]["contact"]["last_activity_at"] = json!(ISO_5), &[
+            (Change::ContactUpdated, Some(5)),
+        ]),
+        ("contact saved, nobody knows what", |list| list[0]["contact"]["updated_at"] = json!(ISO_5), &[
+            (Change::Other, Some(5)),
+        ]),
+        ("company linked", |list| {
+            list[0]["contact"]["company_id"] = json!(77);
+            list[0]["contact"]["updated_at"] = json!(ISO_5);
+        }, &[(Change::CompanyLinked, Some(5))]),
+        ("contact merged", |list| {
+            list[0]["contact"]["id"] = json!(1);
+            list[0]["contact"]["name"] = json!("Survivor");
+            sender(list, "contact")["id"] = json!(1);
+        }, &[(Change::ContactReplaced, None)]),
         ("contact being deleted", |list| list[0]["contact"] = json!(null), &[(Change::ContactReplaced, None)]),
-        (
-            "conversation deleted",
-            |list| drop(list.as_array_mut().expect("a list").remove(0)),
-            &[(Change::ConversationRemoved, None)],
-        ),
-        (
-            "message gone",
-            |list| drop(list[0]["messages"].as_array_mut().expect("messages").remove(1)),
-            &[(Change::MessageRemoved, None)],
-        ),
+        ("conversation deleted", |list| drop(list.as_array_mut().expect("a list").remove(0)), &[
+            (Change::ConversationRemoved, None),
+        ]),
+        ("message gone", |list| drop(list[0]["messages"].as_array_mut().expect("messages").remove(1)), &[
+            (Change::MessageRemoved, None),
+        ]),
         ("agent renamed", |list| sender(list, "user")["name"] = json!("Agent"), &[(Change::SenderChanged, None)]),
-        (
-            "agent removed",
-            |list| {
-                list[0]["messages"][2].as_object_mut().expect("a message").remove("sender");
-            },
-            &[(Change::SenderChanged, None)],
-        ),
-        (
-            "avatar downloaded",
-            |list| sender(list, "contact")["thumbnail"] = json!("https://a.test/b.png"),
-            &[(Change::FilledIn, None)],
-        ),
-        (
-            "hmac_verified set",
-            |list| {
-                let mut conversation = list[0].clone();
-                conversation["id"] = json!(999);
-                add(list, conversation);
-            },
-            &[(Change::ConversationMoved, None)],
-        ),
-        (
-            "message overlooked",
-            |list| add(&mut list[0]["messages"], message(90000, -31)),
-            &[(Change::MessageOverlooked, Some(-31))],
-        ),
-        (
-            "message committed late",
-            |list| add(&mut list[0]["messages"], message(90000, -30)),
-            &[(Change::MessageAdded, Some(-30))],
-        ),
-        (
-            "message without a time",
-            |list| add(&mut list[0]["messages"], json!({ "id": 90000 })),
-            &[(Change::MessageAdded, None)],
-        ),
-        (
-            "keys of a fork",
-            |list| {
-                list[0]["group"] = json!({});
-                list[0]["messages"][0]["group"] = json!(1);
-            },
-            &[(Change::Other, None)],
-        ),
+        ("agent removed", |list| {
+            list[0]["messages"][2].as_object_mut().expect("a message").remove("sender");
+        }, &[(Change::SenderChanged, None)]),
+        ("avatar downloaded", |list| sender(list, "contact")["thumbnail"] = json!("https://a.test/b.png"), &[
+            (Change::FilledIn, None),
+        ]),
+        ("hmac_verified set", |list| {
+            let mut conversation = list[0].clone();
+            conversation["id"] = json!(999);
+            add(list, conversation);
+        }, &[(Change::ConversationMoved, None)]),
+        ("message overlooked", |list| add(&mut list[0]["messages"], message(90000, -31)), &[
+            (Change::MessageOverlooked, Some(-31)),
+        ]),
+        ("message committed late", |list| add(&mut list[0]["messages"], message(90000, -30)), &[
+            (Change::MessageAdded, Some(-30)),
+        ]),
+        ("message without a time", |list| add(&mut list[0]["messages"], json!({ "id": 90000 })), &[
+            (Change::MessageAdded, None),
+        ]),
+        ("keys of a fork", |list| {
+            list[0]["group"] = json!({});
+            list[0]["messages"][0]["group"] = json!(1);
+        }, &[(Change::Other, None)]),
         ("new column of contacts", |list| list[0]["contact"]["mood"] = json!("good"), &[(Change::Other, None)]),
         ("what never changes", |list| list[0]["uuid"] = json!("another"), &[(Change::Other, None)]),
     ];
