@@ -42,19 +42,19 @@ class Origin:
         wait_until(lambda: answers(self.port), "the origin did not start", process=self.process)
 
     def location(self, payload):
-        """A list, which may be kept, and its messages, which may not."""
+        """A list, which may be kept, and messages as an agent reads them, which may not."""
         texts = []
-        for tail, control, body in [
-            ("conversations", SHARED, payload.body),
-            ("conversations/131/messages", PRIVATE, payload.messages),
+        of_inbox, of_account = "/public/api/v1/inboxes/peers", "/api/v1/accounts/peers"
+        for path, control, body in [
+            (f"{of_inbox}{payload.name}/contacts/[^/]+/conversations", SHARED, payload.body),
+            (f"{of_account}{payload.name}/conversations/[^/]+/messages", PRIVATE, payload.messages),
         ]:
-            name = f"{payload.name}.{os.path.basename(tail)}.json"
+            name = f"{payload.name}.{os.path.basename(path)}.json"
             with open(os.path.join(self.folder, name), "wb") as file:
                 file.write(body)
             fields = {**FIELDS, **CORS, "etag": payload.etag, "cache-control": control, "x-request-id": "$request_id"}
             added = " ".join(f"add_header {name} '{value}';" for name, value in fields.items())
-            where = f"^/public/api/v1/inboxes/peers{payload.name}/contacts/[^/]+/{tail}$"
-            texts.append(f"location ~ {where} {{ rewrite ^ /{name} break; {added} }}")
+            texts.append(f"location ~ ^{path}$ {{ rewrite ^ /{name} break; {added} }}")
         return "\n        ".join(texts)
 
     def requests(self):

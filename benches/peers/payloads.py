@@ -93,8 +93,8 @@ class Payload:
         return f"/public/api/v1/inboxes/peers{self.name}/contacts/9b9d46b9-8542-43f5-8077-0000{number}/conversations"
 
     def passed(self, number="@@@@@@@@"):
-        """Of messages, which nobody keeps."""
-        return self.path(number) + "/131/messages"
+        """Of messages as an agent reads them, which nobody keeps."""
+        return f"/api/v1/accounts/peers{self.name}/conversations/{number}/messages"
 
     def answer(self, gzipped=False, not_modified=False):
         """What the floor sends: the bytes of a hit."""
