@@ -123,6 +123,10 @@ pub mod engine {
         mod race;
         pub mod connector;
         mod outgoing;
+        mod answers;
+        mod account;
+        pub mod carrier;
+        pub mod direct;
         pub mod client;
     }
 

@@ -15,7 +15,7 @@ use tokio::time::Sleep;
 use super::clock;
 
 /// The longest part of a body that is read at once. A connection holds a few of them; each takes twice the memory.
-const PART: usize = 8 * 1024;
+pub const PART: usize = 8 * 1024;
 
 /// Reads a part, however large the buffer has become.
 pub fn poll_part(
@@ -324,15 +324,18 @@ impl<B: http_body::Body<Data = Bytes> + Unpin> http_body::Body for Resumed<B> {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let read = self.read.as_ref().map_or(0, |read| read.len() as u64);
-        let rest = self.rest.size_hint();
-        let mut hint = SizeHint::new();
-        hint.set_lower(rest.lower().saturating_add(read));
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(read));
-        }
-        hint
+        longer(&self.rest.size_hint(), self.read.as_ref().map_or(0, |read| read.len() as u64))
     }
+}
+
+/// How long a body is that has so many more bytes.
+pub fn longer(rest: &SizeHint, more: u64) -> SizeHint {
+    let mut hint = SizeHint::new();
+    if let Some(upper) = rest.upper() {
+        hint.set_upper(upper.saturating_add(more));
+    }
+    hint.set_lower(rest.lower().saturating_add(more));
+    hint
 }
 
 /// Reads a body of at most `limit` bytes. If it is longer, gives back what can still be streamed on, unchanged.

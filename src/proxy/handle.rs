@@ -52,8 +52,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
         (Some(refused), _) => refused,
         (None, Route::Read(key)) => request.list(key, record.began()).await,
         (None, Route::Cached(key)) => request.cached(key, record.began()).await,
-        // In a box, as whatever else is no hit: the future of one is moved several times, and shall be short.
-        (None, route) => Box::pin(request.answer(route, &record)).await,
+        (None, route) => request.answer(route, &record).await,
     };
     let sampled = is_sampled(&state, &active, &outcome);
     if let Some(limit) = outcome.limit {
@@ -110,17 +109,21 @@ fn source_of(route: &Route) -> Option<(&str, &str)> {
 }
 
 impl ClientRequest {
-    /// The answer to what is no hit.
+    /// The answer to what is no hit. Each in a box of its own, as whatever else is none: futures are moved several times,
+    /// and shall be short.
     async fn answer(mut self, route: Route, record: &Record) -> Answered {
         match route {
-            Route::Read(key) => self.list(key, record.began()).await,
-            Route::Cached(key) => self.cached(key, record.began()).await,
-            Route::Bypass(key, reason) => self.bypass(&self.key_of_host(key), reason).await,
-            Route::Write(targets) => self.write(targets).await,
-            Route::Webhook => self.webhook().await,
-            Route::Preflight => self.preflight().await,
-            Route::Tunnel => self.tunnel(record.about()).await,
-            Route::Pass(source) => self.pass(source).await,
+            Route::Read(key) => Box::pin(self.list(key, record.began())).await,
+            Route::Cached(key) => Box::pin(self.cached(key, record.began())).await,
+            Route::Bypass(key, reason) => {
+                let key = self.key_of_host(key);
+                Box::pin(self.bypass(&key, reason)).await
+            }
+            Route::Write(targets) => Box::pin(self.write(targets)).await,
+            Route::Webhook => Box::pin(self.webhook()).await,
+            Route::Preflight => Box::pin(self.preflight()).await,
+            Route::Tunnel => Box::pin(self.tunnel(record.about())).await,
+            Route::Pass(source) => Box::pin(self.pass(source)).await,
             Route::Refuse(refusal) => self.refuse(refusal),
         }
     }

@@ -45,8 +45,13 @@ pub(super) async fn exchange(
     conversation: Arc<Conversation>,
 ) -> Ended {
     let stall = conversation.state.active().upstream.settings().stall_timeout;
-    let (mut head, stream) = request.into_parts();
-    let has_body = !stream.is_end_stream();
+    let (mut head, mut stream) = request.into_parts();
+    let says_none = head.headers.get(header::CONTENT_LENGTH).is_some_and(|length| length.as_bytes() == b"0");
+    // It goes on as a request without a body, whole: not before it is known to be one.
+    if says_none && !stream.is_end_stream() && !ends_at_once(&mut stream, stall).await {
+        return Ended::GivenUp;
+    }
+    let has_body = !says_none && !stream.is_end_stream();
     let expects =
         head.headers.get(header::EXPECT).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
     as_http1(&mut head, has_body);
@@ -93,6 +98,20 @@ pub(super) async fn exchange(
         conversation.reached(Limit::StallTimeout);
     }
     ended
+}
+
+/// Whether a body of which no byte was announced has none. h2 resets the stream of one that has some.
+async fn ends_at_once(stream: &mut RecvStream, stall: Duration) -> bool {
+    let end = async {
+        loop {
+            match stream.data().await {
+                None => return true,
+                Some(Ok(data)) if data.is_empty() => {}
+                Some(_) => return false,
+            }
+        }
+    };
+    timeout(stall, end).await.unwrap_or(false)
 }
 
 /// The answer as HTTP/2 has it: without the fields of a connection, with a date, and with a length if that is known.

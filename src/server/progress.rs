@@ -4,13 +4,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 
 use super::heads::Heads;
-use crate::engine::body::{Body, BodyError, Guard};
+use crate::engine::body::{Body, BodyError, Guard, PART};
 use crate::engine::metrics::Limit;
 
 /// How far the conversation is; its service tells the socket.
@@ -206,10 +206,12 @@ impl Guard for Reading {
     }
 }
 
-/// An answer's body that waits while the client takes nothing: so one part of it waits at most, not a whole buffer.
+/// An answer's body that waits while the client takes nothing: so two parts of it wait at most, not a whole buffer.
 pub(super) struct Paced {
     inner: Body,
     progress: Arc<Progress>,
+    /// Bytes that hyper may not have tried to send yet.
+    given: usize,
     /// Why it ended early, until what came before is on its way.
     broken: Option<BodyError>,
 }
@@ -217,7 +219,7 @@ pub(super) struct Paced {
 impl Paced {
     pub(super) fn new(inner: Body, progress: Arc<Progress>) -> Self {
         progress.answering.store(true, Ordering::Relaxed);
-        Self { inner, progress, broken: None }
+        Self { inner, progress, given: 0, broken: None }
     }
 }
 
@@ -236,7 +238,19 @@ impl http_body::Body for Paced {
         if let Some(error) = self.broken.take() {
             return Poll::Ready(Some(Err(error)));
         }
-        let frame = ready!(Pin::new(&mut self.inner).poll_frame(context));
+        if self.given >= PART {
+            // hyper would fill its buffer first, as long as something comes.
+            self.given = 0;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) else {
+            self.given = 0;
+            return Poll::Pending;
+        };
+        if let Some(Ok(frame)) = &frame {
+            self.given += frame.data_ref().map_or(0, Bytes::len);
+        }
         if let Some(Err(error)) = frame {
             // hyper forgets what it has not written when it hears of this, be it the head: it writes first.
             self.broken = Some(error);

@@ -236,6 +236,8 @@ async fn a_write_of_which_no_byte_could_be_sent_goes_out_once_and_whole() {
         });
         assert_eq!(status, Some(200), "{method}");
         assert_eq!(received.body, parts.concat().as_bytes(), "{method}");
+        let url = upstream.base().authority.as_str();
+        assert_eq!(received.field("host"), Some(url), "{method}");
     }
 }
 
@@ -254,4 +256,92 @@ async fn an_upload_that_is_refused_early_always_hears_the_refusal() {
         let answer = exchange(&proxy.url, request).await;
         assert_eq!((answer.status(), answer.text()), (413, "big"), "round {round}");
     }
+}
+
+#[tokio::test]
+async fn requests_one_after_another_take_one_connection_whatever_is_asked_and_answered() {
+    const CHUNKS: &str = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+    let upstream = Scripted::start(|_, mut talk| async move {
+        while let Some(request) = talk.message().await {
+            let answer = match request.start_line() {
+                line if line.contains("/chunks") => CHUNKS,
+                line if line.contains("/empty") => "HTTP/1.1 204 No Content\r\n\r\n",
+                line if line.starts_with("HEAD") => "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n",
+                _ => ANSWER,
+            };
+            talk.send(answer).await;
+        }
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    for _ in 0..2 {
+        for (method, path, status) in [
+            ("GET", "/x", 200),
+            ("HEAD", "/x", 200),
+            ("GET", "/chunks", 200),
+            ("POST", "/x", 200),
+            ("DELETE", "/empty", 204),
+            ("POST", "/chunks", 200),
+            ("GET", "/empty", 204),
+            ("PUT", "/empty", 204),
+        ] {
+            let body = if matches!(method, "POST" | "PUT") { "content-length: 2\r\n\r\n{}" } else { "\r\n" };
+            let answer = exchange(&proxy.url, format!("{method} {path} HTTP/1.1\r\nhost: h\r\n{body}")).await;
+            assert_eq!(answer.status(), status, "{method} {path}");
+            assert!(answer.whole || method == "HEAD", "{method} {path}");
+            assert_eq!(upstream.connections(), 1, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_lies_idle_for_too_long_or_is_closed_by_the_upstream_is_closed() {
+    for (settings, closes) in [("upstream.pool_idle = \"200ms\"", false), ("upstream.pool_idle = \"1h\"", true)] {
+        let ended = Arc::new(tokio::sync::Notify::new());
+        let tell = ended.clone();
+        let upstream = Scripted::start(move |_, mut talk| {
+            let tell = tell.clone();
+            async move {
+                talk.message().await;
+                talk.send(ANSWER).await;
+                if closes {
+                    tokio::io::AsyncWriteExt::shutdown(&mut talk.stream).await.expect("an open socket");
+                }
+                assert!(talk.message().await.is_none());
+                tell.notify_one();
+            }
+        })
+        .await;
+        let proxy = Proxy::in_front_of(&upstream.url(), settings).await;
+        assert_eq!(exchange(&proxy.url, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n").await.status(), 200);
+        tokio::time::timeout(Duration::from_secs(60), ended.notified()).await.expect("the connection ends");
+    }
+}
+
+/// A client that sends all of its request before it reads any of the answer, and an upstream that answers before it reads.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_upload_goes_on_while_nobody_reads_its_answer() {
+    const LONG: usize = 8 << 20;
+    let upstream = Scripted::start(|_, mut talk| async move {
+        talk.head().await;
+        let (mut read, mut write) = talk.stream.split();
+        let answer = async {
+            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {LONG}\r\n\r\n");
+            tokio::io::AsyncWriteExt::write_all(&mut write, head.as_bytes()).await.expect("a reader");
+            tokio::io::AsyncWriteExt::write_all(&mut write, &vec![b'x'; LONG]).await.expect("a reader");
+        };
+        let upload = async {
+            let mut waste = vec![0; 64 * 1024];
+            while matches!(tokio::io::AsyncReadExt::read(&mut read, &mut waste).await, Ok(1..)) {}
+        };
+        tokio::join!(answer, upload);
+    })
+    .await;
+    let proxy = Proxy::in_front_of(&upstream.url(), "").await;
+    let mut talk = Talk::to(&proxy.url).await;
+    talk.send(format!("POST /x HTTP/1.1\r\nhost: h\r\ncontent-length: {LONG}\r\n\r\n")).await;
+    let sent = tokio::time::timeout(Duration::from_secs(20), talk.send(vec![b'y'; LONG])).await;
+    sent.expect("the upload does not wait for its answer to be read");
+    let answer = talk.message().await.expect("an answer");
+    assert_eq!((answer.status(), answer.body.len()), (200, LONG));
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use hyper_util::client::legacy::connect::CaptureConnection;
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use super::connections::Connections;
+use super::connections::{Connections, Opened};
 use super::settings::UpstreamSettings;
 use crate::engine::clock;
 use crate::engine::metrics::Metrics;
@@ -105,6 +105,11 @@ impl Addresses {
     /// This connection carries a request.
     pub(super) fn note(&self, connection: &CaptureConnection) {
         self.connections.note(connection);
+    }
+
+    /// The same of one of our own pool, when it is made.
+    pub(super) fn note_own(&self, opened: &Arc<Opened>) {
+        self.connections.note_own(opened);
     }
 
     /// What a connection is tried with. Waits only if no address is known.

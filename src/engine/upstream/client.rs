@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use bytes::Bytes;
+use http::request::Parts;
 use http::uri::Scheme;
-use http::{Method, Request, Response, StatusCode, Version};
+use http::{Method, Request, Response};
 use hyper::body::Incoming;
+use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connect, Connected, capture_connection};
-use hyper_util::client::legacy::{self, Client};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::retry::{Policy, RetryLayer};
@@ -16,21 +18,21 @@ use tower::util::BoxCloneSyncService;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_service::Service;
 
+use super::account::Account;
+pub use super::account::Exchange;
 use super::addresses::{self, Addresses, Resolve};
-use super::connect_failure::ConnectFailure;
+use super::answers::{is_answer, kind, leaves_a_doubt};
+use super::carrier::{self, BUFFER};
 use super::connector::Connector;
+use super::direct::{Arriving, Direct, Unanswered};
 use super::error::UpstreamError;
 use super::health::Health;
-use super::outgoing::{Outgoing, Reached};
+use super::outgoing::{Outgoing, Reached, Sending};
 use super::settings::{BaseUrl, UpstreamSettings};
 use crate::engine::body::{Body, BodyError, Guard, Watched};
 use crate::engine::clock;
-use crate::engine::metrics::{Metrics, Raised, class_label};
-use crate::policy::http::framing::{Content, contradicts_itself, frame_request, is_plain};
-use crate::policy::http::route::switches_to_websocket;
-
-/// The longest head of an answer, and what one read takes of a body at most.
-const BUFFER: usize = 64 * 1024;
+use crate::engine::metrics::Metrics;
+use crate::policy::http::framing::{Content, frame_request};
 
 /// What one answer over HTTP/2 may have on its way.
 const STREAM_WINDOW: u32 = 256 * 1024;
@@ -65,12 +67,16 @@ type Stack = BoxCloneSyncService<Request<Body>, Response<Incoming>, Failed>;
 
 /// The client.
 pub struct Upstream {
-    stack: Stack,
+    direct: Direct,
+    /// Over HTTP/2 where the upstream offers it: for shared fetches, which no reader can make stand still.
+    sharing: Option<Stack>,
     /// Over connections that carry one request each.
     switching: Stack,
+    addresses: Option<Arc<Addresses>>,
+    budget: Arc<TpsBudget>,
     settings: UpstreamSettings,
     health: Arc<Health>,
-    metrics: Arc<Metrics>,
+    account: Arc<Account>,
 }
 
 impl Upstream {
@@ -96,7 +102,7 @@ impl Upstream {
     /// A client over connections of another kind.
     pub fn over<C>(connector: C, settings: UpstreamSettings, metrics: Arc<Metrics>) -> Self
     where
-        C: Connect + Clone + std::marker::Send + Sync + 'static,
+        C: carrier::Connector,
     {
         Self::build(connector, None, None, settings, metrics)
     }
@@ -109,7 +115,7 @@ impl Upstream {
         metrics: Arc<Metrics>,
     ) -> Self
     where
-        C: Connect + Clone + std::marker::Send + Sync + 'static,
+        C: carrier::Connector,
     {
         let mut builder = Client::builder(TokioExecutor::new());
         builder
@@ -121,7 +127,6 @@ impl Upstream {
             .http1_max_buf_size(BUFFER)
             // A request that no connection has taken up yet goes to the next one.
             .retry_canceled_requests(true);
-        let pooled = builder.build(connector.clone());
         let shared = sharing.map(|connector| {
             let mut builder = builder.clone();
             // However many answers stand still, the others go on; and a connection that died is noticed.
@@ -133,17 +138,18 @@ impl Upstream {
                 .http2_keep_alive_timeout(PING_EVERY);
             builder.build(connector)
         });
-        let fresh = builder.pool_max_idle_per_host(0).build(connector);
+        let fresh = builder.pool_max_idle_per_host(0).build(connector.clone());
         let head_timeout = settings.head_timeout;
         let budget = Arc::new(TpsBudget::new(RETRY_WINDOW, RETRIES_PER_SECOND, RETRY_SHARE));
-        let stack = |switches| {
+        let stack = |pooled: Option<Client<C, Outgoing>>, switches| {
             let retry = RetryLayer::new(OnceOnClosedConnection { tried: false, budget: budget.clone() });
-            let (pooled, shared, fresh) = (pooled.clone(), shared.clone(), fresh.clone());
-            let send = Send { pooled, shared, fresh, addresses: addresses.cloned(), head_timeout, switches };
+            let send = Send { pooled, fresh: fresh.clone(), addresses: addresses.cloned(), head_timeout, switches };
             BoxCloneSyncService::new(ServiceBuilder::new().layer(retry).service(send))
         };
-        let health = Arc::new(Health::new(&settings, metrics.clone()));
-        Self { stack: stack(false), switching: stack(true), settings, health, metrics }
+        let (sharing, switching) = (shared.map(|shared| stack(Some(shared), false)), stack(None, true));
+        let direct = Direct::new(connector, addresses.cloned(), settings.pool_idle);
+        let (health, account) = (Arc::new(Health::new(&settings, metrics.clone())), Arc::new(Account::new(metrics)));
+        Self { direct, sharing, switching, addresses: addresses.cloned(), budget, settings, health, account }
     }
 
     /// The one that takes another's place: what was sent before is not forgotten.
@@ -172,9 +178,15 @@ impl Upstream {
 
     /// Sends a request; gives the head and the body as it comes. A switch of protocols, which nobody asked for, is an
     /// error.
-    pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, UpstreamError> {
+    pub async fn send(&self, mut request: Request<Body>) -> Result<Response<Arriving>, UpstreamError> {
         self.health.admit(request.method())?;
-        self.count(self.stack.clone().oneshot(request)).await
+        let may_share = request.extensions_mut().remove::<MayShareConnection>().is_some() && request.body().is_empty();
+        if may_share && let Some(sharing) = &self.sharing {
+            let response = self.count(sharing.clone().oneshot(request)).await?;
+            return Ok(response.map(Arriving::Apart));
+        }
+        // In a box: futures that contain this one are moved several times, and shall be short.
+        self.count(Box::pin(self.directly(request))).await
     }
 
     /// Sends a WebSocket handshake. Its connection is its own, before and after: whether both sides are of one mind about
@@ -184,19 +196,72 @@ impl Upstream {
         self.count(self.switching.clone().oneshot(request)).await
     }
 
-    async fn count(
+    /// Over a connection of the pool, and once more over another one if that turned out to be closed: see
+    /// [`OnceOnClosedConnection`].
+    async fn directly(&self, request: Request<Body>) -> Result<Response<Arriving>, Failed> {
+        if let Some(addresses) = &self.addresses {
+            addresses.before_request();
+        }
+        let (mut parts, body) = request.into_parts();
+        frame_request(&parts.method, &mut parts.headers, content_of(&body));
+        let (method, uri, headers) = (parts.method.clone(), parts.uri.clone(), parts.headers.clone());
+        match self.once(parts, body, false).await {
+            Err(Failed { again: Some(body), may_be_seen, .. }) if !may_be_seen || self.budget.withdraw() => {
+                let (mut parts, ()) = Request::new(()).into_parts();
+                (parts.method, parts.uri, parts.headers) = (method, uri, headers);
+                self.once(parts, body, true).await
+            }
+            Ok(response) => {
+                self.budget.deposit();
+                Ok(response)
+            }
+            failed => failed,
+        }
+    }
+
+    /// One try.
+    async fn once(&self, parts: Parts, body: Body, is_fresh: bool) -> Result<Response<Arriving>, Failed> {
+        let is_repeatable = is_safe(&parts.method) && body.is_empty();
+        let (body, kept) = if body.is_empty() {
+            (Outgoing::none(), None)
+        } else {
+            let (body, sending, given) = Outgoing::new(body);
+            (body, Some((sending, given)))
+        };
+        let (sending, given) = kept.unzip();
+        // From the last byte of the request; until then the limits on stalls hold: the client's for giving no byte, the
+        // connection's for taking none.
+        let late = async {
+            if let Some(given) = given {
+                let _ = given.await;
+            }
+            tokio::time::sleep(self.settings.head_timeout).await;
+        };
+        let answered = tokio::select! {
+            biased;
+            answered = self.direct.send(Request::from_parts(parts, body), is_fresh) => answered,
+            // The connection is dropped: others are not to wait for what may be dead.
+            () = late => return Err(UpstreamError::Timeout.into()),
+        };
+        answered.map_err(|Unanswered { error, reached }| {
+            let may_go_again = error == UpstreamError::Reset
+                && (reached == Reached::Nothing || reached == Reached::IdleConnection && is_repeatable);
+            let again = may_go_again.then(|| sending.map_or_else(Body::empty, Sending::take_back));
+            Failed { error, again, may_be_seen: reached != Reached::Nothing }
+        })
+    }
+
+    async fn count<B>(
         &self,
-        answer: impl Future<Output = Result<Response<Incoming>, Failed>>,
-    ) -> Result<Response<Incoming>, UpstreamError> {
+        answer: impl Future<Output = Result<Response<B>, Failed>>,
+    ) -> Result<Response<B>, UpstreamError> {
         let began = clock::now();
         let result = answer.await;
-        let label = match &result {
-            Ok(response) => class_label(response.status()),
-            Err(failed) => failed.error.label(),
-        };
-        self.metrics.upstream_requests.with_label_values(&[label]).inc();
         let took = clock::now().saturating_duration_since(began);
-        self.metrics.upstream_duration.with_label_values(&["head"]).observe(took.as_secs_f64());
+        match &result {
+            Ok(response) => self.account.answered(response.status(), took),
+            Err(failed) => self.account.failed(failed.error, took),
+        }
         match &result {
             Ok(response) => self.health.answered(response.status(), response.headers()),
             Err(failed) => self.health.failed(failed.error),
@@ -206,45 +271,23 @@ impl Upstream {
 
     /// Counts an exchange as under way until the guard goes; it goes with the answer's body.
     pub fn exchange(&self) -> Exchange {
-        Exchange {
-            _in_flight: Raised::new(&self.metrics.upstream_in_flight),
-            began: clock::now(),
-            health: self.health.clone(),
-            metrics: self.metrics.clone(),
-        }
+        Exchange::begin(&self.health, &self.account)
     }
 
     /// A body of the upstream, watched for stalls.
-    pub fn watch<G: Guard>(&self, body: Incoming, guard: G) -> Body {
+    pub fn watch<B, G: Guard>(&self, body: B, guard: G) -> Body
+    where
+        B: http_body::Body<Data = Bytes, Error: Into<BodyError>> + std::marker::Send + Sync + Unpin + 'static,
+    {
         Body::stream(Watched::new(body, self.settings.stall_timeout, guard))
-    }
-}
-
-/// An exchange with the upstream that is under way.
-pub struct Exchange {
-    _in_flight: Raised,
-    began: Instant,
-    health: Arc<Health>,
-    metrics: Arc<Metrics>,
-}
-
-impl Guard for Exchange {
-    fn whole(&mut self) {
-        let took = clock::now().saturating_duration_since(self.began);
-        self.metrics.upstream_duration.with_label_values(&["whole"]).observe(took.as_secs_f64());
-    }
-
-    fn broken(&mut self) {
-        self.health.failed(UpstreamError::Incomplete);
     }
 }
 
 /// One request, with the limit on its head.
 #[derive(Clone)]
 struct Send<C> {
-    pooled: Client<C, Outgoing>,
-    /// Over HTTP/2 where the upstream offers it: for shared fetches, which no reader can make stand still.
-    shared: Option<Client<C, Outgoing>>,
+    /// None: every request has a connection of its own.
+    pooled: Option<Client<C, Outgoing>>,
     /// Every request has a connection of its own.
     fresh: Client<C, Outgoing>,
     /// Unless connections are of another kind.
@@ -275,21 +318,15 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let fresh = self.switches || request.extensions_mut().remove::<OnFreshConnection>().is_some();
-        let may_share = request.extensions_mut().remove::<MayShareConnection>().is_some() && request.body().is_empty();
-        let client = match &self.shared {
-            _ if fresh => &self.fresh,
-            Some(shared) if may_share => shared,
-            _ => &self.pooled,
-        };
+        let is_fresh = request.extensions_mut().remove::<OnFreshConnection>().is_some();
+        let client = self.pooled.as_ref().filter(|_| !is_fresh).unwrap_or(&self.fresh);
         let (client, head_timeout, switches) = (client.clone(), self.head_timeout, self.switches);
         let addresses = self.addresses.clone();
         Box::pin(async move {
             if let Some(addresses) = &addresses {
                 addresses.before_request();
             }
-            let is_safe = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
-            let is_repeatable = is_safe && request.body().is_empty();
+            let is_repeatable = is_safe(request.method()) && request.body().is_empty();
             let (mut parts, body) = request.into_parts();
             frame_request(&parts.method, &mut parts.headers, content_of(&body));
             let (body, sending, given) = Outgoing::new(body);
@@ -344,53 +381,16 @@ where
     }
 }
 
+fn is_safe(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS)
+}
+
 fn content_of(body: &Body) -> Content {
     match http_body::Body::size_hint(body).exact() {
         _ if body.is_empty() => Content::Nothing,
         Some(length) => Content::Sized(length),
         None => Content::Unsized,
     }
-}
-
-/// Whether the connection may not be used again, though the answer is whole: of HTTP/1.0 hyper would send no chunks, and
-/// lose the body; after an answer that contradicts itself nobody knows what comes.
-fn leaves_a_doubt<B>(response: &Response<B>) -> bool {
-    response.version() < Version::HTTP_11 || contradicts_itself(response.status(), response.headers())
-}
-
-/// Whether this is an answer to what was asked: in no coding that would stay in it, and a switch only if one was asked
-/// for, to what was asked for. What is none is dropped, and its connection with it.
-fn is_answer<B>(response: &Response<B>, switches: bool) -> bool {
-    let well_switched = || switches && switches_to_websocket(response.headers());
-    is_plain(response.headers()) && (response.status() != StatusCode::SWITCHING_PROTOCOLS || well_switched())
-}
-
-/// What went wrong, by the causes of hyper's error.
-fn kind(error: &legacy::Error) -> UpstreamError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(error) = cause {
-        if let Some(failure) = error.downcast_ref::<ConnectFailure>() {
-            return UpstreamError::Connect(*failure);
-        }
-        match error.downcast_ref::<BodyError>() {
-            Some(BodyError::Stalled) => return UpstreamError::ClientStalled,
-            Some(BodyError::TooLong) => return UpstreamError::ClientTooLong,
-            Some(BodyError::Broken(_)) => return UpstreamError::ClientBroke,
-            None => {}
-        }
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_parse() || error.is_parse_status())
-        {
-            return UpstreamError::Malformed;
-        }
-        if let Some(error) = error.downcast_ref::<std::io::Error>()
-            && error.kind() == std::io::ErrorKind::TimedOut
-        {
-            return UpstreamError::Timeout;
-        }
-        cause = error.source();
-    }
-    UpstreamError::Reset
 }
 
 /// One more try, on a connection made for it, if the one from the pool turned out to be closed: for any request of which

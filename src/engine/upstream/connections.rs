@@ -19,17 +19,24 @@ pub(super) struct Opened {
     at: Instant,
     target: Target,
     gone: AtomicBool,
+    retired: AtomicBool,
 }
 
 impl Opened {
     /// Now.
     pub(super) fn new(target: Target) -> Self {
-        Self { at: clock::now(), target, gone: AtomicBool::new(false) }
+        let [gone, retired] = [const { AtomicBool::new(false) }; 2];
+        Self { at: clock::now(), target, gone, retired }
     }
 
     /// It has ended.
     pub(super) fn end(&self) {
         self.gone.store(true, Ordering::Release);
+    }
+
+    /// Whether it carries no further request.
+    pub(super) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
     }
 
     fn is_gone(&self) -> bool {
@@ -46,7 +53,7 @@ pub(super) struct Connections {
 struct Open {
     swept: Instant,
     /// By the place in memory of what is known of each.
-    by_place: HashMap<usize, (Arc<Opened>, CaptureConnection)>,
+    by_place: HashMap<usize, (Arc<Opened>, Option<CaptureConnection>)>,
 }
 
 impl Connections {
@@ -59,7 +66,12 @@ impl Connections {
     pub(super) fn note(&self, connection: &CaptureConnection) {
         let Some(opened) = opened_of(connection.connection_metadata().as_ref()) else { return };
         let place = Arc::as_ptr(&opened) as usize;
-        self.lock().by_place.entry(place).or_insert_with(|| (opened, connection.clone()));
+        self.lock().by_place.entry(place).or_insert_with(|| (opened, Some(connection.clone())));
+    }
+
+    /// This one will, of our own pool, which asks whether it may.
+    pub(super) fn note_own(&self, opened: &Arc<Opened>) {
+        self.lock().by_place.insert(Arc::as_ptr(opened) as usize, (opened.clone(), None));
     }
 
     /// Those that are too old carry no further request.
@@ -87,8 +99,13 @@ impl Open {
     fn retire(&mut self, is_to_end: impl Fn(&Opened) -> bool) {
         self.by_place.retain(|_, (opened, connection)| {
             let ends = is_to_end(opened);
-            if ends && let Some(connected) = connection.connection_metadata().as_ref() {
-                connected.poison();
+            if ends {
+                opened.retired.store(true, Ordering::Release);
+                if let Some(connection) = connection
+                    && let Some(connected) = connection.connection_metadata().as_ref()
+                {
+                    connected.poison();
+                }
             }
             !ends && !opened.is_gone()
         });

@@ -13,14 +13,15 @@ use hyper_util::client::legacy::connect::{CaptureConnection, Connected};
 use tokio::sync::oneshot;
 
 use super::connector::Traffic;
-use crate::engine::body::{Body, BodyError};
+use crate::engine::body::{Body, BodyError, longer};
 
 /// How soon hyper tells that a connection is gone.
 const TOLD_WITHIN: Duration = Duration::from_millis(50);
 
 /// The body as hyper gets it.
 pub(super) struct Outgoing {
-    shared: Arc<Shared>,
+    /// None if there is no body.
+    shared: Option<Arc<Shared>>,
     /// Dropped when the body has been given to the connection, or is dropped.
     tell: Option<oneshot::Sender<()>>,
 }
@@ -30,10 +31,27 @@ pub(super) struct Sending(Arc<Shared>);
 
 struct Shared {
     /// The connection that was chosen last.
-    chosen: OnceLock<CaptureConnection>,
+    chosen: OnceLock<Chosen>,
     /// What took the request up; without an account of what passes over it, the worst is assumed.
     taken: OnceLock<Option<Arc<Traffic>>>,
     body: Mutex<Replayed>,
+}
+
+/// A connection for a request.
+enum Chosen {
+    /// By hyper-util, which may choose another one.
+    Captured(CaptureConnection),
+    /// By our own pool, with the account of what passes over it if there is one.
+    Own(Option<Arc<Traffic>>),
+}
+
+impl Chosen {
+    fn traffic(&self) -> Option<Arc<Traffic>> {
+        match self {
+            Self::Captured(chosen) => traffic_of(chosen.connection_metadata().as_ref()),
+            Self::Own(traffic) => traffic.clone(),
+        }
+    }
 }
 
 /// How far a request came that got no answer.
@@ -47,7 +65,37 @@ pub(super) enum Reached {
     Upstream,
 }
 
+impl Reached {
+    /// By what has passed since the connection took the request up.
+    pub(super) fn by(traffic: &Traffic) -> Self {
+        if !traffic.was_sent() {
+            Self::Nothing
+        } else if traffic.was_idle() && !traffic.has_answered() {
+            Self::IdleConnection
+        } else {
+            Self::Upstream
+        }
+    }
+}
+
 impl Outgoing {
+    /// No body, of which nobody need keep hold.
+    pub(super) fn none() -> Self {
+        Self { shared: None, tell: None }
+    }
+
+    /// Whether that is what it is.
+    pub(super) fn is_none(&self) -> bool {
+        self.shared.is_none()
+    }
+
+    /// It goes over this connection of our own.
+    pub(super) fn goes_over(&self, traffic: Option<&Arc<Traffic>>) {
+        if let Some(shared) = &self.shared {
+            let _ = shared.chosen.set(Chosen::Own(traffic.cloned()));
+        }
+    }
+
     /// A body for hyper, the hold on it, and what ends when it has been given away.
     pub(super) fn new(body: Body) -> (Self, Sending, oneshot::Receiver<()>) {
         let (tell, told) = oneshot::channel();
@@ -55,7 +103,7 @@ impl Outgoing {
         let tell = (!body.is_empty()).then_some(tell);
         let body = Mutex::new(Replayed { again: VecDeque::new(), given: Vec::new(), rest: body });
         let shared = Arc::new(Shared { chosen: OnceLock::new(), taken: OnceLock::new(), body });
-        (Self { shared: shared.clone(), tell }, Sending(shared), told)
+        (Self { shared: Some(shared.clone()), tell }, Sending(shared), told)
     }
 }
 
@@ -63,13 +111,14 @@ impl Sending {
     /// Where to look for the connection that hyper chose.
     pub(super) fn goes_over(&self, chosen: CaptureConnection) {
         // There is one for each try.
-        let _ = self.0.chosen.set(chosen);
+        let _ = self.0.chosen.set(Chosen::Captured(chosen));
     }
 
     /// Ends when the request waits at a connection that is gone. hyper says so itself, but for a race: what is handed
     /// over in the very moment of a connection's end stays with it.
     pub(super) async fn stranded(&self) {
-        let Some(mut chosen) = self.0.chosen.get().cloned() else { return std::future::pending().await };
+        let Some(Chosen::Captured(chosen)) = self.0.chosen.get() else { return std::future::pending().await };
+        let mut chosen = chosen.clone();
         loop {
             let traffic = traffic_of(chosen.wait_for_connection_metadata().await.as_ref());
             let Some(traffic) = traffic else { return std::future::pending().await };
@@ -89,9 +138,8 @@ impl Sending {
     pub(super) fn reached(&self) -> Reached {
         match self.0.taken.get() {
             None => Reached::Nothing,
-            Some(Some(traffic)) if !traffic.was_sent() => Reached::Nothing,
-            Some(Some(traffic)) if traffic.was_idle() && !traffic.has_answered() => Reached::IdleConnection,
-            Some(_) => Reached::Upstream,
+            Some(Some(traffic)) => Reached::by(traffic),
+            Some(None) => Reached::Upstream,
         }
     }
 
@@ -120,7 +168,7 @@ impl Shared {
     /// A connection takes the request up: what passes over it from now on belongs to this request.
     fn take_up(&self) {
         self.taken.get_or_init(|| {
-            let traffic = traffic_of(self.chosen.get()?.connection_metadata().as_ref())?;
+            let traffic = self.chosen.get()?.traffic()?;
             traffic.begin();
             Some(traffic)
         });
@@ -140,32 +188,33 @@ impl http_body::Body for Outgoing {
     type Error = BodyError;
 
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        if this.shared.is_blocked() {
+        let Self { shared: Some(shared), tell } = self.get_mut() else { return Poll::Ready(None) };
+        if shared.is_blocked() {
             // The same task writes, and asks again when that goes on: so one frame waits at most.
             return Poll::Pending;
         }
-        let mut body = this.shared.lock();
+        let mut body = shared.lock();
         let frame = ready!(Pin::new(&mut *body).poll_frame(context));
         match &frame {
-            Some(Ok(frame)) if this.shared.may_be_taken_back() => body.given.extend(Piece::of(frame)),
+            Some(Ok(frame)) if shared.may_be_taken_back() => body.given.extend(Piece::of(frame)),
             _ => body.given = Vec::new(),
         }
         // A sized body is not always polled to its end: its last frame tells.
         if !matches!(frame, Some(Ok(_))) || body.is_end_stream() {
-            this.tell = None;
+            *tell = None;
         }
         Poll::Ready(frame)
     }
 
     /// The first thing a connection asks of a request that it takes up, before it writes any of it.
     fn is_end_stream(&self) -> bool {
-        self.shared.take_up();
-        self.shared.lock().is_end_stream()
+        let Some(shared) = &self.shared else { return true };
+        shared.take_up();
+        shared.lock().is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.shared.lock().size_hint()
+        self.shared.as_ref().map_or_else(|| SizeHint::with_exact(0), |shared| shared.lock().size_hint())
     }
 }
 
@@ -215,13 +264,6 @@ impl http_body::Body for Replayed {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let again: u64 = self.again.iter().map(Piece::length).sum();
-        let rest = http_body::Body::size_hint(&self.rest);
-        let mut hint = SizeHint::new();
-        if let Some(upper) = rest.upper() {
-            hint.set_upper(upper.saturating_add(again));
-        }
-        hint.set_lower(rest.lower().saturating_add(again));
-        hint
+        longer(&http_body::Body::size_hint(&self.rest), self.again.iter().map(Piece::length).sum())
     }
 }

@@ -151,7 +151,7 @@ impl Client {
             ProtocolRule::Client => told.protocol.unwrap_or(side.protocol),
         };
         let host = told.host.or(host);
-        let peer = side.peer.to_string();
+        let peer = text_of(side.peer);
         let forwarded = listed(told.elements, &element(side.peer, &peer, host.as_ref(), protocol));
         let list = listed(told.addresses.join(", "), &peer);
         Self { address, protocol, host, forwarded_for: list, forwarded, is_told_by_a_proxy }
@@ -315,6 +315,24 @@ fn element(peer: IpAddr, text: &str, host: Option<&HeaderValue>, protocol: Proto
     let (before, after) = if peer.is_ipv6() { ("for=\"[", "]\"") } else { ("for=", "") };
     let (named, host, quote) = host.map_or(("", "", ""), |host| (";host=\"", host, "\""));
     [before, text, after, named, host, quote, ";proto=", protocol.as_str()].concat()
+}
+
+/// An address as it is written. One of IPv4 goes with every request, and the standard library's way of writing it takes ten
+/// times as long.
+fn text_of(address: IpAddr) -> String {
+    let IpAddr::V4(address) = address else { return address.to_string() };
+    let mut text = String::with_capacity("255.255.255.255".len());
+    for (place, octet) in address.octets().into_iter().enumerate() {
+        if place > 0 {
+            text.push('.');
+        }
+        for (least, unit) in [(100, 100), (10, 10), (0, 1)] {
+            if octet >= least {
+                text.push(char::from(b'0' + octet / unit % 10));
+            }
+        }
+    }
+    text
 }
 
 fn listed(before: String, ours: &str) -> HeaderValue {

@@ -43,6 +43,10 @@ pub fn is_json(headers: &HeaderMap) -> bool {
 
 /// Removes the fields that mean one connection only, and those that `Connection` names.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    // Most messages have none of them: names are compared faster than they are looked for.
+    if !headers.keys().any(|name| HOP_BY_HOP.contains(name)) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
             .get_all(header::CONNECTION)

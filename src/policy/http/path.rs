@@ -44,9 +44,14 @@ pub(super) type Segments<'a> = Vec<Cow<'a, str>>;
 /// The ways in which a server may read a path: segments parted before or after decoding, slashes collapsed, dot
 /// segments resolved, a format suffix kept or dropped. What one of them takes for a write is a write.
 pub(super) fn readings(path: &str) -> Vec<Segments<'_>> {
-    let parted_first = resolved(path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()));
     // Most paths hold nothing that is to be decoded, and are parted in one way.
-    let decoded_first = path.contains('%').then(|| {
+    let is_coded = path.contains('%');
+    let parted_first = if is_coded {
+        resolved(path.split('/').map(|segment| percent_decode_str(segment).decode_utf8_lossy()))
+    } else {
+        resolved(path.split('/').map(Cow::Borrowed))
+    };
+    let decoded_first = is_coded.then(|| {
         let decoded = percent_decode_str(path).decode_utf8_lossy();
         resolved(decoded.split('/').map(|segment| Cow::Owned(segment.to_owned())))
     });

@@ -159,3 +159,13 @@ fn of_ipv6_the_network_is_one_client() {
         assert_eq!(network_of(address.parse().unwrap()), network.parse::<IpAddr>().unwrap());
     }
 }
+
+#[test]
+fn addresses_are_written_as_everywhere() {
+    for address in [[0, 0, 0, 0], [1, 9, 10, 19], [99, 100, 101, 110], [199, 200, 209, 255], [255, 250, 90, 5]] {
+        let address = IpAddr::from(address);
+        assert_eq!(text_of(address), address.to_string());
+    }
+    let address: IpAddr = "2001:db8::1".parse().unwrap();
+    assert_eq!(text_of(address), "2001:db8::1");
+}
