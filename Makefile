@@ -109,7 +109,7 @@ lint-http: ## REDbot on a hit, a miss, a 304, errors and what passes; build/redb
 	build/redbot/bin/python -B tests/lint_http.py target/debug/anteroom build/redbot/report.txt
 
 # The binary's name has a hash: cargo says it.
-instructions: ## that a hit, a 304, the key, the ledger's check and the contract pass cost no more instructions than written down
+instructions: ## that hits, what passes, a 304, the key, the ledger's check and the contract pass cost no more instructions than written down
 	@sh tests/tools.sh valgrind:valgrind python3:python3
 	$(CARGO) bench --locked --no-run --bench instructions
 	python3 -B benches/instructions.py $(COUNTS) \

@@ -2,7 +2,11 @@
 //! callgrind twice, and the difference is the operations' own. Counts do not depend on what else a machine does.
 #![expect(clippy::print_stderr, reason = "a wrong call is told of")]
 
+#[path = "support/wire.rs"]
+mod wire;
+
 use std::hint::black_box;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,9 +33,12 @@ const LIST: &[u8] = include_bytes!("../tests/fixtures/payload/list-typical.json"
 const INBOX: &str = "hmUxdYZ7nFu4KqJ8sT2vWbXc";
 const CONTACT: &str = "9b9d46b9-8542-43f5-8077-3ad4a2b1c0d9";
 
-/// A proxy with these settings.
-fn proxy(text: &str) -> Arc<State> {
-    let flags = Flags { upstream: Some("http://127.0.0.1:9".into()), ..Flags::default() };
+/// Where nobody is, for who asks nothing of it.
+const NOWHERE: &str = "http://127.0.0.1:9";
+
+/// A proxy in front of this upstream, with these settings.
+fn proxy(upstream: &str, text: &str) -> Arc<State> {
+    let flags = Flags { upstream: Some(upstream.into()), admin: Some("127.0.0.1:0".into()), ..Flags::default() };
     let none = std::iter::empty::<(String, String)>();
     let file = SettingsFile::Text("bench.toml".into(), text.to_owned());
     let config = config::load(file, &flags, none).expect("settings").config;
@@ -40,7 +47,7 @@ fn proxy(text: &str) -> Arc<State> {
 
 /// A proxy that holds one answer, which is as fresh as it says.
 fn with_an_answer() -> Arc<State> {
-    let state = proxy("cache.ttl = \"origin\"");
+    let state = proxy(NOWHERE, "cache.ttl = \"origin\"");
     let mut fields = HeaderMap::new();
     fields.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     fields.insert(header::ETAG, HeaderValue::from_static("W/\"5c4f5a3b1f2e9d7c8b6a5f4e3d2c1b0a\""));
@@ -73,9 +80,9 @@ fn with_an_answer() -> Arc<State> {
     state
 }
 
-/// A proxy that holds one list, which is fresh.
-fn with_a_list() -> Arc<State> {
-    let state = proxy("cache.ttl = \"1h\"\ncache.stale_if_error = \"2h\"");
+/// A proxy that holds one list, which is fresh; with more settings.
+fn with_a_list(more: &str) -> Arc<State> {
+    let state = proxy(NOWHERE, &format!("cache.ttl = \"1h\"\ncache.stale_if_error = \"2h\"\n{more}"));
     let mut head = HeaderMap::new();
     head.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json; charset=utf-8"));
     head.insert(header::ETAG, HeaderValue::from_static("W/\"5c4f5a3b1f2e9d7c8b6a5f4e3d2c1b0a\""));
@@ -113,8 +120,42 @@ async fn read(state: &Arc<State>, field: Option<(&'static str, &'static str)>, e
     black_box(response);
 }
 
+/// The settings of a proxy that listens there, and says nothing.
+fn listening(on: &Path) -> String {
+    format!("listen.address = \"unix:{}\"\nlog.only = \"trouble\"", on.display())
+}
+
+/// Plain hits over a connection, from the first byte of each to the last of its answer.
+async fn plain_hits(times: u32) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("socket");
+    wire::serve(with_a_list(&listening(&socket)), &socket).await;
+    let path = format!("/public/api/v1/inboxes/{INBOX}/contacts/{CONTACT}/conversations");
+    wire::ask(&socket, &path, LIST, "anteroom; hit", times).await;
+}
+
+/// What nobody keeps, over a connection, the upstream's part included.
+async fn passing(times: u32) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let socket = folder.path().join("socket");
+    let upstream = wire::answering(LIST).await;
+    let state = proxy(&format!("http://{upstream}"), &listening(&socket));
+    wire::serve(state, &socket).await;
+    let path = "/api/v1/accounts/7/conversations/131/messages";
+    wire::ask(&socket, path, LIST, "anteroom; fwd=bypass", times).await;
+}
+
 async fn run(case: &str, times: u32) -> bool {
-    let (state, key) = (with_a_list(), Key::new(INBOX, CONTACT, None));
+    match case {
+        "plain_hit" => plain_hits(times).await,
+        "passing" => passing(times).await,
+        _ => return run_call(case, times).await,
+    }
+    true
+}
+
+async fn run_call(case: &str, times: u32) -> bool {
+    let (state, key) = (with_a_list(""), Key::new(INBOX, CONTACT, None));
     let as_it_says = with_an_answer();
     let entry = state.cache.store.get(&key).expect("the list is stored");
     let (body, settings) = (Bytes::from_static(LIST), PayloadSettings::default());
