@@ -73,3 +73,16 @@ async fn of_two_merges_through_two_replicas_the_second_knows_the_contact_between
     assert_eq!(stand_in.contact_id(B), stand_in.contact_id("visitor-c"));
     is_up_to_date(&stand_in, &proxies[2], B).await;
 }
+
+#[tokio::test]
+async fn a_merge_that_nobody_can_be_told_of_is_not_begun_if_that_is_wanted() {
+    let (stand_in, redis, proxies) = fleet(2, &format!("{LONG}\nreplicas.cut_off = \"refuse\"")).await;
+    // So lately that nobody knows of it yet.
+    redis.signal("STOP").await;
+    let answer = patching(&proxies[0], A, SHARED).await.unwrap();
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{}", answer.text());
+    assert!(answer.text().contains("nothing was done"), "{}", answer.text());
+    assert!(stand_in.requests().iter().all(|seen| seen.method != Method::PATCH));
+    redis.signal("CONT").await;
+    while patching(&proxies[0], A, SHARED).await.unwrap().status != StatusCode::OK {}
+}
