@@ -11,6 +11,7 @@ use anteroom::engine::upstream::client::Upstream;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
+use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::support::raw::{Scripted, Talk, exchange};
@@ -344,4 +345,50 @@ async fn an_upload_goes_on_while_nobody_reads_its_answer() {
     sent.expect("the upload does not wait for its answer to be read");
     let answer = talk.message().await.expect("an answer");
     assert_eq!((answer.status(), answer.body.len()), (200, LONG));
+}
+
+/// Two requests at once over one connection that is free: a second one is made, and kept though the first was free sooner.
+#[tokio::test]
+async fn a_connection_that_came_too_late_is_for_the_next_request() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let made = Arc::new(AtomicUsize::new(0));
+    let (count, may_connect) = (made.clone(), Arc::new(tokio::sync::Semaphore::new(1)));
+    let connects = may_connect.clone();
+    let connector = tower::service_fn(move |_: http::Uri| {
+        let (count, connects) = (count.clone(), connects.clone());
+        Box::pin(async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            connects.acquire().await.unwrap().forget();
+            Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect(address).await?))
+        })
+    });
+    let url = format!("http://{address}");
+    let upstream = Arc::new(Upstream::over(connector, settings(&url, "").upstream, Arc::new(Metrics::new())));
+    let answered = Arc::new(Mutex::new(Vec::new()));
+    let seen = answered.clone();
+    tokio::spawn(async move {
+        for number in 0.. {
+            let (stream, seen) = (accept(&listener).await, seen.clone());
+            tokio::spawn(async move {
+                let mut talk = Talk::new(stream);
+                while talk.message().await.is_some() {
+                    seen.lock().unwrap().push(number);
+                    talk.send(ANSWER).await;
+                }
+            });
+        }
+    });
+    // The second one takes the first one's connection, since its own is not let in.
+    let both = || async { tokio::join!(ask(&upstream, "GET", Body::empty()), ask(&upstream, "GET", Body::empty())) };
+    both().await;
+    assert_eq!((made.load(Ordering::SeqCst), answered.lock().unwrap().clone()), (2, vec![0, 0]));
+    may_connect.add_permits(1);
+    // When it is there, both are used, and no third is made.
+    let used = async {
+        while !answered.lock().unwrap().contains(&1) {
+            both().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), used).await.expect("the second connection is kept");
 }

@@ -4,7 +4,7 @@
 use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll, Waker, ready};
 
 use http::uri::{Authority, Scheme};
 use http::{Extensions, Request, Response, Uri};
@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper::rt::{Read, Write};
 use hyper_util::client::legacy::connect::Connection;
+use tokio::sync::oneshot;
 use tower::ServiceExt;
 use tower_service::Service;
 
@@ -98,23 +99,38 @@ impl Carrier {
 
     /// Whether the next request may be sent.
     pub(super) fn is_free(&self) -> bool {
-        self.connection.is_some() && self.sender.is_ready()
+        self.connection.is_some() && self.sender.is_ready() && self.is_flushed()
     }
 
-    /// The same of one that lies idle: the upstream may have closed it.
+    /// Of an answer that came early the end of its request may still lie in a buffer.
+    fn is_flushed(&self) -> bool {
+        self.traffic.as_ref().is_none_or(|traffic| traffic.is_flushed())
+    }
+
+    /// The same of one that nobody drives: the upstream may have closed it. Before it is asked for the first time, a
+    /// connection does not say that it is free.
     pub(super) fn is_still_free(&mut self) -> bool {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.is_free()
     }
 
-    /// Waits until the next request may be sent. False if there will be none.
-    pub(super) async fn is_free_again(&mut self) -> bool {
+    /// Drives it until the next request may be sent. False if there will be none, or it is `told` that none shall.
+    pub(super) async fn is_free_again(&mut self, mut told: oneshot::Receiver<bool>) -> bool {
+        let mut may_stay = None;
         std::future::poll_fn(|context| {
             self.drive(context);
             if self.connection.is_none() {
                 return Poll::Ready(false);
             }
-            self.sender.poll_ready(context).map(|ready| ready.is_ok())
+            // Until the answer is there its request may lie unsent in the queue, though another one seems to be wanted.
+            let may_stay = match may_stay {
+                Some(may_stay) => may_stay,
+                None => *may_stay.insert(ready!(Pin::new(&mut told).poll(context)) == Ok(true)),
+            };
+            if !self.is_flushed() {
+                return Poll::Pending;
+            }
+            self.sender.poll_ready(context).map(|ready| ready.is_ok() && may_stay)
         })
         .await
     }

@@ -90,14 +90,16 @@ pub struct Traffic {
     answered: AtomicBool,
     /// The upstream takes no byte at the moment.
     blocked: AtomicBool,
+    /// What was written is not all on its way: TLS has a buffer of its own.
+    unflushed: AtomicBool,
     /// Cancelled when the connection is dropped.
     gone: CancellationToken,
 }
 
 impl Traffic {
     fn new() -> Self {
-        let [used, idle, sent, answered, blocked] = [const { AtomicBool::new(false) }; 5];
-        Self { opened: clock::now(), used, idle, sent, answered, blocked, gone: CancellationToken::new() }
+        let [used, idle, sent, answered, blocked, unflushed] = [const { AtomicBool::new(false) }; 6];
+        Self { opened: clock::now(), used, idle, sent, answered, blocked, unflushed, gone: CancellationToken::new() }
     }
 
     /// The connection takes a request up.
@@ -126,6 +128,11 @@ impl Traffic {
     /// Whether the upstream takes no byte at the moment.
     pub(super) fn is_blocked(&self) -> bool {
         self.blocked.load(Ordering::Acquire)
+    }
+
+    /// Whether what was written is on its way.
+    pub(super) fn is_flushed(&self) -> bool {
+        !self.unflushed.load(Ordering::Acquire)
     }
 
     /// Whether it has given a byte since the request was taken up.
@@ -250,7 +257,9 @@ impl AsyncWrite for Connected {
         if self.deaf {
             return Poll::Ready(Ok(()));
         }
-        self.io.get_mut().as_mut().poll_flush(context)
+        let flushed = self.io.get_mut().as_mut().poll_flush(context);
+        self.traffic.unflushed.store(flushed.is_pending(), Ordering::Release);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, Response, Uri, header};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::addresses::Addresses;
 use super::answers::{is_answer, kind, leaves_a_doubt};
@@ -81,9 +81,9 @@ impl Direct {
         let mut answer = std::pin::pin!(carrier.ask(request));
         if has_body {
             let idle = self.idle.clone();
-            let (tell, told) = tokio::sync::oneshot::channel();
+            let (tell, told) = oneshot::channel();
             tokio::spawn(async move {
-                if carrier.is_free_again().await && told.await == Ok(true) {
+                if carrier.is_free_again(told).await {
                     idle.keep(carrier);
                 }
             });
@@ -132,7 +132,9 @@ impl Direct {
                 // It would be a pity to throw it away.
                 let idle = self.idle.clone();
                 tokio::spawn(async move {
-                    if let Ok(carrier) = connecting.await {
+                    if let Ok(mut carrier) = connecting.await
+                        && carrier.is_still_free()
+                    {
                         idle.keep(carrier);
                     }
                 });
@@ -181,10 +183,11 @@ impl Idle {
     /// The same, as soon as one comes back.
     async fn taken(&self, uri: &Uri) -> Box<Carrier> {
         loop {
-            self.returned.notified().await;
+            // Two that come back at once are told of once.
             if let Some(carrier) = self.take(uri) {
                 return carrier;
             }
+            self.returned.notified().await;
         }
     }
 
