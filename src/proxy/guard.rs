@@ -30,8 +30,8 @@ pub(super) struct InvalidationGuard {
     state: Arc<State>,
     active: Arc<Active>,
     places: Vec<Place>,
-    /// Places of many lists: only if the upstream has answered. Whoever breaks off, or makes the upstream break off,
-    /// was told nothing, and strangers can do so as often as they like.
+    /// Places of many lists: only if the upstream has had all of the request. Whoever breaks off was told nothing, and
+    /// strangers can do so as often as they like.
     shared: Vec<Place>,
     /// Who is behind which source.
     identities: Vec<Place>,
@@ -43,7 +43,7 @@ pub(super) struct InvalidationGuard {
     began: Tick,
     /// The source whose contact the answer shows.
     shown: Option<(Source, u64)>,
-    /// What the upstream said of what was done, if it has answered.
+    /// What the upstream said of what was done, if it has answered, or might have.
     effect: Option<Effect>,
     /// Whether a byte may have reached the upstream.
     pub(super) armed: bool,
@@ -165,8 +165,10 @@ impl InvalidationGuard {
             }
             Target::Csat { uuid } => {
                 scopes.push(Scope::Conversation(uuid));
+                // Whose it is nobody says: it may have come since a list was empty.
                 let pages = Reach::of(Happening::AnswersSurvey).scopes(Of::Everybody, None);
-                self.shared.extend(pages.chain([Scope::AnyConversation]).map(|scope| ledger.place(&scope)));
+                let shared = pages.chain([Scope::AnyConversation, Scope::Nameless]);
+                self.shared.extend(shared.map(|scope| ledger.place(&scope)));
             }
             Target::AccountConversation { account, display } => {
                 scopes.push(Scope::AccountConversation(*account, *display));
@@ -186,7 +188,7 @@ impl InvalidationGuard {
         self.places.extend(scopes.iter().map(|scope| ledger.place(scope)));
     }
 
-    /// The upstream has answered, and this is what it says of what was done.
+    /// The upstream has answered, and this is what it says of what was done; or it has had all of the request.
     pub(super) fn answered(&mut self, effect: Effect) {
         self.effect = Some(effect);
         if effect == Effect::Nothing {

@@ -21,7 +21,7 @@ use crate::policy::coherence::ledger::Tick;
 use crate::policy::coherence::reach::{Happening, of_write};
 use crate::policy::http::key::decode_segment;
 use crate::policy::http::path::parted;
-use crate::policy::http::route::{Source, Target, effect_of, is_itself};
+use crate::policy::http::route::{Effect, Source, Target, effect_of, is_itself};
 use crate::policy::coherence::answer_ids::{self, AnswerIds, Named};
 use crate::policy::coherence::watermark::must_cause_an_event;
 use crate::policy::rfc9111::invalidate::effect_on_target;
@@ -130,6 +130,7 @@ impl Write {
                 // Of a request that is not whole the upstream does nothing that anybody is told of.
                 let is_whole = !error.is_of_client();
                 if guard.armed && is_whole {
+                    guard.answered(Effect::Unclear);
                     self.attribute(&mut guard, noted, began, AnswerIds::default(), &named).await;
                 }
                 return Err(error);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anteroom::policy::coherence::reach;
-use anteroom_stand_in::{Delivery, INBOX, Matcher, Point, Shape, StandIn, Webhook};
+use anteroom_stand_in::{Delivery, Fault, INBOX, Matcher, Point, Shape, StandIn, Webhook};
 use http::{Method, StatusCode};
 
 use crate::support::script::{Script, json};
@@ -239,6 +239,23 @@ async fn purge(world: &World) {
     world.all_kept().await;
 }
 
+/// A page of messages does not say which conversation's it is, and the answer to a survey that, nor whose it is.
+#[tokio::test]
+async fn an_answered_survey_whose_own_answer_is_lost_reaches_pages_too() {
+    let world = World::new("cache.ttl = \"5m\"").await;
+    let uuid = world.stand_in.ask_csat(WHO);
+    world.all_kept().await;
+    world.stand_in.fault_times(Fault::ResetAfter, Matcher::writes(), 1);
+    let rating = r#"{"message":{"submitted_values":{"csat_survey_response":{"rating":5}}}}"#;
+    let url = format!("{}/public/api/v1/csat_survey/{uuid}", world.proxy.url);
+    let rated = send(request("PUT", &url, &[("content-type", "application/json")], rating)).await;
+    assert_eq!(rated.status, StatusCode::BAD_GATEWAY);
+    for read in ["messages", "conversations"] {
+        let page = get(&format!("{}{}", world.proxy.url, world.path(read))).await;
+        assert!(!page.is_hit() && page.text().contains("\"rating\":5"), "{read}: {}", page.cache_status());
+    }
+}
+
 /// Nobody tells of anything here: what one read shows, the others show.
 #[tokio::test]
 async fn what_one_read_shows_another_does_not_hide() {
@@ -365,7 +382,7 @@ async fn every_read_is_kept_and_given_in_every_form() {
         assert!(stale.is_hit(), "{read}: {}", stale.cache_status());
         world.proxy.wait_for_metric("anteroom_flights", 0.0).await;
         assert!(get(&url).await.is_hit());
-        world.stand_in.fault_on(anteroom_stand_in::Fault::Error, Matcher::any());
+        world.stand_in.fault_on(Fault::Error, Matcher::any());
         jump(Duration::from_secs(60)).await;
         let instead = get(&url).await;
         assert!(
