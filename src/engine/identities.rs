@@ -162,6 +162,16 @@ impl Identities {
         self.lock().places()
     }
 
+    /// A write may change what is made from these.
+    pub fn write_touches(&self, write: u64, places: &[Place]) {
+        self.lock().touches(write, places);
+    }
+
+    /// What the others under way may have changed already.
+    pub fn touched_by_others(&self, write: u64) -> Vec<Place> {
+        self.lock().touched_by_others(write)
+    }
+
     /// Other replicas are told that a write may change this.
     pub fn write_tells(&self, write: u64, places: &[u32]) {
         self.lock().tells(write, places);

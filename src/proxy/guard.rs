@@ -70,6 +70,7 @@ impl InvalidationGuard {
         for target in targets {
             guard.touch(target, named);
         }
+        guard.state.invalidation.identities.write_touches(guard.write, &guard.places);
         Some(guard)
     }
 
@@ -165,10 +166,8 @@ impl InvalidationGuard {
             }
             Target::Csat { uuid } => {
                 scopes.push(Scope::Conversation(uuid));
-                // Whose it is nobody says: it may have come since a list was empty.
                 let pages = Reach::of(Happening::AnswersSurvey).scopes(Of::Everybody, None);
-                let shared = pages.chain([Scope::AnyConversation, Scope::Nameless]);
-                self.shared.extend(shared.map(|scope| ledger.place(&scope)));
+                self.shared.extend(pages.chain([Scope::AnyConversation]).map(|scope| ledger.place(&scope)));
             }
             Target::AccountConversation { account, display } => {
                 scopes.push(Scope::AccountConversation(*account, *display));
@@ -250,6 +249,10 @@ impl InvalidationGuard {
             self.contacts.extend(identities.moved_meanwhile(self.write));
         }
         self.places.extend(identities.beside(self.write));
+        if self.contacts.is_empty() {
+            // Its conversation may be one that another write has just begun, whose lists do not have it yet.
+            self.places.extend(identities.touched_by_others(self.write));
+        }
         state.invalidation.reach_who_moves(Cause::Write);
         self.contacts.sort_unstable();
         self.contacts.dedup();

@@ -80,6 +80,8 @@ struct UnderWay {
     contacts: Vec<u64>,
     /// Contacts that were merged by others while it was under way.
     merged: Vec<u64>,
+    /// What is made from whom it names.
+    touches: Vec<Place>,
     /// What other replicas were told that it may change, and in which entry of the log.
     told: Vec<u32>,
     seq: Option<u64>,
@@ -119,6 +121,19 @@ impl Moves {
     /// The identities that writes under way may be about to change, or have changed already.
     pub fn places(&self) -> Vec<Place> {
         self.under_way.values().flat_map(|write| write.places.iter().copied()).collect()
+    }
+
+    /// A write may change what is made from these.
+    pub fn touches(&mut self, write: u64, places: &[Place]) {
+        if let Some(under_way) = self.under_way.get_mut(&write) {
+            under_way.touches = places.to_vec();
+        }
+    }
+
+    /// What the others under way may have changed already: what was just created belongs to whom they name.
+    pub fn touched_by_others(&self, write: u64) -> Vec<Place> {
+        let others = self.under_way.iter().filter(|(number, _)| **number != write);
+        others.flat_map(|(_, other)| other.touches.iter().copied()).collect()
     }
 
     /// Other replicas are told that a write may change this.
