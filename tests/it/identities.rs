@@ -305,6 +305,24 @@ async fn a_write_to_a_conversation_reaches_every_list_that_has_it_whosever_it_is
 }
 
 #[tokio::test]
+async fn a_write_to_a_conversation_that_is_just_being_begun_reaches_a_list_that_does_not_have_it() {
+    let (stand_in, proxy) = both(LONG).await;
+    assert_eq!(proxy.list("visitor-c").await.text(), "[]");
+    let gate = stand_in.hold(Point::Acknowledging, first(Matcher::writes()));
+    let url = format!("{}/conversations", proxy.contact_url("visitor-c"));
+    let beginning = spawn(async move { post(&url, "{}").await });
+    gate.arrived(1).await;
+    let conversation = stand_in.conversation_ids("visitor-c")[0];
+    let resolve = format!("{}/api/v1/accounts/1/conversations/{conversation}/toggle_status", proxy.url);
+    let agent = [("content-type", "application/json"), ("api_access_token", "agent-token")];
+    assert_eq!(send(request("POST", &resolve, &agent, r#"{"status":"resolved"}"#)).await.status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, "visitor-c").await;
+    gate.release_all();
+    assert_eq!(beginning.await.unwrap().status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, "visitor-c").await;
+}
+
+#[tokio::test]
 async fn what_was_learned_of_another_upstream_is_not_believed() {
     let (one, proxy) = both(LONG).await;
     let other = StandIn::start(anteroom_stand_in::Options::default()).await.unwrap();
