@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::invalidation::Invalidation;
 use crate::engine::clock;
 use crate::engine::metrics::InvalidationSource;
-use crate::engine::replicas::fleet::Told;
+use crate::engine::replicas::fleet::{Fleet, Told};
 use crate::engine::replicas::settings::CutOff;
 use crate::policy::coherence::beliefs::Elsewhere;
 use crate::policy::coherence::causes::Cause;
@@ -23,6 +23,14 @@ const UNTOLD_EVERY: Duration = Duration::from_secs(10);
 
 /// For how long a write that may change whose sources are is believed to be under way if nobody tells of its end.
 const MOVING: Duration = Duration::from_secs(60);
+
+/// Where the telling stood when something began that is to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    ticket: Ticket,
+    /// How many writes in other replicas were known that may change whose sources are.
+    heard: u64,
+}
 
 fn millis(time: Duration) -> u32 {
     u32::try_from(time.as_millis()).unwrap_or(u32::MAX)
@@ -155,9 +163,9 @@ impl Invalidation {
         self.metrics.invalidated(InvalidationSource::Replica);
     }
 
-    /// What the other replicas were to be told until now; none if there are no others.
-    pub fn ticket(&self) -> Option<Ticket> {
-        self.fleet.as_ref().map(|fleet| fleet.ticket())
+    /// What the other replicas were to be told until now, and had told; none if there are no others.
+    pub fn ticket(&self) -> Option<Before> {
+        self.fleet.as_ref().map(|fleet| Before { ticket: fleet.ticket(), heard: self.elsewhere().heard() })
     }
 
     /// Whether what the others could not be told of is not acknowledged.
@@ -165,14 +173,29 @@ impl Invalidation {
         self.fleet.as_ref().is_some_and(|fleet| fleet.settings.cut_off == CutOff::Refuse)
     }
 
-    /// Waits until the other replicas know of all that has changed since this ticket, so that it may be acknowledged. False
-    /// if they could not be told in time.
-    pub async fn told_since(&self, before: Option<Ticket>) -> bool {
+    /// Waits until the other replicas know of all that has changed since then, so that it may be acknowledged. False if they
+    /// could not be told in time.
+    pub async fn told_since(&self, before: Option<Before>) -> bool {
         let Some(fleet) = &self.fleet else { return true };
         let ticket = fleet.ticket();
-        if Some(ticket) == before {
+        if before.is_some_and(|before| before.ticket == ticket) {
             return true;
         }
+        if !self.told(fleet, ticket).await {
+            return false;
+        }
+        // By now all is known that came before it in the log: who was about to be merged, and may be whom it was about.
+        let missed = before.map(|before| self.elsewhere().heard_since(before.heard)).unwrap_or_default();
+        if missed.is_empty() {
+            return true;
+        }
+        for place in missed {
+            self.outdate(place, Cause::Write);
+        }
+        self.told(fleet, fleet.ticket()).await
+    }
+
+    async fn told(&self, fleet: &Fleet, ticket: Ticket) -> bool {
         let began = clock::now();
         let told = fleet.told(ticket).await;
         let metrics = &self.metrics.replicas;

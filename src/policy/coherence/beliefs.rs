@@ -1,7 +1,7 @@
 //! Which contact is behind a source is a belief, and out of date as answers are: when it holds, what an answer teaches, and
 //! which writes under way may change it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use super::ledger::{Ledger, Moment, Place, Tick};
@@ -194,9 +194,17 @@ const MOST_BESIDE: usize = 1_000;
 /// Writes under way in other replicas that are remembered at most; the oldest are forgotten first.
 const MOST_ELSEWHERE: usize = 4_096;
 
+/// So many of those that were heard of last are remembered whether or not they have ended.
+const RECENT: usize = 64;
+
 /// Writes under way in other replicas that may change whose sources are.
 #[derive(Debug, Default)]
-pub struct Elsewhere(Vec<Move>);
+pub struct Elsewhere {
+    under_way: Vec<Move>,
+    /// How many there were, and what the last ones may have changed.
+    heard: u64,
+    recent: VecDeque<Vec<Place>>,
+}
 
 #[derive(Debug)]
 struct Move {
@@ -210,17 +218,34 @@ struct Move {
 impl Elsewhere {
     /// One begins.
     pub fn begins(&mut self, places: Vec<Place>, seq: u64, now: Moment, until: Moment) {
-        self.0.retain(|other| other.until > now);
-        if self.0.len() >= MOST_ELSEWHERE {
-            self.0.remove(0);
+        self.under_way.retain(|other| other.until > now);
+        if self.under_way.len() >= MOST_ELSEWHERE {
+            self.under_way.remove(0);
         }
-        self.0.push(Move { places, seq, until });
+        if self.recent.len() >= RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(places.clone());
+        self.heard += 1;
+        self.under_way.push(Move { places, seq, until });
+    }
+
+    /// How many have been heard of.
+    pub fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// What those may have changed that were heard of since there were so many. Whoever wrote meanwhile without a lease did
+    /// not know of them, though they came before it in the log.
+    pub fn heard_since(&self, heard: u64) -> Vec<Place> {
+        let new = usize::try_from(self.heard.saturating_sub(heard)).unwrap_or(usize::MAX);
+        self.recent.iter().rev().take(new).flatten().copied().collect()
     }
 
     /// One that had these places has ended: gives the entry of the log in which it had begun.
     pub fn ends(&mut self, places: &[Place]) -> Option<u64> {
-        let at = self.0.iter().position(|other| other.places == places)?;
-        Some(self.0.remove(at).seq)
+        let at = self.under_way.iter().position(|other| other.places == places)?;
+        Some(self.under_way.remove(at).seq)
     }
 
     /// Whether one is under way that may change one of these.
@@ -240,7 +265,7 @@ impl Elsewhere {
     }
 
     fn under_way(&self, now: Moment) -> impl Iterator<Item = &Move> {
-        self.0.iter().filter(move |other| other.until > now)
+        self.under_way.iter().filter(move |other| other.until > now)
     }
 }
 
@@ -297,6 +322,7 @@ mod tests {
         assert!(moves.is_behind(second, &elsewhere, now) && !moves.is_behind(own, &elsewhere, now));
         assert_eq!((moves.beside(own), elsewhere.places(now)), (vec![a, b], vec![]));
         assert_eq!((moves.ends(second, &[]), moves.told()), (vec![1], vec![vec![0]]));
+        assert_eq!((elsewhere.heard(), elsewhere.heard_since(0), elsewhere.heard_since(1)), (1, vec![a, b], vec![]));
         for seq in 0..10_000 {
             elsewhere.begins(vec![c], seq, now, Moment(20));
         }

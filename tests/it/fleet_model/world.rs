@@ -168,6 +168,8 @@ pub(super) struct Write {
     /// What was noted before it was sent, and when.
     pub(super) noted: Option<Tick>,
     pub(super) began: Micros,
+    /// How many merges in other replicas were known when it began.
+    pub(super) heard: u64,
 }
 
 pub(super) enum Event {
@@ -587,6 +589,16 @@ impl World {
             self.replicas[at].writes.iter().filter(|(of, _)| *of <= ticket).map(|(_, write)| *write).collect();
         self.replicas[at].writes.retain(|(of, _)| *of > ticket);
         for write in due {
+            // By now all is known that came before it in the log.
+            let missed = self.replicas[at].elsewhere.heard_since(self.writes[write].heard);
+            if !missed.is_empty() && self.mutation != Mutation::MovesIgnored {
+                self.writes[write].heard = self.replicas[at].elsewhere.heard();
+                let missed: Vec<u32> = missed.iter().map(|place| place.number()).collect();
+                self.changed(at, Places::of(&missed), 0);
+                let ticket = self.replicas[at].pending.ticket();
+                self.replicas[at].writes.push((ticket, write));
+                continue;
+            }
             match by {
                 By::Timer => self.told.timer += 1,
                 By::Settled | By::Appended => self.told.settled += 1,
@@ -970,6 +982,7 @@ impl World {
             undisturbed: false,
             noted: None,
             began: 0,
+            heard: self.replicas[at].elsewhere.heard(),
         });
         let write = self.writes.len() - 1;
         if self.contacts.merge {
