@@ -1,6 +1,7 @@
 //! What the log says, for people and for machines.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use anteroom_stand_in::{Fault, Matcher, Options, StandIn};
 use serde_json::Value;
@@ -152,8 +153,14 @@ async fn only_what_failed_or_was_slow_has_a_line_if_that_is_wanted() {
     assert_eq!(lines.len(), 1, "{lines:?}");
     assert_eq!((&of_id(&lines, "failed")["level"], &lines[0]["status"]), (&Value::from("WARN"), &Value::from(504)));
     // A hit that was slow has a line whatever share of hits has one.
-    let program = Program::serve(&stand_in.url(), &format!("{JSON}log.slow = \"1ms\"\nlog.only = \"trouble\"")).await;
-    stand_in.fault_on(Fault::Slow, Matcher::any());
+    let upstream = Scripted::start(|_, mut talk| async move {
+        talk.head().await;
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        talk.send("HTTP/1.1 204 No Content\r\n\r\n").await;
+        talk.rest().await;
+    })
+    .await;
+    let program = Program::serve(&upstream.url(), &format!("{JSON}log.slow = \"1ms\"\nlog.only = \"trouble\"")).await;
     get_with(&format!("{}/x", program.url), &[("x-request-id", "slow")]).await;
     let lines = access_lines(&stopped(program).await);
     assert_eq!(of_id(&lines, "slow")["outcome"], "pass");
