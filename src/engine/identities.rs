@@ -162,6 +162,21 @@ impl Identities {
         self.lock().places()
     }
 
+    /// Whom this write merges becomes somebody whom only its answer names.
+    pub fn goes_to_unknown(&self, write: u64) {
+        self.lock().goes_to_unknown(write);
+    }
+
+    /// The writes under way of that kind.
+    pub fn to_unknown(&self) -> Vec<u64> {
+        self.lock().to_unknown()
+    }
+
+    /// Whether one of these is still under way.
+    pub fn is_under_way(&self, writes: &[u64]) -> bool {
+        self.lock().is_under_way(writes)
+    }
+
     /// A write may change what is made from these.
     pub fn write_touches(&self, write: u64, places: &[Place]) {
         self.lock().touches(write, places);

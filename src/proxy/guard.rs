@@ -22,6 +22,9 @@ use crate::state::upstream::Active;
 /// same: the contacts between the two would be known to nobody.
 const TURN: Duration = Duration::from_secs(5);
 
+/// How long a write that names a conversation alone waits for merges under way to say whose it is by then.
+const MERGES: Duration = Duration::from_secs(1);
+
 /// What a write does, as far as that is plain, and in which conversation.
 pub(super) type Does = (Happening, Option<u64>);
 
@@ -100,6 +103,9 @@ impl InvalidationGuard {
             return Ok(None);
         };
         let guard = Self::of(asking, write, moving, does);
+        if targets.iter().any(|target| matches!(target, Target::Identity(_))) {
+            identities.goes_to_unknown(write);
+        }
         // Somebody may have come and gone since the contacts were asked for.
         if takes_turns() && !ledger.is_current(noted, &places) {
             return Ok(None);
@@ -227,6 +233,14 @@ impl InvalidationGuard {
     pub(super) fn asked(&mut self, contact: u64) {
         self.contacts.push(contact);
         self.contacts.extend(self.state.invalidation.identities.moved_meanwhile(self.write));
+    }
+
+    /// Whether it is known whose its conversation is, if it names nothing else: another write under way may have moved that
+    /// into a list which does not have it yet, of a contact whom only its answer names. Waits for those.
+    pub(super) async fn is_of_known(&self) -> bool {
+        let moves = !self.identities.is_empty();
+        let merges_end = self.state.invalidation.merges_end();
+        moves || !self.contacts.is_empty() || tokio::time::timeout(MERGES, merges_end).await.is_ok()
     }
 
     /// Nobody can say whose it was: whatever names nobody may be theirs.

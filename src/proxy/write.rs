@@ -194,7 +194,9 @@ impl Write {
     async fn read_request(&mut self) -> Named {
         let of_account = self.targets.iter().any(|target| matches!(target, Target::Account { .. }));
         let creates = self.targets.iter().any(|target| matches!(target, Target::Creation { .. }));
-        if !of_account && !creates {
+        // That of a merge is read for its end alone: others wait for merges, and nobody shall send one slowly.
+        let merges = self.targets.iter().any(|target| matches!(target, Target::Identity(_)));
+        if !of_account && !creates && !merges {
             return Named::default();
         }
         let body = std::mem::replace(self.request.body_mut(), Body::empty());
@@ -204,7 +206,8 @@ impl Write {
                 named = if of_account {
                     answer_ids::of_account_request(&body)
                 } else {
-                    Named { source: answer_ids::of_creation(&body), ..Named::default() }
+                    let source = creates.then(|| answer_ids::of_creation(&body)).flatten();
+                    Named { source, ..Named::default() }
                 };
                 Body::from(body)
             }
@@ -260,6 +263,7 @@ impl Write {
             (Some(_), ..) => {}
         }
         self.state.invalidation.learn_token(&ids, self.active.config.observe_cable);
+        unknown |= !guard.is_of_known().await;
         if unknown {
             guard.nobody_knows();
         }

@@ -118,6 +118,23 @@ impl Invalidation {
         self.identities.come_to_rest(|| self.is_moving(identities)).await;
     }
 
+    /// Waits until all those writes have ended, here and elsewhere, which are under way now and merge contacts into ones whom
+    /// only their answers name.
+    pub async fn merges_end(&self) {
+        let here = self.identities.to_unknown();
+        let elsewhere = self.merging_elsewhere();
+        let is_under_way = || {
+            let still = self.merging_elsewhere();
+            self.identities.is_under_way(&here) || elsewhere.iter().any(|entry| still.contains(entry))
+        };
+        self.identities.come_to_rest(is_under_way).await;
+    }
+
+    /// Where the log tells of the writes under way in other replicas. It does not tell who is merged into whom.
+    fn merging_elsewhere(&self) -> Vec<u64> {
+        if self.fleet.is_none() { Vec::new() } else { self.elsewhere().entries(self.epoch.moment(clock::now())) }
+    }
+
     fn elsewhere(&self) -> MutexGuard<'_, Elsewhere> {
         self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner)
     }

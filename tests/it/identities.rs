@@ -5,6 +5,7 @@
 //! Most of these write with a lost answer (`lost_write`): it names nobody, so that whom it was about must be known. The
 //! lists that it must reach are those of a verified source, which sees all conversations of its contact.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use anteroom_stand_in::{Fault, Gate, INBOX, Matcher, Point, Seen, Shape, StandIn
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use crate::support::script::{Script, answer, json};
 use crate::support::{Answer, Proxy, both, get, get_with, is_up_to_date, jump, post, request, send, settings, spawn};
@@ -23,6 +25,14 @@ const SHARED: &str = r#"{"email":"shared@example.test"}"#;
 const LONG: &str = "cache.ttl = \"60s\"\ncache.settle = \"0s\"\ncache.settle_unknown = \"0s\"\n";
 const UNATTRIBUTED: &str = "anteroom_writes_unattributed_total";
 const WRITES: &str = "anteroom_invalidations_total{source=\"write\"}";
+
+/// An agent resolves the first conversation of a source, by its number alone.
+async fn resolve(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Answer {
+    let conversation = stand_in.conversation_ids(source)[0];
+    let url = format!("{}/api/v1/accounts/1/conversations/{conversation}/toggle_status", proxy.url);
+    let agent = [("content-type", "application/json"), ("api_access_token", "agent-token")];
+    send(request("POST", &url, &agent, r#"{"status":"resolved"}"#)).await
+}
 
 async fn patch(proxy: &Proxy, source: &str, body: &str) -> Answer {
     send(request("PATCH", &proxy.contact_url(source), &[("content-type", "application/json")], body)).await
@@ -195,6 +205,30 @@ async fn an_event_reaches_who_is_just_being_merged() {
 }
 
 #[tokio::test]
+async fn a_write_to_a_conversation_that_is_just_moved_by_a_merge_waits_for_whom_that_names() {
+    let (stand_in, proxy, gate, merging) = just_merged().await;
+    assert!(proxy.list(B).await.is_hit(), "it does not have the conversation yet");
+    let mut resolving = pin!(resolve(&stand_in, &proxy, A));
+    let early = timeout(Duration::from_millis(100), &mut resolving).await;
+    assert!(early.is_err(), "acknowledged, though nobody knows in whose list it is");
+    gate.release_all();
+    assert_eq!(resolving.await.status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, B).await;
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
+    assert_eq!(proxy.state.metrics.writes_unattributed.get(), 0);
+}
+
+#[tokio::test]
+async fn a_write_waits_for_a_second_for_a_merge_that_is_not_answered() {
+    let (stand_in, proxy, gate, merging) = just_merged().await;
+    assert_eq!(resolve(&stand_in, &proxy, A).await.status, StatusCode::OK);
+    assert_eq!(proxy.state.metrics.writes_unattributed.get(), 1);
+    gate.release_all();
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxy, B).await;
+}
+
+#[tokio::test]
 async fn a_list_that_names_nobody_and_a_merge_under_way_that_moves_it_is_what_the_contact_before_had() {
     let (stand_in, proxy) = two_without_conversations().await;
     let read = stand_in.hold(Point::AfterReading, first(Matcher::list_of("phone")));
@@ -312,10 +346,7 @@ async fn a_write_to_a_conversation_that_is_just_being_begun_reaches_a_list_that_
     let url = format!("{}/conversations", proxy.contact_url("visitor-c"));
     let beginning = spawn(async move { post(&url, "{}").await });
     gate.arrived(1).await;
-    let conversation = stand_in.conversation_ids("visitor-c")[0];
-    let resolve = format!("{}/api/v1/accounts/1/conversations/{conversation}/toggle_status", proxy.url);
-    let agent = [("content-type", "application/json"), ("api_access_token", "agent-token")];
-    assert_eq!(send(request("POST", &resolve, &agent, r#"{"status":"resolved"}"#)).await.status, StatusCode::OK);
+    assert_eq!(resolve(&stand_in, &proxy, "visitor-c").await.status, StatusCode::OK);
     is_up_to_date(&stand_in, &proxy, "visitor-c").await;
     gate.release_all();
     assert_eq!(beginning.await.unwrap().status, StatusCode::OK);

@@ -80,6 +80,8 @@ struct UnderWay {
     contacts: Vec<u64>,
     /// Contacts that were merged by others while it was under way.
     merged: Vec<u64>,
+    /// Whom it merges becomes somebody whom only its answer names.
+    to_unknown: bool,
     /// What is made from whom it names.
     touches: Vec<Place>,
     /// What other replicas were told that it may change, and in which entry of the log.
@@ -121,6 +123,23 @@ impl Moves {
     /// The identities that writes under way may be about to change, or have changed already.
     pub fn places(&self) -> Vec<Place> {
         self.under_way.values().flat_map(|write| write.places.iter().copied()).collect()
+    }
+
+    /// Whom this write merges becomes somebody whom only its answer names.
+    pub fn goes_to_unknown(&mut self, write: u64) {
+        if let Some(under_way) = self.under_way.get_mut(&write) {
+            under_way.to_unknown = true;
+        }
+    }
+
+    /// The writes under way of that kind: a conversation may be in a list already that nobody can name.
+    pub fn to_unknown(&self) -> Vec<u64> {
+        self.under_way.iter().filter(|(_, write)| write.to_unknown).map(|(number, _)| *number).collect()
+    }
+
+    /// Whether one of these is still under way.
+    pub fn is_under_way(&self, writes: &[u64]) -> bool {
+        writes.iter().any(|write| self.under_way.contains_key(write))
     }
 
     /// A write may change what is made from these.
@@ -262,6 +281,11 @@ impl Elsewhere {
     /// All that those under way may change.
     pub fn places(&self, now: Moment) -> Vec<Place> {
         self.under_way(now).flat_map(|other| other.places.iter().copied()).collect()
+    }
+
+    /// The entries of the log in which those under way had begun.
+    pub fn entries(&self, now: Moment) -> Vec<u64> {
+        self.under_way(now).map(|other| other.seq).collect()
     }
 
     fn under_way(&self, now: Moment) -> impl Iterator<Item = &Move> {
