@@ -1,8 +1,11 @@
 //! Connections to the upstream that it closes when it likes: what may be sent again is, and nothing else.
 
 use std::collections::HashMap;
+use std::io;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use anteroom::engine::body::{Body, Resumed};
@@ -11,8 +14,11 @@ use anteroom::engine::upstream::client::Upstream;
 use bytes::Bytes;
 use http::Request;
 use http_body_util::BodyExt;
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 
 use crate::support::raw::{Scripted, Talk, exchange};
 use crate::support::{Proxy, settings};
@@ -391,4 +397,77 @@ async fn a_connection_that_came_too_late_is_for_the_next_request() {
         }
     };
     tokio::time::timeout(Duration::from_secs(60), used).await.expect("the second connection is kept");
+}
+
+/// A stream whose first read gives nothing of the answer, as that of a TLS session ticket does: it takes a turn of a channel.
+struct Ticketed {
+    stream: TokioIo<TcpStream>,
+    ticket: Option<mpsc::UnboundedReceiver<()>>,
+}
+
+impl Read for Ticketed {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if let Some(ticket) = &mut self.ticket {
+            ready!(ticket.poll_recv(context));
+            self.ticket = None;
+        }
+        Pin::new(&mut self.stream).poll_read(context, buf)
+    }
+}
+
+impl Write for Ticketed {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+impl Connection for Ticketed {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+/// tokio lets a task go on with 128 things that are ready; then all say once that they are not. Wherever in the sending of a
+/// request that happens, it is sent and answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_request_is_answered_wherever_in_it_its_task_has_to_let_others_go_on() {
+    const READY: usize = 128;
+    // In a task: what a test waits for by itself has no such limit.
+    let asking = tokio::spawn(async {
+        for used in READY - 28..READY {
+            let upstream = Scripted::start(|_, mut talk| async move {
+                while talk.message().await.is_some() {
+                    talk.send(ANSWER).await;
+                }
+            })
+            .await;
+            let stream = TcpStream::connect(upstream.url().strip_prefix("http://").expect("a URL")).await;
+            let (issue, ticket) = mpsc::unbounded_channel();
+            issue.send(()).expect("it is read");
+            let stream = Ticketed { stream: TokioIo::new(stream.expect("it listens")), ticket: Some(ticket) };
+            let once = Arc::new(Mutex::new(Some(stream)));
+            let connector = tower::service_fn(move |_: http::Uri| {
+                std::future::ready(once.lock().expect("no panic").take().ok_or(io::Error::other("once")))
+            });
+            let upstream = Upstream::over(connector, settings(&upstream.url(), "").upstream, Arc::new(Metrics::new()));
+            let (give, mut given) = mpsc::unbounded_channel();
+            (0..READY).for_each(|_| give.send(()).expect("it is read"));
+            tokio::task::yield_now().await;
+            for _ in 0..used {
+                given.recv().await;
+            }
+            let asked = ask(&upstream, "POST", Body::from(Bytes::from_static(b"{}")));
+            let answered = tokio::time::timeout(Duration::from_secs(20), asked).await;
+            assert_eq!(answered, Ok(Some(200)), "after {used} others");
+        }
+    });
+    asking.await.expect("each is answered");
 }
