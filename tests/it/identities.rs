@@ -17,7 +17,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::script::{Script, answer, json};
-use crate::support::{Answer, Proxy, both, get, get_with, is_up_to_date, jump, post, request, send, settings, spawn};
+use crate::support::{
+    Answer, Proxy, both, get, get_with, is_up_to_date, jump, post, request, resolve, send, settings, spawn,
+};
 
 const A: &str = "visitor-a";
 const B: &str = "visitor-b";
@@ -25,14 +27,6 @@ const SHARED: &str = r#"{"email":"shared@example.test"}"#;
 const LONG: &str = "cache.ttl = \"60s\"\ncache.settle = \"0s\"\ncache.settle_unknown = \"0s\"\n";
 const UNATTRIBUTED: &str = "anteroom_writes_unattributed_total";
 const WRITES: &str = "anteroom_invalidations_total{source=\"write\"}";
-
-/// An agent resolves the first conversation of a source, by its number alone.
-async fn resolve(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Answer {
-    let conversation = stand_in.conversation_ids(source)[0];
-    let url = format!("{}/api/v1/accounts/1/conversations/{conversation}/toggle_status", proxy.url);
-    let agent = [("content-type", "application/json"), ("api_access_token", "agent-token")];
-    send(request("POST", &url, &agent, r#"{"status":"resolved"}"#)).await
-}
 
 async fn patch(proxy: &Proxy, source: &str, body: &str) -> Answer {
     send(request("PATCH", &proxy.contact_url(source), &[("content-type", "application/json")], body)).await

@@ -16,7 +16,8 @@
 //! - What was purged is gone, and no list is another installation's.
 //! - In the end nobody waits, and nothing is under way.
 //!
-//! `MODEL_SCHEDULES` says how many schedules (6,000), `MODEL_SEED` replays one and tells its story.
+//! `MODEL_SCHEDULES` says how many schedules (6,000), `MODEL_FROM` where to begin, `MODEL_SEED` replays one and tells its
+//! story.
 
 mod attack;
 mod client;
@@ -216,7 +217,7 @@ fn no_schedule_breaks_the_rule() {
     }
     let schedules = variable("MODEL_SCHEDULES").unwrap_or(6_000);
     let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    let next = AtomicU64::new(0);
+    let next = AtomicU64::new(variable("MODEL_FROM").unwrap_or(0) / PROXY_SERVES * PROXY_SERVES);
     let take_turns = || loop {
         let first = next.fetch_add(PROXY_SERVES, Ordering::Relaxed);
         if first >= schedules {

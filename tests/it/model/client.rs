@@ -145,12 +145,13 @@ impl Client {
         }
         let is_nameless = self.schedule.register().manner.is_nameless(source);
         if what == Read::Contact || !is_nameless {
-            self.judge_facts(&seen, &facts, format!("{world}{path}"), alone || !query.is_empty());
+            let passes_by = alone || !query.is_empty();
+            self.judge_facts(&seen, &facts, format!("{world}{path}"), what == Read::List, passes_by);
         }
     }
 
     /// The same of the facts that an answer shows. What passes by the cache, or answers 404, says nothing of other reads.
-    fn judge_facts(&mut self, seen: &Seen, facts: &[(usize, u64)], url: String, passes_by: bool) {
+    fn judge_facts(&mut self, seen: &Seen, facts: &[(usize, u64)], url: String, is_list: bool, passes_by: bool) {
         let Seen { reader, world, source, how, needed, asked, .. } = seen;
         let stands_in = how.contains("upstream-failing");
         let is_hit = how.contains("; hit");
@@ -164,8 +165,9 @@ impl Client {
             if !register.is_of(*world, version) {
                 broke(format!("fact {fact}, {version}, is another installation's"));
             }
-            if version < needed.facts[fact] && !may_be_outdated {
-                broke(format!("fact {fact} from before an acknowledged write, {version} < {}", needed.facts[fact]));
+            let needed = if is_list && version == 0 { needed.absent[fact] } else { needed.facts[fact] };
+            if version < needed && !may_be_outdated {
+                broke(format!("fact {fact} from before an acknowledged write, {version} < {needed}"));
             }
             for (url, counts) in [(&url, true), (&by_any_read, !passes_by && !is_older)] {
                 let last = self.facts.get(url).map_or(0, |facts| facts[fact]);

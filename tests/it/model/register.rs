@@ -140,6 +140,8 @@ pub struct Needed {
     pub purged: u64,
     /// The same of both, fact by fact.
     pub facts: Facts,
+    /// The same of a list that does not have the conversation.
+    pub absent: Facts,
 }
 
 /// One installation.
@@ -158,6 +160,9 @@ struct World {
     /// The same of each fact.
     facts_shown: Vec<[Vec<Shown>; FACTS]>,
     facts_needed: [Facts; SOURCES],
+    absent_needed: [Facts; SOURCES],
+    /// The conversations that agents have begun past the proxy, by the contacts whose they were at first, a bit each.
+    begun_past: u64,
     acknowledged: [u64; SOURCES],
     /// The conversations of which it was acknowledged that they are in a list.
     shows: [u64; SOURCES],
@@ -246,6 +251,8 @@ impl World {
             shown: owner.map(|owner| first(u64::from(owner.is_some()))),
             facts_shown: vec![std::array::from_fn(|_| Vec::new()); SOURCES],
             facts_needed: [[0; FACTS]; SOURCES],
+            absent_needed: [[0; FACTS]; SOURCES],
+            begun_past: 0,
             acknowledged: owner.map(|owner| u64::from(owner.is_some())),
             shows: [0; SOURCES],
             purged: [0; SOURCES],
@@ -318,12 +325,16 @@ impl World {
     fn need(&mut self, Touched { source, version, shows, facts }: Touched) {
         self.acknowledged[source] = self.acknowledged[source].max(version);
         self.shows[source] |= shows;
-        self.need_facts(source, &facts);
+        self.need_facts(source, &facts, true);
     }
 
-    fn need_facts(&mut self, source: usize, facts: &Facts) {
-        for (needed, fact) in self.facts_needed[source].iter_mut().zip(facts) {
-            *needed = (*needed).max(*fact);
+    /// `absent`: of a list that does not have the conversation, too.
+    fn need_facts(&mut self, source: usize, facts: &Facts, absent: bool) {
+        let raise =
+            |all: &mut Facts| all.iter_mut().zip(facts).for_each(|(needed, fact)| *needed = (*needed).max(*fact));
+        raise(&mut self.facts_needed[source]);
+        if absent {
+            raise(&mut self.absent_needed[source]);
         }
     }
 
@@ -417,8 +428,9 @@ impl Register {
 
     /// What a reader of this source must see from here on.
     pub fn needed(&self, world: usize, source: usize) -> Needed {
-        let World { acknowledged, purged, facts_needed, .. } = &self.worlds[world];
-        Needed { acknowledged: acknowledged[source], purged: purged[source], facts: facts_needed[source] }
+        let World { acknowledged, purged, facts_needed, absent_needed, .. } = &self.worlds[world];
+        let (facts, absent) = (facts_needed[source], absent_needed[source]);
+        Needed { acknowledged: acknowledged[source], purged: purged[source], facts, absent }
     }
 
     /// Whether a list of this installation has ever shown this version.
@@ -559,9 +571,11 @@ impl Register {
             if own == Some(source) || (attributed && is_there && !world.is_unknown(source)) {
                 world.need(*one);
             }
-            // What is read by the id of a conversation is known to be of it.
-            if attributed && conversation.is_some() && !world.is_unknown(source) {
-                world.need_facts(source, &one.facts);
+            // What is read by the id of a conversation is known to be of it. A list from before it was begun is not, if that
+            // was past the proxy.
+            if let Some(first) = conversation.filter(|_| attributed && !world.is_unknown(source)) {
+                let begun_here = world.begun_past & (1 << first) == 0;
+                world.need_facts(source, &one.facts, begun_here || is_there);
             }
         }
         Some(touched)
@@ -572,6 +586,10 @@ impl Register {
         let contact = self.worlds[world].owner[source]?;
         let before: [Facts; SOURCES] = std::array::from_fn(|source| self.worlds[world].facts(source));
         let what = if is_of_contact { What::Card } else { What::Says(Said::Newest, contact) };
+        let World { versions, became, begun_past, .. } = &mut self.worlds[world];
+        if versions[contact] == 1 {
+            (0..CONTACTS).filter(|first| became[*first] == contact).for_each(|first| *begun_past |= 1 << first);
+        }
         self.raise(world, contact, what);
         self.worlds[world].note(&[]);
         let world = &self.worlds[world];
@@ -612,7 +630,7 @@ impl Register {
         for gone in all.into_iter().chain([source]) {
             world.purged[gone] = world.purged[gone].max(world.version(gone));
             let facts = world.facts(gone);
-            world.need_facts(gone, &facts);
+            world.need_facts(gone, &facts, true);
         }
     }
 }

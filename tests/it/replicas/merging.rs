@@ -1,15 +1,18 @@
 //! Contacts that are merged through one replica while another one takes writes, or merges them too. What every replica tells
 //! is in the log, in one order.
 
+use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use anteroom_stand_in::{Gate, Matcher, Point, Seen, StandIn};
 use http::{Method, StatusCode};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 
 use super::{A, fleet};
 use crate::support::redis::Redis;
-use crate::support::{Answer, Proxy, is_up_to_date, post, request, send, spawn};
+use crate::support::{Answer, Proxy, is_up_to_date, post, request, resolve, send, spawn};
 
 const B: &str = "visitor-b";
 const SHARED: &str = r#"{"email":"shared@example.test"}"#;
@@ -53,6 +56,22 @@ async fn a_write_through_one_replica_reaches_who_is_just_being_merged_through_an
     gate.release_all();
     assert_eq!(merging.await.unwrap().status, StatusCode::OK);
     is_up_to_date(&stand_in, &proxies[2], "a2").await;
+}
+
+#[tokio::test]
+async fn a_write_to_a_conversation_waits_for_another_replicas_merge_that_may_just_have_moved_it() {
+    let (stand_in, _redis, proxies) = two_contacts().await;
+    proxies[2].list(B).await;
+    let gate = hold(&stand_in, Point::Acknowledging, 0);
+    let merging = patching(&proxies[0], A, SHARED);
+    gate.arrived(1).await;
+    let mut resolving = pin!(resolve(&stand_in, &proxies[1], A));
+    let early = timeout(Duration::from_millis(100), &mut resolving).await;
+    assert!(early.is_err(), "acknowledged, though nobody knows in whose list it is");
+    gate.release_all();
+    assert_eq!(resolving.await.status, StatusCode::OK);
+    is_up_to_date(&stand_in, &proxies[2], B).await;
+    assert_eq!(merging.await.unwrap().status, StatusCode::OK);
 }
 
 #[tokio::test]

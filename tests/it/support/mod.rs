@@ -218,6 +218,14 @@ pub fn reading(proxy: &Proxy, source: &str) -> JoinHandle<Answer> {
     spawn(async move { get(&url).await })
 }
 
+/// An agent resolves the first conversation of a source, by its number alone.
+pub async fn resolve(stand_in: &StandIn, proxy: &Proxy, source: &str) -> Answer {
+    let conversation = stand_in.conversation_ids(source)[0];
+    let url = format!("{}/api/v1/accounts/1/conversations/{conversation}/toggle_status", proxy.url);
+    let agent = [("content-type", "application/json"), ("api_access_token", "agent-token")];
+    send(request("POST", &url, &agent, r#"{"status":"resolved"}"#)).await
+}
+
 /// A reader who comes now gets what the upstream has.
 pub async fn is_up_to_date(stand_in: &StandIn, proxy: &Proxy, source: &str) {
     assert!(proxy.list(source).await.body == stand_in.list_body(source), "an older list than the upstream has");
