@@ -136,6 +136,12 @@ impl Identities {
         self.moved.notify_waiters();
     }
 
+    /// A part of the log was missed, or lost with all before it (`anew`).
+    pub fn missed(&self, anew: bool) {
+        self.lock().missed(anew);
+        self.moved.notify_waiters();
+    }
+
     /// What such writes may have changed that ended while this one was under way.
     pub fn beside(&self, write: u64) -> Vec<Place> {
         self.lock().beside(write)

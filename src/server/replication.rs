@@ -13,7 +13,6 @@ use crate::engine::replicas::connect::Failed;
 use crate::engine::replicas::fleet::{Fleet, Standing};
 use crate::engine::replicas::keys;
 use crate::engine::replicas::link::{Hints, Link, Names};
-use crate::policy::coherence::causes::Cause;
 use crate::policy::replicas::exchange::{Began, Hint, Micros, Reply, Request};
 use crate::policy::replicas::known::FleetTime;
 use crate::policy::replicas::member::{Action, By, History, Lost, Member};
@@ -203,13 +202,13 @@ impl Replication {
                 // In these orders: whoever sees a change in the ledger sees in which entry it was told.
                 Action::Lose(lost, History { epoch, complete, told, last }) => {
                     self.fleet.log().known.begin(epoch, complete, last, &told);
-                    state.invalidation.goes_on(&told);
-                    if matches!(lost, Lost::Epoch(_)) {
-                        state.invalidation.tell_moves_again();
+                    let anew = matches!(lost, Lost::Epoch(_));
+                    state.invalidation.lost(anew, &told);
+                    if anew {
                         let (settings, names) = (self.fleet.settings.clone(), self.names.clone());
                         self.survey = Some(survey::begin(settings, names, state.metrics.clone()));
                     }
-                    lose(lost, state);
+                    say_lost(lost, state);
                 }
                 Action::Apply(seq, items) => {
                     self.fleet.log().known.note(seq, &items);
@@ -315,9 +314,8 @@ fn obey(seq: u64, items: Vec<Item>, state: &Arc<State>) {
     }
 }
 
-/// What was told is lost, or may be: everything is out of date once.
-fn lose(lost: Lost, state: &State) {
-    state.invalidation.outdate_all(Cause::Replica);
+/// What was told is lost, or may be.
+fn say_lost(lost: Lost, state: &State) {
     let metrics = &state.metrics.replicas;
     let Lost::Epoch(began) = lost else {
         metrics.gaps.inc();

@@ -37,9 +37,23 @@ fn millis(time: Duration) -> u32 {
 }
 
 impl Invalidation {
+    /// A part of the log was missed, or lost with all that was told before (`anew`): everything is out of date once.
+    pub fn lost(&self, anew: bool, told: &Entries) {
+        if anew {
+            self.elsewhere().begin_anew();
+        }
+        self.goes_on(told);
+        if anew {
+            self.tell_moves_again();
+        }
+        self.outdate_all(Cause::Replica);
+        // After that: a write that begins just now sees the one or is known to the other.
+        self.identities.missed(anew);
+    }
+
     /// What was told before this replica came may go on changing: for as long as was said then, since nobody knows when that
     /// was.
-    pub fn goes_on(&self, told: &Entries) {
+    fn goes_on(&self, told: &Entries) {
         // The last one comes first.
         for (seq, item) in told.iter().rev().flat_map(|(seq, items)| items.iter().map(move |item| (*seq, item))) {
             match item {
@@ -71,7 +85,7 @@ impl Invalidation {
     }
 
     /// The log has lost what was told of writes that are still under way.
-    pub fn tell_moves_again(&self) {
+    fn tell_moves_again(&self) {
         for places in self.identities.told() {
             self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING) });
         }
@@ -230,5 +244,47 @@ impl Invalidation {
             }
         }
         told != Told::CutOff
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::hash::RandomState;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::clock::Epoch;
+    use crate::engine::metrics::Metrics;
+    use crate::engine::replicas::settings::ReplicasSettings;
+
+    #[test]
+    fn when_the_log_begins_anew_a_write_that_waits_for_its_turn_begins_anew() {
+        let fleet = Arc::new(Fleet::new(ReplicasSettings::of_nobody("a secret", "anteroom")));
+        let invalidation =
+            Invalidation::new(Epoch::begin(), &RandomState::new(), Some(fleet), Arc::new(Metrics::new()));
+        let places = invalidation.identity_places("a", 7);
+        let numbers = places.map(Place::number).to_vec();
+        let other = |seq| invalidation.obey(seq, Item::Moves { places: numbers.clone(), at_most: 60_000 });
+        let begins = |seq| {
+            let write = invalidation.identities.move_begins(&places, &[], true).expect("it is its turn here");
+            invalidation.tell_moves(write, &places, &[]);
+            invalidation.entered(seq, &[Item::Moves { places: numbers.clone(), at_most: 60_000 }]);
+            write
+        };
+        let first = begins(20);
+        other(21);
+        assert!(!invalidation.is_behind(first));
+        invalidation.lost(false, &Entries::new());
+        assert!(invalidation.is_behind(first), "it missed what came before it");
+        invalidation.identities.write_ends(first, &[]);
+        let noted = invalidation.ledger.now();
+        let second = begins(22);
+        invalidation.lost(true, &Entries::new());
+        assert!(invalidation.is_behind(second) && !invalidation.ledger.is_current(noted, &[]));
+        invalidation.identities.write_ends(second, &[]);
+        let third = begins(1);
+        assert!(invalidation.is_behind(third), "the other one is not known to have ended");
+        other(2);
+        assert!(!invalidation.is_behind(third), "it goes on, and has told of that later");
     }
 }

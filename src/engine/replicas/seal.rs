@@ -120,30 +120,12 @@ impl Seal {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::engine::replicas::settings::{CutOff, Door, Mode, RedisAddress, Way};
-    use crate::policy::secret::Secret;
 
     const STAMP: Stamp = Stamp { epoch: [7; 16], seq: 12 };
 
     fn seal(secret: &str, prefix: &str) -> Seal {
-        Seal::new(&ReplicasSettings {
-            redis: RedisAddress { way: Way::Server(Door::Unix("/".into())), user: None, database: 0 },
-            ca_file: None,
-            password_file: None,
-            secret: Secret::new(secret).unwrap(),
-            prefix: prefix.to_owned(),
-            mode: Mode::Strict,
-            cut_off: CutOff::Pass,
-            lease: Duration::ZERO,
-            timeout: Duration::ZERO,
-            ask_within: Duration::ZERO,
-            tell_within: Duration::ZERO,
-            alone_ttl: Duration::ZERO,
-            tier: None,
-        })
+        Seal::new(&ReplicasSettings::of_nobody(secret, prefix))
     }
 
     #[test]

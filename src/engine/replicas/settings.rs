@@ -36,6 +36,28 @@ pub struct ReplicasSettings {
     pub tier: Option<TierSettings>,
 }
 
+#[cfg(test)]
+impl ReplicasSettings {
+    /// For tests that speak with no Redis.
+    pub(crate) fn of_nobody(secret: &str, prefix: &str) -> Self {
+        Self {
+            redis: RedisAddress { way: Way::Server(Door::Unix("/".into())), user: None, database: 0 },
+            ca_file: None,
+            password_file: None,
+            secret: Secret::new(secret).expect("a secret"),
+            prefix: prefix.to_owned(),
+            mode: Mode::Strict,
+            cut_off: CutOff::Pass,
+            lease: Duration::ZERO,
+            timeout: Duration::ZERO,
+            ask_within: Duration::ZERO,
+            tell_within: Duration::ZERO,
+            alone_ttl: Duration::ZERO,
+            tier: None,
+        }
+    }
+}
+
 /// What lies in Redis besides what has changed: answers, and who fetches one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TierSettings {

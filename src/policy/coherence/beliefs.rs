@@ -87,7 +87,8 @@ struct UnderWay {
     /// What other replicas were told that it may change, and in which entry of the log.
     told: Vec<u32>,
     seq: Option<u64>,
-    /// Another replica's write came before that entry, may have changed the same, and has ended since this one began.
+    /// What this one may change is to be asked anew before it is sent: another replica's write came before that entry, may
+    /// have changed the same, and has ended since this one began; or nobody knows whether one has.
     is_late: bool,
     /// What such writes may have changed that ended while this one was under way.
     beside: Vec<Place>,
@@ -187,6 +188,15 @@ impl Moves {
         }
     }
 
+    /// A part of the log was missed, or lost with all that was told before (`anew`): of other replicas' writes that may have
+    /// changed the same nobody knows whether they have ended, and the entries of another log say nothing of who comes first.
+    pub fn missed(&mut self, anew: bool) {
+        for write in self.under_way.values_mut() {
+            write.is_late = true;
+            write.seq = write.seq.filter(|_| !anew);
+        }
+    }
+
     /// What other replicas' writes may have changed that ended while this one was under way.
     pub fn beside(&self, write: u64) -> Vec<Place> {
         self.under_way.get(&write).map(|write| write.beside.clone()).unwrap_or_default()
@@ -213,6 +223,9 @@ const MOST_BESIDE: usize = 1_000;
 /// Writes under way in other replicas that are remembered at most; the oldest are forgotten first.
 const MOST_ELSEWHERE: usize = 4_096;
 
+/// The entry of a log that is gone: entries count from one.
+const LOST: u64 = 0;
+
 /// So many of those that were heard of last are remembered whether or not they have ended.
 const RECENT: usize = 64;
 
@@ -228,15 +241,17 @@ pub struct Elsewhere {
 #[derive(Debug)]
 struct Move {
     places: Vec<Place>,
-    /// The entry of the log that tells of it.
+    /// The entry of the log that tells of it; [`LOST`] if that is gone.
     seq: u64,
     /// Until when it is believed to be under way if nobody tells of its end.
     until: Moment,
 }
 
 impl Elsewhere {
-    /// One begins.
+    /// One begins; or goes on, and its replica tells so in a new log.
     pub fn begins(&mut self, places: Vec<Place>, seq: u64, now: Moment, until: Moment) {
+        let goes_on = self.under_way.iter().position(|other| other.seq == LOST && other.places == places);
+        goes_on.map(|at| self.under_way.remove(at));
         self.under_way.retain(|other| other.until > now);
         if self.under_way.len() >= MOST_ELSEWHERE {
             self.under_way.remove(0);
@@ -247,6 +262,14 @@ impl Elsewhere {
         self.recent.push_back(places.clone());
         self.heard += 1;
         self.under_way.push(Move { places, seq, until });
+    }
+
+    /// The log begins anew. Those of the old one may be under way, or their end may be lost with it: they come before all that
+    /// the new one tells.
+    pub fn begin_anew(&mut self) {
+        for other in &mut self.under_way {
+            other.seq = LOST;
+        }
     }
 
     /// How many have been heard of.
@@ -351,5 +374,36 @@ mod tests {
             elsewhere.begins(vec![c], seq, now, Moment(20));
         }
         assert_eq!(elsewhere.places(now).len(), MOST_ELSEWHERE);
+    }
+
+    #[test]
+    fn in_a_new_log_nobody_takes_the_order_of_the_old_one_for_his_turn() {
+        let (_, [a, b, c, _]) = ledger();
+        let (mut moves, mut elsewhere, now) = (Moves::default(), Elsewhere::default(), Moment(10));
+        let own = moves.begins(&[a], &[7]);
+        moves.tells(own, &[0]);
+        moves.entered(&[0], 21);
+        elsewhere.begins(vec![a, b], 20, now, Moment(20));
+        elsewhere.begins(vec![a, c], 22, now, Moment(20));
+        moves.missed(false);
+        assert!(moves.is_behind(own, &elsewhere, Moment(20)), "others may have come and gone");
+        moves.ends(own, &[]);
+        let again = moves.begins(&[a], &[7]);
+        moves.tells(again, &[0]);
+        // All of it is lost, perhaps with the end of the other two.
+        elsewhere.begin_anew();
+        moves.missed(true);
+        moves.entered(&[0], 1);
+        assert!(moves.is_behind(again, &elsewhere, now));
+        moves.ends(again, &[]);
+        let third = moves.begins(&[a], &[7]);
+        moves.tells(third, &[0]);
+        moves.entered(&[0], 2);
+        assert!(moves.is_behind(third, &elsewhere, now), "nobody has told of their ends");
+        // One goes on; of the other nothing is heard any more.
+        elsewhere.begins(vec![a, b], 3, now, Moment(30));
+        assert!(moves.is_behind(third, &elsewhere, now) && !moves.is_behind(third, &elsewhere, Moment(20)));
+        elsewhere.ends(&[a, b]);
+        assert_eq!(elsewhere.places(now), [a, c], "it is known once");
     }
 }

@@ -514,6 +514,10 @@ impl World {
                     // Nor that contacts are being merged.
                     self.contacts.untold |= complete > 0 && self.writes.iter().any(|write| write.moves && !write.done);
                     let local = self.replicas[at].local(self.now);
+                    let anew = matches!(lost, Lost::Epoch(_));
+                    if anew && self.mutation != Mutation::OrderOfLostLog {
+                        self.replicas[at].elsewhere.begin_anew();
+                    }
                     // The last one comes first.
                     for (seq, item) in
                         told.iter().rev().flat_map(|(seq, items)| items.iter().map(move |item| (*seq, item)))
@@ -539,6 +543,9 @@ impl World {
                     self.replicas[at].knows_epoch = true;
                     if !ignored {
                         self.replicas[at].ledger.invalidate_all();
+                    }
+                    if self.mutation != Mutation::OrderOfLostLog {
+                        self.replicas[at].moves.missed(anew);
                     }
                 }
                 Action::Apply(seq, items) => {
