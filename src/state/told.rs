@@ -139,14 +139,14 @@ impl Invalidation {
         let elsewhere = self.merging_elsewhere();
         let is_under_way = || {
             let still = self.merging_elsewhere();
-            self.identities.is_under_way(&here) || elsewhere.iter().any(|entry| still.contains(entry))
+            self.identities.is_under_way(&here) || elsewhere.iter().any(|number| still.contains(number))
         };
         self.identities.come_to_rest(is_under_way).await;
     }
 
-    /// Where the log tells of the writes under way in other replicas. It does not tell who is merged into whom.
+    /// The writes under way in other replicas that may do so: they do not tell who is merged into whom.
     fn merging_elsewhere(&self) -> Vec<u64> {
-        if self.fleet.is_none() { Vec::new() } else { self.elsewhere().entries(self.epoch.moment(clock::now())) }
+        if self.fleet.is_none() { Vec::new() } else { self.elsewhere().numbers(self.epoch.moment(clock::now())) }
     }
 
     fn elsewhere(&self) -> MutexGuard<'_, Elsewhere> {

@@ -240,6 +240,8 @@ pub struct Elsewhere {
 
 #[derive(Debug)]
 struct Move {
+    /// Of those heard of, which: the same when it is told again.
+    number: u64,
     places: Vec<Place>,
     /// The entry of the log that tells of it; [`LOST`] if that is gone.
     seq: u64,
@@ -251,7 +253,7 @@ impl Elsewhere {
     /// One begins; or goes on, and its replica tells so in a new log.
     pub fn begins(&mut self, places: Vec<Place>, seq: u64, now: Moment, until: Moment) {
         let goes_on = self.under_way.iter().position(|other| other.seq == LOST && other.places == places);
-        goes_on.map(|at| self.under_way.remove(at));
+        let known = goes_on.map(|at| self.under_way.remove(at).number);
         self.under_way.retain(|other| other.until > now);
         if self.under_way.len() >= MOST_ELSEWHERE {
             self.under_way.remove(0);
@@ -261,7 +263,7 @@ impl Elsewhere {
         }
         self.recent.push_back(places.clone());
         self.heard += 1;
-        self.under_way.push(Move { places, seq, until });
+        self.under_way.push(Move { number: known.unwrap_or(self.heard), places, seq, until });
     }
 
     /// The log begins anew. Those of the old one may be under way, or their end may be lost with it: they come before all that
@@ -306,9 +308,9 @@ impl Elsewhere {
         self.under_way(now).flat_map(|other| other.places.iter().copied()).collect()
     }
 
-    /// The entries of the log in which those under way had begun.
-    pub fn entries(&self, now: Moment) -> Vec<u64> {
-        self.under_way(now).map(|other| other.seq).collect()
+    /// The numbers of those under way.
+    pub fn numbers(&self, now: Moment) -> Vec<u64> {
+        self.under_way(now).map(|other| other.number).collect()
     }
 
     fn under_way(&self, now: Moment) -> impl Iterator<Item = &Move> {
@@ -400,9 +402,11 @@ mod tests {
         moves.tells(third, &[0]);
         moves.entered(&[0], 2);
         assert!(moves.is_behind(third, &elsewhere, now), "nobody has told of their ends");
+        let numbers = elsewhere.numbers(now);
         // One goes on; of the other nothing is heard any more.
         elsewhere.begins(vec![a, b], 3, now, Moment(30));
         assert!(moves.is_behind(third, &elsewhere, now) && !moves.is_behind(third, &elsewhere, Moment(20)));
+        assert_eq!(elsewhere.numbers(now), [numbers[1], numbers[0]], "whoever waits for it goes on waiting");
         elsewhere.ends(&[a, b]);
         assert_eq!(elsewhere.places(now), [a, c], "it is known once");
     }
