@@ -200,7 +200,9 @@ impl Admission<'_> {
             let entry = self.entry(head, body.into(), None, places, false);
             return self.store_or_forget(entry, StatusCode::NOT_FOUND, false, true);
         }
-        let scopes = [Scope::Missing(key.inbox()), Scope::IdentityOfSource(key.contact()), Scope::Nameless];
+        let (inbox, source) = (key.inbox(), key.contact());
+        let scopes =
+            [Scope::Missing(inbox), Scope::Absent(source), Scope::IdentityOfSource(source), Scope::Nameless];
         places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
         let entry = self.entry(head, body.into(), None, places, false);

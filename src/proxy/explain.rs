@@ -361,6 +361,7 @@ impl ClientRequest {
             (Scope::List(key.text_of_list()), "this answer alone"),
             (Scope::Variants(key.text_of_list()), "what readers of another origin were shown"),
             (Scope::Missing(key.inbox()), "who is missing from its inbox"),
+            (Scope::Absent(key.contact()), "that its contact identifier is missing"),
             (Scope::IdentityOfSource(key.contact()), "which contact is behind its identifier"),
             (Scope::AnyConversation, "some conversation, nobody knows of whom"),
             (Scope::Nameless, "something, nobody knows of whom"),

@@ -173,6 +173,12 @@ impl Invalidation {
         self.noted(tick, cause);
     }
 
+    /// A read has shown this contact identifier: that it is missing is out of date, in whatever inbox. Why is not remembered:
+    /// each fetch would take the place of a cause.
+    pub fn is_there(&self, key: &Key) {
+        self.ledger.invalidate(self.ledger.place(&Scope::Absent(key.contact())));
+    }
+
     /// An answer has come.
     pub fn came(&self) -> Came {
         Came { tick: self.ledger.own_tick(), at: self.epoch.moment(clock::now()) }

@@ -256,6 +256,20 @@ async fn an_answered_survey_whose_own_answer_is_lost_reaches_pages_too() {
     }
 }
 
+#[tokio::test]
+async fn a_contact_that_one_read_shows_is_not_missing_in_another() {
+    let (stand_in, proxy) = both("cache.negative_ttl = \"60s\"").await;
+    let contact = proxy.contact_url("late");
+    for _ in 0..2 {
+        assert_eq!(get(&contact).await.status, StatusCode::NOT_FOUND);
+    }
+    // Nobody tells of it.
+    stand_in.attach("visitor-a", "late");
+    assert_eq!(get(&contact).await.status, StatusCode::NOT_FOUND, "it is kept");
+    assert_eq!(proxy.list("late").await.status, StatusCode::OK);
+    assert_eq!(get(&contact).await.status, StatusCode::OK);
+}
+
 /// Nobody tells of anything here: what one read shows, the others show.
 #[tokio::test]
 async fn what_one_read_shows_another_does_not_hide() {

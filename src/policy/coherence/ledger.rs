@@ -39,6 +39,8 @@ pub enum Scope<'a> {
     AnyConversation,
     /// That a contact is missing from this inbox.
     Missing(&'a str),
+    /// That a contact identifier is missing: an answer that shows it puts that out of date.
+    Absent(&'a str),
     /// An inbox, by its identifier.
     Inbox(&'a str),
     /// One list, by the text of its key.
@@ -144,6 +146,7 @@ impl Ledger {
             Scope::Nameless => hash_numbers(&mut hasher, 10, &[]),
             Scope::Account(id) => hash_numbers(&mut hasher, 11, &[*id]),
             Scope::Variants(text) => hash_text(&mut hasher, 12, text),
+            Scope::Absent(text) => hash_text(&mut hasher, 14, text),
             Scope::Part(part, of, conversation) => {
                 hash_numbers(
                     &mut hasher,

@@ -310,7 +310,8 @@ impl Fetch {
         let (inbox, source) = (self.key.inbox(), self.key.contact());
         // Where lists are not looked into, nobody says that it is about a contact at all: its path is what it is made from.
         let nameless = (validate != Validate::Off).then_some(Scope::Nameless);
-        let missing = (head.status == StatusCode::NOT_FOUND).then_some(Scope::Missing(inbox));
+        let is_missing = head.status == StatusCode::NOT_FOUND;
+        let missing = [Scope::Missing(inbox), Scope::Absent(source)].into_iter().filter(|_| is_missing);
         // What is under the source as a whole: a conversation that was missing may be there after any change to it.
         let scopes = [Scope::IdentityOfSource(source), Scope::Source(source)].into_iter().chain(nameless).chain(missing);
         places.extend(scopes.map(|scope| ledger.place(&scope)));
