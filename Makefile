@@ -156,7 +156,8 @@ chaos-pool: ## 100,000 GETs and POSTs through an upstream that closes idle conne
 restarts: ## 100 times a new process takes over under load, and no request fails
 	RESTARTS=100 $(CARGO) test --locked --test it listeners::a_new_process_takes_over -- --nocapture
 
-mutants: ## that the tests notice: each mutation of the sources makes a named test fail
+# Some of them: `tests/mutants.sh WORD`, such as a file's name or a test's.
+mutants: tools ## about an hour: that the tests notice: each mutation of the sources makes a named test fail
 	tests/mutants.sh
 
 fuzz: ## what strangers' bytes and operators' files are read by: half a million mutated samples each, on the stable toolchain

@@ -374,18 +374,21 @@ async fn what_was_learned_of_another_upstream_is_not_believed() {
 
 #[tokio::test]
 async fn what_passed_before_a_merge_and_arrives_after_it_teaches_nothing() {
-    let (stand_in, proxy) = two_contacts("").await;
-    let gate = stand_in.hold(Point::AfterReading, first(Matcher::when(is_look_up)));
-    let url = proxy.contact_url(A);
-    let early = spawn(async move { get(&url).await });
-    gate.arrived(1).await;
-    stand_in.fault_times(Fault::ErrorAfter, Matcher::writes(), 1);
-    assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::INTERNAL_SERVER_ERROR);
-    gate.release_all();
-    assert_eq!(early.await.unwrap().status, StatusCode::OK);
-    proxy.list(B).await;
-    lost_write(&stand_in, &proxy, A).await;
-    is_up_to_date(&stand_in, &proxy, B).await;
+    // The contact comes from memory, and it passes.
+    for routes in ["", "cache.routes = [\"conversations\"]"] {
+        let (stand_in, proxy) = two_contacts(routes).await;
+        let gate = stand_in.hold(Point::AfterReading, first(Matcher::when(is_look_up)));
+        let url = proxy.contact_url(A);
+        let early = spawn(async move { get(&url).await });
+        gate.arrived(1).await;
+        stand_in.fault_times(Fault::ErrorAfter, Matcher::writes(), 1);
+        assert_eq!(patch(&proxy, A, SHARED).await.status, StatusCode::INTERNAL_SERVER_ERROR);
+        gate.release_all();
+        assert_eq!(early.await.unwrap().status, StatusCode::OK);
+        proxy.list(B).await;
+        lost_write(&stand_in, &proxy, A).await;
+        is_up_to_date(&stand_in, &proxy, B).await;
+    }
 }
 
 #[tokio::test]

@@ -370,9 +370,10 @@ async fn i19_after_a_superseded_flight_that_landed_last_its_reader_sees_nothing_
     let first_reader = reading(&proxy, A);
     gate.arrived(1).await;
     write(&stand_in, &proxy, A).await;
+    stand_in.agent_message(A, "of somebody with a name");
     is_up_to_date(&stand_in, &proxy, A).await;
-    // Nobody tells the proxy of this one; the flight that began first sees it.
-    stand_in.agent_message(A, "newest");
+    // Nobody tells the proxy of this; the flight that began first sees it. It is nothing that answers are compared by.
+    stand_in.rename_agent("Newest");
     gate.release_all();
     assert!(first_reader.await.unwrap().body == stand_in.list_body(A));
     is_up_to_date(&stand_in, &proxy, A).await;

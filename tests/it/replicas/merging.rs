@@ -94,6 +94,30 @@ async fn of_two_merges_through_two_replicas_the_second_knows_the_contact_between
 }
 
 #[tokio::test]
+async fn a_merge_waits_for_one_of_the_same_contact_through_another_replica() {
+    let (stand_in, _redis, proxies) = two_contacts().await;
+    let patches = |all: &[Seen]| all.iter().filter(|seen| seen.method == Method::PATCH).count();
+    let of_a = |all: &[Seen]| all.iter().filter(|seen| seen.source_id.as_deref() == Some(A)).count();
+    let (before, gate) = (patches(&stand_in.requests()), hold(&stand_in, Point::BeforeReading, 0));
+    let first = patching(&proxies[0], A, SHARED);
+    gate.arrived(1).await;
+    // The second one has asked whose the source is, and then tells that it begins, if it does not wait.
+    let asked = of_a(&stand_in.requests());
+    let second = patching(&proxies[1], A, THIRD);
+    stand_in.wait_for("the second merge asks whose it is", |all| of_a(all) > asked).await;
+    // By the time others know of what was told after that, it would have been sent.
+    for _ in 0..3 {
+        assert_eq!(post(&format!("{}/conversations", proxies[1].contact_url(B)), "{}").await.status, StatusCode::OK);
+    }
+    assert_eq!(patches(&stand_in.requests()), before + 1);
+    gate.release_all();
+    assert_eq!(first.await.unwrap().status, StatusCode::OK);
+    assert_eq!(second.await.unwrap().status, StatusCode::OK);
+    assert_eq!(patches(&stand_in.requests()), before + 2);
+    is_up_to_date(&stand_in, &proxies[2], B).await;
+}
+
+#[tokio::test]
 async fn a_merge_that_nobody_can_be_told_of_is_not_begun_if_that_is_wanted() {
     let (stand_in, redis, proxies) = fleet(2, &format!("{LONG}\nreplicas.cut_off = \"refuse\"")).await;
     // So lately that nobody knows of it yet.
