@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Shows that the tests notice: applies each mutation of tests/mutants.txt to a copy of the sources in target/mutants,
 # runs the test that is named with it, and fails if one of them still passes. Words on the command line choose
-# mutations whose lines hold one of them. What each test said is in target/mutants/logs, by number.
+# mutations whose lines hold one of them; MUTANTS_FROM=n begins with the n-th. What each test said is in
+# target/mutants/logs, by number.
 #
 # `it` is built with the modules alone that a test needs, so that a mutation takes seconds; mutations whose tests need
 # the same ones follow each other, and their tests must pass before the first of them is applied.
@@ -121,9 +122,11 @@ begin() {
     return 1
 }
 
-number=0 total=${#plan[@]} survivors=0 last=''
+number=0 total=${#plan[@]} judged=0 survivors=0 last=''
 for step in "${plan[@]}"; do
     number=$((number + 1)) needs=${step%:*} row=${step##*:}
+    [ "$number" -ge "${MUTANTS_FROM:-1}" ] || continue
+    judged=$((judged + 1))
     if [ "$needs" != "$last" ]; then
         last=$needs fine=yes log=logs/$number-before
         begin "$needs" || fine=no
@@ -134,5 +137,5 @@ for step in "${plan[@]}"; do
     printf '%3d/%d  %-12s %4ds  %-72s  %s\n' "$number" "$total" "$verdict" "$((SECONDS - began))" "${what[row]}" "${test[row]#* }"
     cp "sources/${file[row]}" "${file[row]}"
 done
-echo "$((total - survivors)) of $total mutations were noticed, in $((SECONDS / 60)) minutes"
+echo "$((judged - survivors)) of $judged mutations were noticed, in $((SECONDS / 60)) minutes"
 [ "$survivors" -eq 0 ]
