@@ -74,7 +74,7 @@ impl Invalidation {
         let made_from = scopes.map(|scope| self.ledger.place(&scope));
         let places: Vec<u32> = identities.iter().copied().chain(made_from).map(Place::number).collect();
         self.identities.write_tells(write, &places);
-        self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING) });
+        self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING), again: false });
     }
 
     /// And has ended.
@@ -87,15 +87,20 @@ impl Invalidation {
     /// The log has lost what was told of writes that are still under way.
     fn tell_moves_again(&self) {
         for places in self.identities.told() {
-            self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING) });
+            self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING), again: true });
         }
     }
 
-    fn moves_elsewhere(&self, seq: u64, places: &[u32], at_most: u32) {
+    /// None: it goes on from a log that was lost.
+    fn moves_elsewhere(&self, seq: Option<u64>, places: &[u32], at_most: u32) {
         let at_most = Duration::from_millis(at_most.into()).min(LONGEST_SETTLE);
         let now = clock::now();
         let until = self.epoch.moment_after(now, at_most);
-        self.elsewhere().begins(self.known_places(places), seq, self.epoch.moment(now), until);
+        let (places, now) = (self.known_places(places), self.epoch.moment(now));
+        match seq {
+            Some(seq) => self.elsewhere().begins(places, seq, now, until),
+            None => self.elsewhere().goes_on(places, now, until),
+        }
     }
 
     fn known_places(&self, numbers: &[u32]) -> Vec<Place> {
@@ -184,7 +189,9 @@ impl Invalidation {
                 self.outdate_all(Cause::Replica);
             }
             Item::Heard => return self.watermark.heard(self.epoch.moment(clock::now())),
-            Item::Moves { places, at_most } => return self.moves_elsewhere(seq, &places, at_most),
+            Item::Moves { places, at_most, again } => {
+                return self.moves_elsewhere(Some(seq).filter(|_| !again), &places, at_most);
+            }
             Item::Moved { places } => {
                 let places = self.known_places(&places);
                 let began = self.elsewhere().ends(&places);
@@ -264,15 +271,15 @@ mod tests {
             Invalidation::new(Epoch::begin(), &RandomState::new(), Some(fleet), Arc::new(Metrics::new()));
         let places = invalidation.identity_places("a", 7);
         let numbers = places.map(Place::number).to_vec();
-        let other = |seq| invalidation.obey(seq, Item::Moves { places: numbers.clone(), at_most: 60_000 });
+        let moves = |again| Item::Moves { places: numbers.clone(), at_most: 60_000, again };
         let begins = |seq| {
             let write = invalidation.identities.move_begins(&places, &[], true).expect("it is its turn here");
             invalidation.tell_moves(write, &places, &[]);
-            invalidation.entered(seq, &[Item::Moves { places: numbers.clone(), at_most: 60_000 }]);
+            invalidation.entered(seq, &[moves(false)]);
             write
         };
         let first = begins(20);
-        other(21);
+        invalidation.obey(21, moves(false));
         assert!(!invalidation.is_behind(first));
         invalidation.lost(false, &Entries::new());
         assert!(invalidation.is_behind(first), "it missed what came before it");
@@ -284,7 +291,11 @@ mod tests {
         invalidation.identities.write_ends(second, &[]);
         let third = begins(1);
         assert!(invalidation.is_behind(third), "the other one is not known to have ended");
-        other(2);
-        assert!(!invalidation.is_behind(third), "it goes on, and has told of that later");
+        invalidation.obey(2, moves(true));
+        assert!(invalidation.is_behind(third), "it goes on, and began before");
+        invalidation.obey(3, Item::Moved { places: numbers.clone() });
+        assert!(invalidation.is_behind(third), "it ended meanwhile");
+        invalidation.identities.write_ends(third, &[]);
+        assert!(!invalidation.is_behind(begins(4)) && invalidation.moving_elsewhere().is_empty());
     }
 }

@@ -75,6 +75,8 @@ enum Mutation {
     NoTurns,
     /// The order of merges in a log that is lost is taken for that in the next.
     OrderOfLostLog,
+    /// One that goes on in a new log comes after what that log told first.
+    GoesOnAsNew,
 }
 
 /// How many schedules: a million with `make model`.
@@ -164,6 +166,7 @@ fn each_rule_left_out_is_found_wrong() {
         (Mutation::MovesIgnored, 0..4_000),
         (Mutation::NoTurns, 3_400..8_000),
         (Mutation::OrderOfLostLog, 209_329..209_330),
+        (Mutation::GoesOnAsNew, 917_801..917_802),
     ] {
         let found = seeds.into_iter().find(|seed| World::merging(mutation, &[], *seed).run().is_bad());
         println!("{mutation:?}: {found:?}");

@@ -250,10 +250,19 @@ struct Move {
 }
 
 impl Elsewhere {
-    /// One begins; or goes on, and its replica tells so in a new log.
+    /// One goes on that was told in a log which is gone: it comes before all that this one tells, and is known once.
+    pub fn goes_on(&mut self, places: Vec<Place>, now: Moment, until: Moment) {
+        let known = self.under_way.iter().position(|other| other.seq == LOST && other.places == places);
+        let known = known.map(|at| self.under_way.remove(at).number);
+        self.add(known, places, LOST, now, until);
+    }
+
+    /// One begins.
     pub fn begins(&mut self, places: Vec<Place>, seq: u64, now: Moment, until: Moment) {
-        let goes_on = self.under_way.iter().position(|other| other.seq == LOST && other.places == places);
-        let known = goes_on.map(|at| self.under_way.remove(at).number);
+        self.add(None, places, seq, now, until);
+    }
+
+    fn add(&mut self, known: Option<u64>, places: Vec<Place>, seq: u64, now: Moment, until: Moment) {
         self.under_way.retain(|other| other.until > now);
         if self.under_way.len() >= MOST_ELSEWHERE {
             self.under_way.remove(0);
@@ -404,8 +413,8 @@ mod tests {
         assert!(moves.is_behind(third, &elsewhere, now), "nobody has told of their ends");
         let numbers = elsewhere.numbers(now);
         // One goes on; of the other nothing is heard any more.
-        elsewhere.begins(vec![a, b], 3, now, Moment(30));
-        assert!(moves.is_behind(third, &elsewhere, now) && !moves.is_behind(third, &elsewhere, Moment(20)));
+        elsewhere.goes_on(vec![a, b], now, Moment(30));
+        assert!(moves.is_behind(third, &elsewhere, Moment(20)) && !moves.is_behind(third, &elsewhere, Moment(30)));
         assert_eq!(elsewhere.numbers(now), [numbers[1], numbers[0]], "whoever waits for it goes on waiting");
         elsewhere.ends(&[a, b]);
         assert_eq!(elsewhere.places(now), [a, c], "it is known once");

@@ -159,7 +159,8 @@ mod tests {
     #[test]
     fn beginnings_and_ends_stay_in_their_order_and_are_bounded() {
         let mut pending = Pending::default();
-        let (begins, ends) = (Item::Moves { places: vec![1], at_most: 5 }, Item::Moved { places: vec![1] });
+        let (begins, ends) =
+            (Item::Moves { places: vec![1], at_most: 5, again: false }, Item::Moved { places: vec![1] });
         pending.push(begins.clone());
         let sent = pending.take();
         pending.push(ends.clone());

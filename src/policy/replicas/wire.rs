@@ -17,6 +17,8 @@ const MOVES: u8 = 4;
 const MOVED: u8 = 5;
 /// What was made from it is gone, not only out of date.
 const GONE: u8 = 1;
+/// It was told in a log that was lost.
+const AGAIN: u8 = 2;
 
 /// One change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Item {
         places: Vec<u32>,
         /// For how many milliseconds at most.
         at_most: u32,
+        /// Whether a log that was lost has told of it, too: it began before all that this one tells.
+        again: bool,
     },
     /// That write has ended.
     Moved {
@@ -58,14 +62,14 @@ pub fn encode(items: &[Item]) -> Vec<u8> {
         match item {
             Item::Places { places, settle, gone } => {
                 for places in places.chunks(PLACES_OF_ITEM) {
-                    head(&mut bytes, PLACES, *gone, *settle, places.len());
+                    head(&mut bytes, PLACES, flag(*gone), *settle, places.len());
                     bytes.extend(places.iter().flat_map(|place| place.to_le_bytes()));
                 }
             }
-            Item::Everything { gone } => head(&mut bytes, EVERYTHING, *gone, 0, 0),
-            Item::Heard => head(&mut bytes, HEARD, false, 0, 0),
-            Item::Moves { places, at_most } => move_of(&mut bytes, MOVES, *at_most, places),
-            Item::Moved { places } => move_of(&mut bytes, MOVED, 0, places),
+            Item::Everything { gone } => head(&mut bytes, EVERYTHING, flag(*gone), 0, 0),
+            Item::Heard => head(&mut bytes, HEARD, 0, 0, 0),
+            Item::Moves { places, at_most, again } => move_of(&mut bytes, MOVES, *again, *at_most, places),
+            Item::Moved { places } => move_of(&mut bytes, MOVED, false, 0, places),
         }
     }
     if bytes.len() > LONGEST_BATCH {
@@ -76,17 +80,21 @@ pub fn encode(items: &[Item]) -> Vec<u8> {
     bytes
 }
 
+fn flag(gone: bool) -> u8 {
+    if gone { GONE } else { 0 }
+}
+
 /// One item in one piece. Nobody is behind so many places.
-fn move_of(bytes: &mut Vec<u8>, kind: u8, at_most: u32, places: &[u32]) {
+fn move_of(bytes: &mut Vec<u8>, kind: u8, again: bool, at_most: u32, places: &[u32]) {
     if places.len() > PLACES_OF_ITEM {
-        return head(bytes, EVERYTHING, false, 0, 0);
+        return head(bytes, EVERYTHING, 0, 0, 0);
     }
-    head(bytes, kind, false, at_most, places.len());
+    head(bytes, kind, if again { AGAIN } else { 0 }, at_most, places.len());
     bytes.extend(places.iter().flat_map(|place| place.to_le_bytes()));
 }
 
-fn head(bytes: &mut Vec<u8>, kind: u8, gone: bool, settle: u32, places: usize) {
-    bytes.extend([kind, if gone { GONE } else { 0 }]);
+fn head(bytes: &mut Vec<u8>, kind: u8, flags: u8, settle: u32, places: usize) {
+    bytes.extend([kind, flags]);
     bytes.extend(settle.to_le_bytes());
     bytes.extend(u16::try_from(places).expect("an item has fewer places").to_le_bytes());
 }
@@ -115,7 +123,7 @@ fn read(bytes: &[u8], limit: u32) -> Option<Vec<Item>> {
         let are_places = places.iter().all(|place| *place < limit);
         items.push(match head[0] {
             PLACES if are_places => Item::Places { places, settle, gone },
-            MOVES if are_places => Item::Moves { places, at_most: settle },
+            MOVES if are_places => Item::Moves { places, at_most: settle, again: head[1] & AGAIN != 0 },
             MOVED if are_places => Item::Moved { places },
             HEARD => Item::Heard,
             _ => Item::Everything { gone },
@@ -138,7 +146,11 @@ mod tests {
             places,
             any::<bool>().prop_map(|gone| Item::Everything { gone }),
             Just(Item::Heard),
-            (moved(), any::<u32>()).prop_map(|(places, at_most)| Item::Moves { places, at_most }),
+            (moved(), any::<u32>(), any::<bool>()).prop_map(|(places, at_most, again)| Item::Moves {
+                places,
+                at_most,
+                again
+            }),
             moved().prop_map(|places| Item::Moved { places }),
         ];
         proptest::collection::vec(item, 0..10)

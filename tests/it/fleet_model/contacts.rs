@@ -262,7 +262,7 @@ impl World {
         self.changed(at, identities, 0);
         let places = identities.and(Places::contact(contact)).listed();
         self.replicas[at].moves.tells(number, &places);
-        let told = self.replicas[at].pending.push(Item::Moves { places, at_most: MOVING });
+        let told = self.replicas[at].pending.push(Item::Moves { places, at_most: MOVING, again: false });
         self.replicas[at].begins.push((told, write));
         self.after(at, TELL, Event::BeginLimit(write));
         self.drive(at);
@@ -387,7 +387,8 @@ impl World {
     /// The log has lost what was told of those under way.
     pub(super) fn tell_moves_again(&mut self, at: usize) {
         for places in self.replicas[at].moves.told() {
-            self.replicas[at].pending.push(Item::Moves { places, at_most: MOVING });
+            let again = self.mutation != Mutation::GoesOnAsNew;
+            self.replicas[at].pending.push(Item::Moves { places, at_most: MOVING, again });
         }
     }
 

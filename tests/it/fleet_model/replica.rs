@@ -199,10 +199,13 @@ impl Replica {
     pub(super) fn hears_of_move(&mut self, seq: u64, item: &Item, local: Micros) {
         let known = |places: &[u32]| places.iter().map(|number| self.place(*number)).collect::<Vec<_>>();
         match item {
-            Item::Moves { places, at_most } => {
+            Item::Moves { places, at_most, again } => {
                 let until = Moment(local + Micros::from(*at_most) * 1000);
                 let places = known(places);
-                self.elsewhere.begins(places, seq, Moment(local), until);
+                match again {
+                    true => self.elsewhere.goes_on(places, Moment(local), until),
+                    false => self.elsewhere.begins(places, seq, Moment(local), until),
+                }
             }
             Item::Moved { places } => {
                 let places = known(places);
