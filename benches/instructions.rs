@@ -89,7 +89,7 @@ fn with_a_list(more: &str) -> Arc<State> {
     let received = Received {
         status: StatusCode::OK,
         head,
-        body: Bytes::from_static(LIST).into(),
+        body: state.cache.memory.kept(Bytes::from_static(LIST)).into(),
         version: Version::HTTP_11,
         date: clock::http_date(),
         for_one_origin: false,

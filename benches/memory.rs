@@ -52,7 +52,7 @@ async fn keep(state: &State, list: u32, size: usize) {
     let received = Received {
         status: StatusCode::OK,
         head,
-        body: body.finish().into(),
+        body: state.cache.memory.kept(body.finish()).into(),
         version: Version::HTTP_11,
         date: clock::http_date(),
         for_one_origin: false,
@@ -95,7 +95,7 @@ fn main() {
         println!("list of {size:>6} bytes: {resident:6.0} bytes beyond the body; by the store's account {account:6.0}");
         return;
     }
-    for size in [1_000, 1_024, 12_000, 12_288] {
+    for size in [1_000, 1_024, 12_000, 12_288, 20_000] {
         let program = std::env::current_exe().expect("a program");
         let status = Command::new(program).env("SIZE", size.to_string()).status().expect("it runs");
         assert!(status.success());

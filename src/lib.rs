@@ -61,6 +61,7 @@ pub mod policy {
         pub mod plain_head;
         pub mod http2;
         pub mod encoding;
+        pub mod pieces;
         pub mod kept_body;
         pub mod exposition;
         pub mod via;
@@ -71,6 +72,7 @@ pub mod policy {
         pub mod no_list;
         pub mod freshness;
         pub mod attempts;
+        mod own_value;
         pub mod stored_head;
         pub mod representation;
         pub mod shared_answer;
@@ -100,12 +102,15 @@ pub mod engine {
     pub mod descriptors;
     pub mod metrics;
     pub mod log_lines;
+    pub mod allocator;
+    pub mod places_kept;
     pub mod memory;
+    pub mod requests;
+    mod unsent;
     pub mod body;
     pub mod problem;
     pub mod sampler;
     pub mod rates;
-    pub mod requests;
     pub mod top;
     pub mod spans;
     #[cfg(feature = "otlp")]
@@ -238,6 +243,7 @@ pub mod server {
     pub mod certificate;
     mod replication;
     mod survey;
+    mod sweep;
     pub mod silence;
     mod http1;
     mod http2;

@@ -13,6 +13,9 @@ use tokio::io::{AsyncRead, ReadBuf, Take};
 use tokio::time::Sleep;
 
 use super::clock;
+use super::requests::InFlight;
+use super::unsent::{Unsent, held_with};
+use crate::policy::http::pieces::Pieces;
 
 /// The longest part of a body that is read at once. A connection holds a few of them; each takes twice the memory.
 pub const PART: usize = 8 * 1024;
@@ -62,6 +65,8 @@ impl std::error::Error for BodyError {
 pub enum Body {
     /// In memory, sent as it is. `None` once it is sent, or if it is empty.
     Whole(Option<Bytes>),
+    /// Kept in memory, sent piece by piece.
+    Kept(Unsent),
     /// Streamed.
     Stream(BoxBody<Bytes, BodyError>),
     /// As it comes from a connection.
@@ -79,10 +84,31 @@ impl Body {
         Self::Stream(body.boxed())
     }
 
+    /// How long it is, if all of it is in memory.
+    pub fn length_in_memory(&self) -> Option<u64> {
+        match self {
+            Self::Whole(bytes) => Some(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Kept(unsent) => Some(unsent.length()),
+            Self::Stream(_) | Self::Incoming(_) => None,
+        }
+    }
+
+    /// The same with the end of the request that it answers: that is over when the last byte has been taken, or given up.
+    #[must_use]
+    pub fn with_end_of(self, request: InFlight) -> Self {
+        match self {
+            Self::Whole(None) => self,
+            Self::Whole(Some(bytes)) => Self::Whole(Some(held_with(bytes, request))),
+            Self::Kept(unsent) => Self::Kept(unsent.until(request)),
+            body => Self::stream(Watched::guarded(body, request)),
+        }
+    }
+
     /// Whether nothing will be sent.
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Whole(bytes) => bytes.is_none(),
+            Self::Kept(unsent) => unsent.length() == 0,
             Self::Stream(body) => http_body::Body::is_end_stream(body),
             Self::Incoming(body) => http_body::Body::is_end_stream(body),
         }
@@ -101,6 +127,14 @@ impl From<Bytes> for Body {
     }
 }
 
+impl From<Pieces> for Body {
+    fn from(pieces: Pieces) -> Self {
+        Self::Kept(pieces.into())
+    }
+}
+
+impl Guard for InFlight {}
+
 impl http_body::Body for Body {
     type Data = Bytes;
     type Error = BodyError;
@@ -108,6 +142,7 @@ impl http_body::Body for Body {
     fn poll_frame(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.get_mut() {
             Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Kept(unsent) => Poll::Ready(unsent.take().map(|bytes| Ok(Frame::data(bytes)))),
             Self::Stream(body) => Pin::new(body).poll_frame(context),
             Self::Incoming(body) => Pin::new(body).poll_frame(context).map_err(BodyError::from),
         }
@@ -119,7 +154,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64)),
+            Self::Whole(_) | Self::Kept(_) => SizeHint::with_exact(self.length_in_memory().unwrap_or_default()),
             Self::Stream(body) => body.size_hint(),
             Self::Incoming(body) => body.size_hint(),
         }
@@ -361,4 +396,44 @@ pub enum Read {
     Whole(Bytes),
     /// More than the limit: the whole body again, to be streamed on.
     Longer(Body),
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::engine::requests::Requests;
+
+    #[tokio::test]
+    async fn a_request_lasts_until_the_last_byte_of_its_answer_is_taken() {
+        let requests = Requests::new(1, 1);
+        let begin = || requests.begin(None).unwrap_or_else(|full| panic!("{full:?}"));
+        let whole = Pieces::from(Bytes::from_static(b"abc"));
+        let [first_cut, cut, last_cut] = [0, 1, 3].map(|at| Pieces::cut(b"abc", at, Arc::new(|_| {})));
+        for body in [Bytes::from_static(b"abc").into(), whole.into(), first_cut.into(), last_cut.into()] {
+            let mut body = Body::with_end_of(body, begin());
+            let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
+            assert!(body.frame().await.is_none());
+            drop(body);
+            drop(data.split_to(2));
+            assert_eq!(requests.under_way(), 1, "a byte is left");
+            drop(data);
+            assert_eq!(requests.under_way(), 0);
+        }
+        let mut body = Body::from(cut).with_end_of(begin());
+        drop(body.frame().await);
+        assert_eq!((http_body::Body::size_hint(&body).exact(), requests.under_way()), (Some(2), 1), "a piece is left");
+        assert_eq!(body.collect().await.unwrap().to_bytes(), "bc");
+        assert_eq!(requests.under_way(), 0);
+        drop(Body::empty().with_end_of(begin()));
+        let stream = Body::stream(Watched::guarded(Body::from(Bytes::from_static(b"x")), Nothing)).with_end_of(begin());
+        assert_eq!(requests.under_way(), 1);
+        drop(stream);
+        assert_eq!(requests.under_way(), 0);
+    }
+
+    struct Nothing;
+
+    impl Guard for Nothing {}
 }

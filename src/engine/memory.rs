@@ -7,6 +7,9 @@ use bytes::Bytes;
 use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::allocator::{cost, cut};
+use crate::policy::http::pieces::{LetGo, Pieces};
+
 /// Memory is counted in pieces of this many bytes.
 const PIECE: u64 = 1024;
 /// The first piece of memory for a body of unknown length.
@@ -15,10 +18,11 @@ pub const FIRST: usize = 64 * 1024;
 const LONG: usize = 1024 * 1024;
 
 /// The memory for bodies.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Memory {
     pieces: Arc<Semaphore>,
     all: usize,
+    let_go: LetGo,
 }
 
 /// No memory was free for more of a body of unknown length, or it is longer than allowed.
@@ -29,7 +33,10 @@ impl Memory {
     /// So many bytes in all.
     pub fn new(bytes: u64) -> Self {
         let pieces = usize::try_from(bytes / PIECE).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
-        Self { pieces: Arc::new(Semaphore::new(pieces)), all: pieces }
+        let (all, free) = (pieces, Arc::new(Semaphore::new(pieces)));
+        let counted = free.clone();
+        let let_go = Arc::new(move |bytes| counted.add_permits(self::pieces(bytes) as usize));
+        Self { pieces: free, all, let_go }
     }
 
     /// Room for a body of at most `max` bytes. If its length is known, waits until there is room for all of it, so
@@ -59,6 +66,25 @@ impl Memory {
         Ok(Bytes::from_owner(Counted { bytes, _held: held }))
     }
 
+    /// A copy of a body, in pieces that fit the allocator, if there is room. It is counted like every body.
+    pub fn keep(&self, body: &[u8]) -> Result<Pieces, Full> {
+        if body.len() >= LONG {
+            let mut collecting = self.room_at_once(body.len(), body.len() as u64)?;
+            collecting.push(body)?;
+            return Ok(collecting.finish().into());
+        }
+        self.pieces.try_acquire_many(pieces(body.len())).map_err(|_| Full)?.forget();
+        Ok(Pieces::cut(body, cut(body.len()), self.let_go.clone()))
+    }
+
+    /// The same of a body that is counted already; that one itself if it has pages of its own, or there is no room beside it.
+    pub fn kept(&self, body: Bytes) -> Pieces {
+        if body.len() >= LONG {
+            return body.into();
+        }
+        self.keep(&body).unwrap_or_else(|Full| body.into())
+    }
+
     /// Bytes that bodies hold.
     pub fn held(&self) -> u64 {
         self.all.saturating_sub(self.pieces.available_permits()) as u64 * PIECE
@@ -70,15 +96,18 @@ impl Memory {
     }
 }
 
-/// What a body of so many bytes takes: of the allocator, which has four sizes between one power of two and the next, or
-/// pages of its own.
-pub fn taken(bytes: usize) -> usize {
-    const PAGE: usize = 4096;
-    match bytes {
-        0..=128 => bytes,
-        LONG.. => bytes.next_multiple_of(PAGE),
-        _ => bytes.next_multiple_of(1 << ((bytes - 1).ilog2() - 2)),
+/// What a kept body takes of the allocator, or in pages of its own.
+pub fn taken(body: &Pieces) -> usize {
+    match body.is_cut_at() {
+        None => taken_whole(body.len()),
+        Some(_) => body.all().iter().map(|piece| cost(piece.len())).sum(),
     }
+}
+
+/// What so many bytes take in one piece.
+pub fn taken_whole(bytes: usize) -> usize {
+    const PAGE: usize = 4096;
+    if bytes >= LONG { bytes.next_multiple_of(PAGE) } else { cost(bytes) }
 }
 
 fn pieces(bytes: usize) -> u32 {
@@ -211,21 +240,35 @@ mod tests {
     const KIB: usize = 1024;
 
     #[test]
-    fn the_allocators_sizes_and_whole_pages_are_what_bodies_take() {
-        for (bytes, expected) in [
-            (0, 0),
-            (100, 100),
-            (129, 160),
-            (1000, 1024),
-            (1024, 1024),
-            (1025, 1280),
-            (12_000, 12_288),
-            (12_289, 14_336),
-            (LONG, LONG),
-            (LONG + 1, LONG + 4096),
-        ] {
-            assert_eq!(taken(bytes), expected, "{bytes}");
+    fn what_a_body_takes_is_known_however_it_is_kept() {
+        let memory = Memory::new(16 << 20);
+        assert_eq!(taken(&memory.keep(&[0; 12_000]).unwrap()), cost(10_240) + cost(1_760));
+        assert_eq!(taken(&Bytes::from(vec![0; 12_000]).into()), cost(12_000));
+        assert_eq!(taken(&memory.keep(&vec![0; LONG + 1]).unwrap()), LONG + 4096);
+        assert_eq!(taken(&Pieces::default()), 0);
+    }
+
+    #[tokio::test]
+    async fn a_kept_copy_is_counted_like_every_body() {
+        let memory = Memory::new(100 * KIB as u64);
+        for bytes in [0, 1, KIB, 40 * KIB] {
+            let body: Vec<u8> = (0..=250).cycle().take(bytes).collect();
+            let kept = memory.keep(&body).unwrap();
+            assert_eq!((memory.held(), &*kept.joined()), (bytes.next_multiple_of(KIB) as u64, &*body));
+            let reader = kept.clone();
+            drop(kept);
+            assert_eq!(memory.held(), bytes.next_multiple_of(KIB) as u64);
+            drop(reader);
+            assert_eq!(memory.held(), 0);
         }
+        let mut collecting = memory.room(Some(60 * KIB as u64), u64::MAX).await;
+        collecting.push(&vec![7; 60 * KIB]).unwrap();
+        let body = collecting.finish();
+        assert_eq!(memory.keep(&body), Err(Full));
+        let kept = memory.kept(body);
+        assert_eq!((kept.is_cut_at(), memory.held()), (None, 60 * KIB as u64), "there is no room for a copy");
+        drop(kept);
+        assert_eq!(memory.held(), 0);
     }
 
     #[tokio::test]

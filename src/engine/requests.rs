@@ -6,10 +6,6 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use bytes::Bytes;
-
-use super::body::{Body, Guard, Watched};
-
 /// Clients are counted in so many places, by a hash that nobody outside knows: no lock, and no more memory for more of
 /// them. Two that share one share the limit.
 const PLACES: usize = 4096;
@@ -91,19 +87,6 @@ fn raise(count: &AtomicUsize, limit: usize) -> bool {
     count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
 }
 
-impl InFlight {
-    /// The body with this request's end: it is over when the last byte has been taken, or given up.
-    pub fn until_taken(self, body: Body) -> Body {
-        match body {
-            Body::Whole(None) => body,
-            Body::Whole(Some(bytes)) => Body::Whole(Some(Bytes::from_owner(Held { bytes, _until: self }))),
-            body => Body::stream(Watched::guarded(body, self)),
-        }
-    }
-}
-
-impl Guard for InFlight {}
-
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.requests.all.fetch_sub(1, Ordering::Relaxed);
@@ -113,23 +96,9 @@ impl Drop for InFlight {
     }
 }
 
-/// Bytes in memory, with the request that they answer.
-struct Held {
-    bytes: Bytes,
-    _until: InFlight,
-}
-
-impl AsRef<[u8]> for Held {
-    fn as_ref(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::Ipv4Addr;
-
-    use http_body_util::BodyExt;
 
     use super::*;
 
@@ -154,26 +123,4 @@ mod tests {
         assert_eq!(requests.under_way(), 0);
         assert!(requests.by_client.iter().all(|count| count.load(Ordering::Relaxed) == 0));
     }
-
-    #[tokio::test]
-    async fn a_request_lasts_until_the_last_byte_of_its_answer_is_taken() {
-        let requests = requests(1, 1);
-        let begin = || requests.begin(None).unwrap_or_else(|full| panic!("{full:?}"));
-        let mut body = begin().until_taken(Body::from(Bytes::from_static(b"abc")));
-        let mut data = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        drop(body);
-        drop(data.split_to(2));
-        assert_eq!(requests.under_way(), 1, "a byte is left");
-        drop(data);
-        assert_eq!(requests.under_way(), 0);
-        drop(begin().until_taken(Body::empty()));
-        let stream = begin().until_taken(Body::stream(Watched::guarded(Body::from(Bytes::from_static(b"x")), Nothing)));
-        assert_eq!(requests.under_way(), 1);
-        drop(stream);
-        assert_eq!(requests.under_way(), 0);
-    }
-
-    struct Nothing;
-
-    impl Guard for Nothing {}
 }

@@ -12,7 +12,7 @@ use moka::ops::compute::Op;
 use moka::sync::Cache;
 
 use super::fetch_result::Private;
-use super::memory::taken;
+use super::memory::taken_whole;
 use super::metrics::Metrics;
 use super::store::{Failure, StoreSettings, cause_label};
 use super::upstream::error::UpstreamError;
@@ -74,7 +74,11 @@ impl Stored {
         const BOOKKEEPING: usize = 500;
         let field = |name: &str, value: usize| name.len() + value + 100;
         let fields: usize = self.fields.iter().map(|(name, value)| field(name.as_str(), value.len())).sum();
-        taken(self.body.len()) + fields + self.chosen.weight() + self.places.len() * size_of::<Place>() + BOOKKEEPING
+        taken_whole(self.body.len())
+            + fields
+            + self.chosen.weight()
+            + self.places.len() * size_of::<Place>()
+            + BOOKKEEPING
     }
 
     /// Whether another, which was given to a request with these fields, takes its place: it would have been given to that

@@ -4,20 +4,23 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::StatusCode;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
 use tokio::sync::OnceCell;
 
+use super::allocator::size_class;
+use super::clock;
 use super::memory::taken;
 use super::metrics::Metrics;
+use super::places_kept::Places;
 use crate::policy::coherence::ledger::{Place, Tick};
 use crate::policy::http::attempts::Failed;
 use crate::policy::http::encoding::Coding;
 use crate::policy::http::freshness::Aging;
 use crate::policy::http::key::Key;
+use crate::policy::http::pieces::Pieces;
 use crate::policy::http::representation::Prepared;
 
 /// What the store obeys.
@@ -32,34 +35,41 @@ pub struct StoreSettings {
 pub struct Entry {
     /// What is sent.
     pub answer: Prepared,
-    /// The upstream's age of the answer when its fetch began (RFC 9111 section 5.1), in seconds: zero from the API itself.
-    initial_age: u32,
     /// When its fetch began.
     pub began: Instant,
     /// The tick noted before its fetch began.
     pub noted: Tick,
     /// Where the last changes of what it is made from are written.
-    pub places: Box<[Place]>,
-    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
-    pub variants: Option<Place>,
-    /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
-    pub nameless: bool,
-    /// The age at which it expires because it was fetched while its scopes were unsettled, in milliseconds.
-    unsettled_expiry: Option<NonZeroU32>,
+    pub places: Places,
     /// What shaped it; after a change of settings an answer with another fingerprint is unusable.
     pub fingerprint: u64,
-    /// What few answers have.
+    /// What few answers have from the beginning.
+    rare: Option<Box<Rare>>,
+    /// What few answers get.
     more: OnceLock<Box<More>>,
 }
 
-// With what `Arc` adds it takes 192 bytes of the allocator; a byte more, and it takes 224.
-const _: () = assert!(size_of::<Entry>() + 2 * size_of::<usize>() <= 192);
+// With what `Arc` adds it takes 160 bytes of the allocator; a byte more, and it takes 192.
+const _: () = assert!(size_of::<Entry>() + 2 * size_of::<usize>() <= 160);
+
+/// What is otherwise with few answers.
+#[derive(Clone, Copy, Debug, Default)]
+struct Rare {
+    /// The upstream's age of the answer when its fetch began (RFC 9111 section 5.1), in seconds: zero from the API itself.
+    initial_age: u32,
+    /// The age at which it expires because it was fetched while its scopes were unsettled, in milliseconds.
+    unsettled_expiry: Option<NonZeroU32>,
+    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
+    variants: Option<Place>,
+    /// It names no contact.
+    nameless: bool,
+}
 
 /// What comes to an answer while it is stored, if it does.
 #[derive(Debug, Default)]
 struct More {
     /// The body in codings, each made once; `None` if it could not be made or there was no memory for it.
-    codings: [OnceCell<Option<Bytes>>; Coding::ALL.len()],
+    codings: [OnceCell<Option<Pieces>>; Coding::ALL.len()],
     /// The last fetch that was to bring a newer one and failed.
     failure: Failure,
 }
@@ -84,36 +94,57 @@ impl Failure {
 impl Entry {
     /// An entry whose refetch has not failed.
     pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
-        Self {
-            answer,
-            initial_age: 0,
-            began,
-            noted,
-            places,
-            variants: None,
-            nameless: false,
-            unsettled_expiry: None,
-            fingerprint,
-            more: OnceLock::new(),
-        }
+        Self { answer, began, noted, places: places.into(), fingerprint, rare: None, more: OnceLock::new() }
     }
 
     /// The same with the upstream's age of it.
     #[must_use]
     pub fn aged(self, initial_age: Duration) -> Self {
-        Self { initial_age: u32::try_from(initial_age.as_secs()).unwrap_or(u32::MAX), ..self }
+        let initial_age = u32::try_from(initial_age.as_secs()).unwrap_or(u32::MAX);
+        if initial_age == self.rare().initial_age { self } else { self.with(|rare| rare.initial_age = initial_age) }
     }
 
     /// The same, expiring at this age whatever the TTL.
     #[must_use]
     pub fn expiring(self, at: Duration) -> Self {
         let milliseconds = u32::try_from(at.as_millis()).unwrap_or(u32::MAX);
-        Self { unsettled_expiry: NonZeroU32::new(milliseconds.max(1)), ..self }
+        self.with(|rare| rare.unsettled_expiry = NonZeroU32::new(milliseconds.max(1)))
+    }
+
+    /// The same, put out of date by what readers of another origin have seen.
+    #[must_use]
+    pub fn varying(self, variants: Place) -> Self {
+        self.with(|rare| rare.variants = Some(variants))
+    }
+
+    /// The same, naming a contact or none.
+    #[must_use]
+    pub fn naming_nobody(self, nameless: bool) -> Self {
+        if nameless == self.nameless() { self } else { self.with(|rare| rare.nameless = nameless) }
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Rare)) -> Self {
+        change(self.rare.get_or_insert_default());
+        self
+    }
+
+    fn rare(&self) -> Rare {
+        self.rare.as_deref().copied().unwrap_or_default()
+    }
+
+    /// Where it is written that readers of another origin have seen a newer answer, if the upstream tells them apart.
+    pub fn variants(&self) -> Option<Place> {
+        self.rare().variants
+    }
+
+    /// It names no contact: whose it is was learned, and is asked again when it is revalidated.
+    pub fn nameless(&self) -> bool {
+        self.rare().nameless
     }
 
     /// The upstream's age of the answer when its fetch began.
     pub fn initial_age(&self) -> Duration {
-        Duration::from_secs(self.initial_age.into())
+        Duration::from_secs(self.rare().initial_age.into())
     }
 
     /// How old it is now, with the upstream's age of it.
@@ -123,7 +154,7 @@ impl Entry {
 
     /// The age at which it expires because it was fetched while its scopes were unsettled, if it was.
     pub fn unsettled_expiry(&self) -> Option<Duration> {
-        Some(Duration::from_millis(self.unsettled_expiry?.get().into()))
+        Some(Duration::from_millis(self.rare().unsettled_expiry?.get().into()))
     }
 
     /// What time and circumstance say of it.
@@ -136,14 +167,14 @@ impl Entry {
     }
 
     /// The body in a coding, if it was made already.
-    pub fn coded(&self, coding: Coding) -> &OnceCell<Option<Bytes>> {
+    pub fn coded(&self, coding: Coding) -> &OnceCell<Option<Pieces>> {
         &self.more.get_or_init(Box::default).codings[coding as usize]
     }
 
     /// The codings its body was made in, with their bytes.
     pub fn forms(&self) -> Vec<(Coding, usize)> {
         let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
-        let made = |(coding, cell): (Coding, &OnceCell<Option<Bytes>>)| Some((coding, cell.get()?.as_ref()?.len()));
+        let made = |(coding, cell): (Coding, &OnceCell<Option<Pieces>>)| Some((coding, cell.get()?.as_ref()?.len()));
         Coding::ALL.into_iter().zip(codings).filter_map(made).collect()
     }
 
@@ -159,12 +190,15 @@ impl Entry {
 
     /// Bytes in memory, about: the answer, its places, and what moka and the allocator keep for each entry.
     fn weight(&self, key: &Key) -> u32 {
-        const BOOKKEEPING: usize = 700;
+        // Of moka 220, of the allocator for all that is small 20, and the sizes of what is always there.
+        const BOOKKEEPING: usize = 240 + 160 + 64 + 32;
         let codings = self.more.get().map_or(&[][..], |more| &more.codings[..]);
-        let coded: usize = codings.iter().filter_map(|coded| Some(taken(coded.get()?.as_ref()?.len()))).sum();
-        let places = self.places.len() * size_of::<Place>();
-        let body = taken(self.answer.body.kept().len());
-        let weight = self.answer.weight() + body + coded + key.weight() + places + BOOKKEEPING;
+        let more = if codings.is_empty() { 0 } else { size_class(size_of::<More>()) };
+        let coded: usize = codings.iter().filter_map(|coded| Some(64 + taken(coded.get()?.as_ref()?))).sum();
+        let rare = self.rare.as_ref().map_or(0, |_| size_class(size_of::<Rare>()));
+        let body = taken(self.answer.body.kept());
+        let key = size_class(2 * size_of::<usize>() + key.weight());
+        let weight = self.answer.weight() + body + more + coded + rare + key + self.places.weight() + BOOKKEEPING;
         u32::try_from(weight).unwrap_or(u32::MAX)
     }
 }
@@ -172,22 +206,29 @@ impl Entry {
 /// All stored answers.
 pub struct Store {
     cache: Cache<Key, Arc<Entry>>,
+    /// The age at which an answer is let go of.
+    longest: Duration,
 }
 
 impl Store {
     /// An empty store. moka evicts the least valuable (TinyLFU); freshness is ours, since moka's clock knows nothing
-    /// of when a fetch began; after `longest` no answer is of use whatever happens.
+    /// of when a fetch began. From the age of `longest` on no answer is of use whatever happens: [`Self::sweep`] lets go of it
+    /// a little later, so that it can still be said to be too old. moka would keep another node for each.
     pub fn new(settings: StoreSettings, longest: Duration, metrics: &Metrics) -> Self {
+        let longest = longest.saturating_add(longest / 8);
         let evictions = metrics.evictions.clone();
         let cache = Cache::builder()
             .max_capacity(settings.memory)
-            .time_to_live(longest)
             .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
-            .eviction_listener(move |_, _, cause| {
+            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
+                let cause = match cause {
+                    RemovalCause::Explicit if entry.aging(clock::now()).age >= longest => RemovalCause::Expired,
+                    cause => cause,
+                };
                 evictions.with_label_values(&[cause_label(cause)]).inc();
             })
             .build();
-        Self { cache }
+        Self { cache, longest }
     }
 
     /// What is kept for a key, current or not.
@@ -224,6 +265,22 @@ impl Store {
         matches!(done, CompResult::Removed(_))
     }
 
+    /// Lets go of what is of no use any more, and says how long it is to the next time: at least an eighth of what an answer may
+    /// live, so that all are looked at eight times at most.
+    pub fn sweep(&self, now: Instant) -> Duration {
+        let mut next = self.longest;
+        for (key, entry) in &self.cache {
+            let left = self.longest.saturating_sub(entry.aging(now).age);
+            if left.is_zero() {
+                self.forget(&key, entry.noted);
+            } else {
+                next = next.min(left);
+            }
+        }
+        self.cache.run_pending_tasks();
+        next.max(self.longest / 8).max(Duration::from_secs(1))
+    }
+
     /// Lets go of everything.
     pub fn clear(&self) {
         self.cache.invalidate_all();
@@ -248,5 +305,49 @@ pub(super) fn cause_label(cause: RemovalCause) -> &'static str {
         RemovalCause::Explicit => "explicit",
         RemovalCause::Replaced => "replaced",
         RemovalCause::Size => "size",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderMap;
+
+    use super::*;
+    use crate::policy::coherence::ledger::Ledger;
+
+    const LONGEST: Duration = Duration::from_secs(64);
+    const KEPT: Duration = Duration::from_secs(72);
+
+    fn entry(began: Instant) -> Entry {
+        let answer = Prepared::again(StatusCode::OK, &HeaderMap::new(), None, None, bytes::Bytes::new().into());
+        Entry::new(answer, began, Ledger::new(1 << 10, [1, 2]).now(), Box::default(), 0)
+    }
+
+    #[test]
+    fn what_is_of_no_use_any_more_is_swept_away_and_counted() {
+        let metrics = Metrics::new();
+        let store = Store::new(StoreSettings { memory: 1 << 20 }, LONGEST, &metrics);
+        let (old, now) = (clock::now(), clock::now() + KEPT);
+        let keys = ["old", "new"].map(|contact| Key::new("inbox", contact, None));
+        store.put(keys[0].clone(), Arc::new(entry(old)));
+        store.put(keys[1].clone(), Arc::new(entry(now.checked_sub(Duration::from_secs(40)).unwrap())));
+        assert_eq!(store.sweep(now), Duration::from_secs(32), "until the other one");
+        assert_eq!(keys.map(|key| store.get(&key).is_some()), [false, true]);
+        assert_eq!(store.sweep(now + Duration::from_secs(31)), KEPT / 8, "not sooner");
+        assert_eq!(store.size().0, 1);
+    }
+
+    #[test]
+    fn what_few_answers_have_is_kept_beside() {
+        let place = Ledger::new(1 << 10, [1, 2]).place(&crate::policy::coherence::ledger::Scope::Contact(7));
+        let plain = entry(clock::now()).aged(Duration::ZERO).naming_nobody(false);
+        assert!(plain.rare.is_none() && plain.variants().is_none() && plain.unsettled_expiry().is_none());
+        let rare =
+            plain.aged(Duration::from_secs(5)).expiring(Duration::from_secs(7)).varying(place).naming_nobody(true);
+        assert_eq!(
+            (rare.initial_age(), rare.unsettled_expiry()),
+            (Duration::from_secs(5), Some(Duration::from_secs(7)))
+        );
+        assert_eq!((rare.variants(), rare.nameless()), (Some(place), true));
     }
 }

@@ -11,7 +11,6 @@ use bytes::Bytes;
 use super::memory::{Collecting, Full, Memory};
 
 /// The memory for such bodies, and who holds some of it.
-#[derive(Debug)]
 pub struct WebhookBodies {
     memory: Memory,
     /// The longest that a body may be.
@@ -27,7 +26,6 @@ struct Inside {
 }
 
 /// One body being read. Dropped, it leaves nothing behind.
-#[derive(Debug)]
 pub struct WebhookBody<'s> {
     among: &'s WebhookBodies,
     /// None before the first byte: who has sent nothing holds nothing.

@@ -229,9 +229,9 @@ impl Record {
     }
 
     /// The answer is ready, and was sent with this body.
-    pub fn sent(mut self, status: StatusCode, outcome: &Outcome, sampled: bool, body: &[u8]) {
+    pub fn sent(mut self, status: StatusCode, outcome: &Outcome, sampled: bool, bytes: usize) {
         self.answered(status, outcome, sampled);
-        self.sent = body.len() as u64;
+        self.sent = bytes as u64;
     }
 
     fn answered(&mut self, status: StatusCode, outcome: &Outcome, sampled: bool) {
@@ -251,11 +251,10 @@ impl Record {
             Entry::Vacant(place) => drop(place.insert(outcome.field())),
         }
         headers.insert(X_REQUEST_ID, self.about.request_id.clone());
-        if let Body::Whole(bytes) = response.body() {
-            self.sent = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        }
+        let in_memory = response.body().length_in_memory();
+        self.sent = in_memory.unwrap_or(self.sent);
         // A body without a byte is not polled: it is whole.
-        if matches!(response.body(), Body::Whole(_)) || response.body().is_empty() {
+        if in_memory.is_some() || response.body().is_empty() {
             return response;
         }
         // Until the body has ended, its client may leave.

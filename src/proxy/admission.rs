@@ -60,12 +60,12 @@ impl Admission<'_> {
         let mut places = captured.places.to_vec();
         places.extend(self.path_places());
         // An empty list may be as empty as before, and another contact's.
-        let known = !captured.nameless || self.own_up(&mut places).await;
+        let known = !captured.nameless() || self.own_up(&mut places).await;
         self.still_holds();
         let initial_age = initial_age(&head.headers);
         let wants_no_store = has_directive(&head.headers, "no-store");
         let answer = captured.answer.refreshed(head.headers, head.version, clock::http_date());
-        let entry = self.entry_of(answer, places, initial_age, captured.nameless);
+        let entry = self.entry_of(answer, places, initial_age, captured.nameless());
         self.store_or_forget(entry, head.status, known && !wants_no_store, !known)
     }
 
@@ -166,6 +166,7 @@ impl Admission<'_> {
             drop(body);
             beside.or_else(|_| self.state.cache.memory.adopt(list.body.clone()))
         } else {
+            drop(body);
             Ok(list.body.clone())
         };
         let keep = known && counted.is_ok() && !has_directive(&head.headers, "no-store");
@@ -177,8 +178,9 @@ impl Admission<'_> {
 
     /// A list as `cache.compress` would have it kept: packed if that saves something and there is room for it.
     async fn as_kept(&self, body: Bytes) -> KeptBody {
+        let memory = &self.state.cache.memory;
         if self.active.config.compress == Compress::Off {
-            return body.into();
+            return memory.kept(body).into();
         }
         let (active, plain) = (self.active.clone(), body.clone());
         let work = move || encode(&plain, Coding::Zstd, &active.config.encoding).ok();
@@ -187,8 +189,8 @@ impl Admission<'_> {
         } else {
             tokio::task::spawn_blocking(work).await.expect("compressing does not panic")
         };
-        let coded = coded.and_then(|coded| self.state.cache.memory.adopt(coded.into()).ok());
-        coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| body.into())
+        let coded = coded.and_then(|coded| memory.keep(&coded).ok());
+        coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| memory.kept(body).into())
     }
 
     /// A 404: an answer, not a failure.
@@ -205,6 +207,7 @@ impl Admission<'_> {
             [Scope::Missing(inbox), Scope::Absent(source), Scope::IdentityOfSource(source), Scope::Nameless];
         places.extend(scopes.map(|scope| state.invalidation.ledger.place(&scope)));
         let store = !active.config.lifetimes.negative_ttl.is_zero() && !has_directive(&head.headers, "no-store");
+        let body = if store { state.cache.memory.kept(body) } else { body.into() };
         let entry = self.entry(head, body.into(), None, places, false);
         self.store_or_forget(entry, StatusCode::NOT_FOUND, store, false)
     }
@@ -303,9 +306,9 @@ impl Admission<'_> {
         let answer = answer.sharing(|head| self.state.cache.heads.share(head));
         let mut entry = Entry::new(answer, self.began, self.noted, places.into(), self.active.fingerprint).aged(initial_age);
         if self.key.origin().is_some() || !entry.answer.is_for_all_origins() {
-            entry.variants = Some(self.variants());
+            entry = entry.varying(self.variants());
         }
-        entry.nameless = nameless;
+        entry = entry.naming_nobody(nameless);
         if self.state.invalidation.epoch.moment(self.began) < unsettled_until {
             entry = entry.expiring(unsettled_expiry(clock::since(self.began)));
         }
@@ -315,7 +318,7 @@ impl Admission<'_> {
     /// An authoritative answer that is not kept removes the older one.
     fn store_or_forget(&self, entry: Arc<Entry>, status: StatusCode, keep: bool, only_early: bool) -> FetchResult {
         // What readers of one origin see puts older answers for those of others out of date.
-        if let Some(variants) = entry.variants {
+        if let Some(variants) = entry.variants() {
             let ledger = &self.state.invalidation.ledger;
             // A tick of its own: whoever sees it came after every fetch that is under way.
             match self.state.cache.variant(self.key, &entry, ledger.own_tick()) {

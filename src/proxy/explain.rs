@@ -318,7 +318,7 @@ impl ClientRequest {
             is_unsettled: entry.unsettled_expiry().is_some(),
             refetch_failed: entry.failure().is_some(),
             forms: entry.forms(),
-            changes: self.changes_after(Some(entry.noted), key, &[&entry.places, entry.variants.as_slice()].concat()),
+            changes: self.changes_after(Some(entry.noted), key, &[&entry.places, entry.variants().as_slice()].concat()),
         }
     }
 

@@ -60,7 +60,7 @@ pub async fn handle(state: Arc<State>, side: impl Into<Side>, request: Request<B
     }
     let response = record.end(response, &outcome, sampled);
     match begun {
-        Ok(begun) => response.map(|body| begun.until_taken(body)),
+        Ok(begun) => response.map(|body| body.with_end_of(begun)),
         Err(_) => response,
     }
 }

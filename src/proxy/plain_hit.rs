@@ -5,7 +5,6 @@
 
 use std::time::Instant;
 
-use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 
 use super::access_log::{Contact, Record};
@@ -22,6 +21,7 @@ use crate::policy::http::encoding::negotiate_of;
 use crate::policy::http::freshness::Use;
 use crate::policy::http::headers::is_usable_request_id;
 use crate::policy::http::key::Key;
+use crate::policy::http::pieces::Pieces;
 use crate::policy::http::plain_head::PlainHead;
 use crate::policy::http::stored_head;
 use crate::policy::resource::ReadKind;
@@ -36,7 +36,7 @@ pub struct PlainHit {
     /// Its head, to the empty line.
     pub head: Vec<u8>,
     /// Its body.
-    pub body: Bytes,
+    pub body: Pieces,
     /// When its request came.
     pub began: Instant,
     /// The request's place, until the client has all of it.
@@ -80,14 +80,15 @@ pub fn plain_hit(state: &State, side: Side, asked: &PlainHead<'_>) -> Option<Pla
     let outcome = Outcome::from_memory(Ending::Hit, ttl_left(&entry, &lifetimes, now));
 
     let status = if not_modified { StatusCode::NOT_MODIFIED } else { answer.status };
-    let body = if not_modified { Bytes::new() } else { body };
+    let body = if not_modified { Pieces::default() } else { body };
+    let bytes = body.len();
     let cors = answer.is_for_all_origins() && asked.has_origin;
     let mut head = Vec::with_capacity(HEAD);
     begin_head(status, &mut head);
     answer.write_head(stored_head::Form { coding, cors, not_modified }, &mut head);
-    let length = (!not_modified).then_some(body.len());
+    let length = (!not_modified).then_some(bytes);
     end_head(age.as_secs(), &outcome, request_id.as_bytes(), length, &mut head);
-    record.sent(status, &outcome, is_sampled(state, &active, &outcome), &body);
+    record.sent(status, &outcome, is_sampled(state, &active, &outcome), bytes);
     Some(PlainHit { head, body, began: now, until_taken })
 }
 

@@ -17,6 +17,7 @@ use crate::policy::http::encoding::{Accepted, Coding, encode, negotiate};
 use crate::policy::http::freshness::{Lifetimes, ttl};
 use crate::policy::http::kept_body::KeptBody;
 use crate::policy::http::key::Key;
+use crate::policy::http::pieces::Pieces;
 
 /// A body longer than this is not put into a coding by a thread that serves others.
 const WORK_ASIDE: usize = 64 * 1024;
@@ -77,7 +78,7 @@ impl ClientRequest {
         entry: &Arc<Entry>,
         accepted: Accepted,
         coding: Option<Coding>,
-    ) -> Result<Option<(Option<Coding>, Bytes)>, Full> {
+    ) -> Result<Option<(Option<Coding>, Pieces)>, Full> {
         let body = &entry.answer.body;
         if let Some(wanted) = coding
             && let Some(coded) = self.make_coded(key, entry, wanted).await
@@ -88,11 +89,11 @@ impl ClientRequest {
         if body.coding().is_none() {
             return Ok(None);
         }
-        Ok(Some((None, self.unpack(body).await?)))
+        Ok(Some((None, self.unpack(body).await?.into())))
     }
 
     /// The body in a coding: made once, when it is first asked for.
-    async fn make_coded(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> Option<Bytes> {
+    async fn make_coded(&self, key: &Key, entry: &Arc<Entry>, coding: Coding) -> Option<Pieces> {
         let (body, cell) = (&entry.answer.body, entry.coded(coding));
         let mut is_new = false;
         let make = async {
@@ -107,7 +108,7 @@ impl ClientRequest {
                 encode(&body.plain().ok()?, coding, &active.config.encoding).ok()
             };
             let coded = if aside { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
-            Ok::<_, ()>(coded.and_then(|coded| self.state.cache.memory.adopt(coded.into()).ok()))
+            Ok::<_, ()>(coded.and_then(|coded| self.state.cache.memory.keep(&coded).ok()))
         };
         let coded = cell.get_or_try_init(|| make).await.ok()?.clone();
         if is_new {
@@ -159,7 +160,7 @@ pub(super) fn form_of(
     }
     if has_no_body(coding) {
         // The head of the form it stands for; there is no body to be made.
-        return Form::Made(coding, Bytes::new());
+        return Form::Made(coding, Pieces::default());
     }
     match coding.and_then(|coding| entry.coded(coding).get()) {
         Some(Some(coded)) if accepted.is_of_use(coded.len(), body.length()) => Form::Made(coding, coded.clone()),
@@ -173,7 +174,7 @@ pub(super) enum Form {
     /// In the form in which it is kept.
     AsKept,
     /// In a coding, or in none; there already.
-    Made(Option<Coding>, Bytes),
+    Made(Option<Coding>, Pieces),
     /// The same, to be made first.
     ToBeMade(Accepted, Option<Coding>),
 }

@@ -151,7 +151,9 @@ impl Fetch {
         };
         let (stamp, value) = opened.ok_or(TierAsked::Unopened)?;
         let value = self.state.cache.memory.adopt(value.into()).map_err(|_| TierAsked::TooLong)?;
-        let (answer, facts) = shared_answer::read(value.slice(HEAD..)).ok_or(TierAsked::Unopened)?;
+        let (mut answer, facts) = shared_answer::read(value.slice(HEAD..)).ok_or(TierAsked::Unopened)?;
+        drop(value);
+        answer.body = answer.body.moved(|body| self.state.cache.memory.kept(body.to_bytes()));
         let ledger = &self.state.invalidation.ledger;
         // First: what is seen to change after this puts it out of date, and what changed before is known to be told, or
         // to wait for that.
@@ -162,8 +164,8 @@ impl Fetch {
         let began = now.checked_sub(age).ok_or(TierAsked::TooOld)?;
         let answer = answer.sharing(|head| self.state.cache.heads.share(head));
         let mut entry = Entry::new(answer, began, noted, places.ok_or(TierAsked::Unopened)?, fingerprint)
-            .aged(Duration::from_secs(facts.initial_age.into()));
-        entry.nameless = facts.nameless;
+            .aged(Duration::from_secs(facts.initial_age.into()))
+            .naming_nobody(facts.nameless);
         if facts.expires > 0 {
             entry = entry.expiring(Duration::from_millis(facts.expires.into()));
         }
@@ -232,7 +234,7 @@ impl Fetch {
         let aging = entry.aging(now);
         let lasts = ttl(&aging, &self.state.lifetimes(&self.active, now)).saturating_sub(aging.age);
         let length = entry.answer.body.kept().len();
-        let is_for_all = entry.variants.is_none() && self.state.invalidation.is_current(entry);
+        let is_for_all = entry.variants().is_none() && self.state.invalidation.is_current(entry);
         if !is_for_all || lasts.is_zero() || length > self.longest() {
             return None;
         }
@@ -244,7 +246,7 @@ impl Fetch {
             clock,
             initial_age: u32::try_from(entry.initial_age().as_secs()).unwrap_or(u32::MAX),
             expires: aging.unsettled_expiry.map_or(0, |age| u32::try_from(age.as_millis()).unwrap_or(u32::MAX)),
-            nameless: entry.nameless,
+            nameless: entry.nameless(),
         };
         let make = Box::new(move |seal: &Seal| {
             seal.seal(stamp, &key, fingerprint, &shared_answer::write(&entry.answer, &facts)?)

@@ -13,6 +13,7 @@ use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
 
 use super::conversation::Conversation;
+use crate::policy::http::pieces::Pieces;
 use crate::policy::http::plain_head::Beginning;
 use crate::proxy::plain_hit::PlainHit;
 
@@ -109,11 +110,16 @@ impl AtOnce {
 }
 
 impl Sending {
-    /// What is left, if anything is.
-    fn left(&self) -> Option<[IoSlice<'_>; 2]> {
-        let PlainHit { head, body, .. } = &self.hit;
-        let of_body = self.taken.saturating_sub(head.len());
-        let (head, body) = (&head[self.taken.min(head.len())..], &body[of_body..]);
-        (head.len() + body.len() > 0).then(|| [IoSlice::new(head), IoSlice::new(body)])
+    /// What is left, if anything is: of the head and of each piece of the body.
+    fn left(&self) -> Option<[IoSlice<'_>; 1 + Pieces::MOST]> {
+        let [first, rest] = self.hit.body.all();
+        let (mut taken, mut is_left) = (self.taken, false);
+        let parts = [&self.hit.head, first, rest].map(|part| {
+            let of_part = taken.min(part.len());
+            taken -= of_part;
+            is_left |= of_part < part.len();
+            IoSlice::new(&part[of_part..])
+        });
+        is_left.then_some(parts)
     }
 }

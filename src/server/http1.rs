@@ -92,7 +92,7 @@ fn paced(mut response: Response<Body>, progress: &Arc<Progress>, goes_on: bool) 
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response.map(|body| match body {
-        whole @ Body::Whole(_) => whole,
+        whole @ (Body::Whole(_) | Body::Kept(_)) => whole,
         body => Body::stream(Paced::new(body, progress.clone())),
     })
 }

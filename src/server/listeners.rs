@@ -14,6 +14,7 @@ use super::connection::{Door, serve};
 use super::connections::{Connections, within};
 use super::heads::Heads;
 use super::replication;
+use super::sweep;
 use super::sockets::{Inherited, Listener};
 use super::take_over::Sockets;
 use crate::config::{ListenAddress, ServerSettings};
@@ -117,6 +118,7 @@ impl Server {
         let fleet = state.invalidation.fleet.clone();
         let _exchanging =
             fleet.map(|fleet| AbortOnDropHandle::new(tokio::spawn(replication::run(Arc::downgrade(&state), fleet))));
+        let _sweeping = sweep::begin(Arc::downgrade(&state));
         let (accepting, connections) = (CancellationToken::new(), TaskTracker::new());
         let limit = within(settings.connections, open_files_limit());
         state.metrics.limits.allow("connections", limit as u64);

@@ -94,7 +94,7 @@ impl Invalidation {
 
     /// Whether nothing that this answer was made from has changed since its fetch began.
     pub fn is_current(&self, entry: &Entry) -> bool {
-        self.is_untold(entry) && self.ledger.is_current(entry.noted, entry.variants.as_slice())
+        self.is_untold(entry) && self.ledger.is_current(entry.noted, entry.variants().as_slice())
     }
 
     /// The same, but that something newer may have been seen by a reader of whatever origin: nobody told of that.

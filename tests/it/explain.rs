@@ -139,7 +139,7 @@ async fn what_is_old_is_told_with_its_age_and_what_it_is_still_good_for() {
     assert_eq!((&told["now"]["outcome"], &told["kept"]["status"]), (&"stale".into(), &200.into()), "{told}");
     assert_came_true(&told, &answer);
     stand_in.clear_faults();
-    jump(Duration::from_secs(700)).await;
+    jump(Duration::from_secs(570)).await;
     let (told, answer) = explained_and_asked(&proxy, &[]).await;
     assert_eq!(
         (&told["kept"]["freshness"], &told["now"]["why"]),

@@ -65,7 +65,7 @@ fn at_once(proxy: &Proxy, fields: &[(&str, &str)]) -> Option<Told> {
     let mut told: Vec<(String, String)> =
         lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.into(), value.into())).collect();
     told.sort();
-    Some((code, told, hit.body))
+    Some((code, told, hit.body.to_bytes()))
 }
 
 /// Every series but times.

@@ -5,6 +5,7 @@ use std::io;
 use bytes::Bytes;
 
 use super::encoding::{Coding, decode};
+use super::pieces::Pieces;
 
 /// `cache.compress`: how lists are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub enum Compress {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum KeptBody {
     /// Without coding.
-    Plain(Bytes),
+    Plain(Pieces),
     /// In zstd: sent so to whoever takes it, and unpacked for everybody else.
     Packed(Box<Packed>),
 }
@@ -28,20 +29,27 @@ pub enum KeptBody {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Packed {
     /// The body in zstd.
-    coded: Bytes,
+    coded: Pieces,
     /// How long it is without coding.
     length: usize,
 }
 
+impl From<Pieces> for KeptBody {
+    fn from(body: Pieces) -> Self {
+        Self::Plain(body)
+    }
+}
+
 impl From<Bytes> for KeptBody {
     fn from(body: Bytes) -> Self {
-        Self::Plain(body)
+        Self::Plain(body.into())
     }
 }
 
 impl KeptBody {
     /// A body that is as long as this without coding, in zstd; none if that saves less than an eighth.
-    pub fn packed(coded: Bytes, length: usize) -> Option<Self> {
+    pub fn packed(coded: impl Into<Pieces>, length: usize) -> Option<Self> {
+        let coded = coded.into();
         (coded.len() + length / 8 <= length).then(|| Self::Packed(Box::new(Packed { coded, length })))
     }
 
@@ -54,10 +62,19 @@ impl KeptBody {
     }
 
     /// The bytes that are kept.
-    pub fn kept(&self) -> &Bytes {
+    pub fn kept(&self) -> &Pieces {
         match self {
             Self::Plain(body) => body,
             Self::Packed(packed) => &packed.coded,
+        }
+    }
+
+    /// The same body, with its bytes where `to` puts them.
+    #[must_use]
+    pub fn moved(self, to: impl FnOnce(Pieces) -> Pieces) -> Self {
+        match self {
+            Self::Plain(body) => Self::Plain(to(body)),
+            Self::Packed(packed) => Self::Packed(Box::new(Packed { coded: to(packed.coded), length: packed.length })),
         }
     }
 
@@ -73,10 +90,10 @@ impl KeptBody {
     ///
     /// # Errors
     /// If what is kept is not zstd.
-    pub fn unpack(&self, mut take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
+    pub fn unpack(&self, take: impl FnMut(&[u8]) -> bool) -> io::Result<bool> {
         match self {
-            Self::Plain(body) => Ok(take(body)),
-            Self::Packed(packed) => decode(&packed.coded, Coding::Zstd, take),
+            Self::Plain(body) => Ok(body.all().into_iter().all(take)),
+            Self::Packed(packed) => decode(&packed.coded.joined(), Coding::Zstd, take),
         }
     }
 
@@ -86,7 +103,7 @@ impl KeptBody {
     /// If what is kept is not zstd.
     pub fn plain(&self) -> io::Result<Bytes> {
         if let Self::Plain(body) = self {
-            return Ok(body.clone());
+            return Ok(body.to_bytes());
         }
         let mut plain = Vec::with_capacity(self.length());
         self.unpack(|piece| {
@@ -108,7 +125,10 @@ mod tests {
         let plain: Bytes = b"the same words again ".repeat(3000).into();
         let coded: Bytes = encode(&plain, Coding::Zstd, &settings).unwrap().into();
         let packed = KeptBody::packed(coded.clone(), plain.len()).expect("it is much shorter");
-        assert_eq!((packed.length(), packed.kept(), packed.coding()), (plain.len(), &coded, Some(Coding::Zstd)));
+        assert_eq!(
+            (packed.length(), packed.kept(), packed.coding()),
+            (plain.len(), &coded.clone().into(), Some(Coding::Zstd))
+        );
         assert_eq!(packed.plain().unwrap(), plain);
         let mut first = 0;
         let took_all = packed.unpack(|piece| {

@@ -1,8 +1,8 @@
 //! The forms one answer is sent in: encodings, ETag, 304, CORS.
 
+use std::ops::Deref;
 use std::time::{Duration, UNIX_EPOCH};
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use siphasher::sip128::SipHasher13;
@@ -10,6 +10,7 @@ use siphasher::sip128::SipHasher13;
 use super::encoding::Coding;
 use super::headers::{CACHE_STATUS, X_REQUEST_ID, append_via, expose, has_origin, remove_hop_by_hop};
 use super::kept_body::KeptBody;
+use super::pieces::Pieces;
 use super::stored_head::{Form, OF_THE_CONTENT, StoredHead, remove_digests, weakened};
 
 /// An answer made ready to be sent any number of times. The head of each form is made when it is first asked for.
@@ -22,7 +23,7 @@ pub struct Prepared {
     /// What every form has.
     head: StoredHead,
     /// The validator by which the upstream knows what this was made from, if it is not that of the head.
-    upstream_etag: Option<Box<[u8]>>,
+    upstream_etag: Option<Box<Box<[u8]>>>,
 }
 
 /// What an answer is prepared from.
@@ -69,7 +70,7 @@ impl Prepared {
         if encoded {
             remove_digests(&mut head);
             if let Some(etag) = head.get(header::ETAG) {
-                upstream_etag = Some(etag.as_bytes().into());
+                upstream_etag = Some(boxed(etag.as_bytes()));
                 let etag = weakened(etag.as_bytes());
                 head.insert(header::ETAG, etag);
             }
@@ -91,7 +92,7 @@ impl Prepared {
         upstream_etag: Option<&[u8]>,
         body: KeptBody,
     ) -> Self {
-        Self { status, body, head: StoredHead::new(fields, cors), upstream_etag: upstream_etag.map(Into::into) }
+        Self { status, body, head: StoredHead::new(fields, cors), upstream_etag: upstream_etag.map(boxed) }
     }
 
     /// The fields that every form has.
@@ -106,7 +107,7 @@ impl Prepared {
 
     /// The upstream's validator of it, if it is another one than the fields have.
     pub fn own_upstream_etag(&self) -> Option<&[u8]> {
-        self.upstream_etag.as_deref()
+        self.upstream_etag.as_deref().map(|etag| &**etag)
     }
 
     /// The same, with what its head has in common with others kept once: `share` knows the others.
@@ -122,7 +123,7 @@ impl Prepared {
         let mut head = self.head.fields();
         let before = head.insert(header::ETAG, etag);
         self.upstream_etag =
-            self.upstream_etag.or_else(|| Some(before.as_ref().map_or(&[][..], HeaderValue::as_bytes).into()));
+            self.upstream_etag.or_else(|| Some(boxed(before.as_ref().map_or(&[][..], HeaderValue::as_bytes))));
         // It says when the upstream's body changed, not when ours did (RFC 9110 section 8.8.2.2).
         head.remove(header::LAST_MODIFIED);
         remove_digests(&mut head);
@@ -132,7 +133,7 @@ impl Prepared {
 
     /// When it was made by the clock of whoever made it, in milliseconds since 1970, rounded down to a second.
     pub fn made_at(&self) -> Option<u64> {
-        u64::try_from(date_of(self.head.get(&header::DATE))?.as_millis()).ok()
+        u64::try_from(date_of(self.head.get(&header::DATE).as_deref())?.as_millis()).ok()
     }
 
     /// The same answer after the upstream has said with a 304 that it still holds: the fields that came with it, at
@@ -175,8 +176,11 @@ impl Prepared {
 
     /// The validator by which the upstream knows what this was made from.
     pub fn upstream_etag(&self) -> Option<HeaderValue> {
-        let etag = self.upstream_etag.as_deref().or_else(|| self.head.get(&header::ETAG))?;
-        HeaderValue::from_bytes(etag).ok().filter(|etag| !etag.is_empty())
+        let etag = match self.own_upstream_etag() {
+            Some(own) => HeaderValue::from_bytes(own),
+            None => HeaderValue::from_bytes(&self.head.get(&header::ETAG)?),
+        };
+        etag.ok().filter(|etag| !etag.is_empty())
     }
 
     /// Whether this reader has it already: then no body is sent, in whatever coding.
@@ -193,8 +197,8 @@ impl Prepared {
         &self,
         method: &Method,
         asked: &HeaderMap,
-        other: Option<(Option<Coding>, Bytes)>,
-    ) -> Response<Bytes> {
+        other: Option<(Option<Coding>, Pieces)>,
+    ) -> Response<Pieces> {
         let not_modified = self.is_held_by(asked);
         let (coding, body) = other.unwrap_or_else(|| (self.body.coding(), self.body.kept().clone()));
         let form = Form { coding, cors: self.is_for_all_origins() && has_origin(asked), not_modified };
@@ -205,7 +209,7 @@ impl Prepared {
             let length = if coding.is_none() { self.body.length() } else { body.len() };
             head.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
-        let mut response = Response::new(if not_modified || is_head { Bytes::new() } else { body });
+        let mut response = Response::new(if not_modified || is_head { Pieces::default() } else { body });
         *response.status_mut() = if not_modified { StatusCode::NOT_MODIFIED } else { self.status };
         *response.headers_mut() = head;
         response
@@ -218,13 +222,18 @@ impl Prepared {
 
     /// Whether a reader with this `If-None-Match` has it already: as [`Self::is_held_by`].
     pub fn is_held_as(&self, if_none_match: &[u8]) -> bool {
-        self.status == StatusCode::OK && matches_weakly(if_none_match, self.head.get(&header::ETAG))
+        self.status == StatusCode::OK && matches_weakly(if_none_match, self.head.get(&header::ETAG).as_deref())
     }
 
     /// Bytes that its head holds in memory, about.
     pub fn weight(&self) -> usize {
         self.head.weight() + self.upstream_etag.as_ref().map_or(0, |etag| etag.len())
     }
+}
+
+/// Twice: few answers have one, and each has the room for it.
+fn boxed(etag: &[u8]) -> Box<Box<[u8]>> {
+    Box::new(etag.into())
 }
 
 fn vary_by_coding(head: &mut HeaderMap) {
@@ -265,13 +274,16 @@ pub fn suit_origin(head: &mut HeaderMap, asked: &HeaderMap, for_one_origin: bool
 
 /// Whether the client has this answer already (RFC 9110 section 13.2.2: `If-None-Match` first, else
 /// `If-Modified-Since`). `kept` gives the fields of the answer.
-pub fn is_not_modified<'k>(kept: impl Fn(&HeaderName) -> Option<&'k [u8]>, asked: &HeaderMap) -> bool {
+pub fn is_not_modified<V: Deref<Target = [u8]>>(kept: impl Fn(&HeaderName) -> Option<V>, asked: &HeaderMap) -> bool {
     if asked.contains_key(header::IF_NONE_MATCH) {
         let etag = kept(&header::ETAG);
-        return asked.get_all(header::IF_NONE_MATCH).iter().any(|list| matches_weakly(list.as_bytes(), etag));
+        return asked
+            .get_all(header::IF_NONE_MATCH)
+            .iter()
+            .any(|list| matches_weakly(list.as_bytes(), etag.as_deref()));
     }
     let Some(since) = asked.get(header::IF_MODIFIED_SINCE) else { return false };
-    match (date_of(Some(since.as_bytes())), date_of(kept(&header::LAST_MODIFIED))) {
+    match (date_of(Some(since.as_bytes())), date_of(kept(&header::LAST_MODIFIED).as_deref())) {
         (Some(since), Some(modified)) => modified <= since,
         _ => false,
     }

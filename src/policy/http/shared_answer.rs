@@ -59,7 +59,7 @@ pub fn write(answer: &Prepared, facts: &Facts) -> Option<Vec<u8>> {
         write_text(&mut out, validator)?;
     }
     out.put_u64(body.length() as u64);
-    out.extend_from_slice(body.kept());
+    body.kept().all().iter().for_each(|piece| out.extend_from_slice(piece));
     Some(out)
 }
 
@@ -147,7 +147,8 @@ mod tests {
     fn examples() -> Vec<Prepared> {
         let settings = EncodingSettings { offer: vec![], min_size: 0, zstd_level: 3, br_level: 5, gzip_level: 6 };
         let plain: Bytes = b"the same words again ".repeat(300).into();
-        let packed = KeptBody::packed(encode(&plain, Coding::Zstd, &settings).unwrap().into(), plain.len()).unwrap();
+        let packed =
+            KeptBody::packed(Bytes::from(encode(&plain, Coding::Zstd, &settings).unwrap()), plain.len()).unwrap();
         let cors = [("access-control-allow-origin", "*"), ("etag", "\"x\""), ("link", "a"), ("link", "b")];
         let made_anew = answer(&cors, plain.clone().into()).made_anew(HeaderValue::from_static("W/\"y\""));
         vec![answer(&cors, plain.into()), answer(&[], packed), made_anew, answer(&cors, Bytes::new().into())]

@@ -1,6 +1,7 @@
 //! The head of an answer in memory, and the heads of the forms it is sent in. Most of it is alike in all answers of one
 //! upstream, and is kept once for them all; what is an answer's own (its validator, its date) is packed beside.
 
+use std::ops::Deref;
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use super::encoding::Coding;
 use super::headers::{CACHE_STATUS, X_REQUEST_ID};
+use super::own_value::{self, Value};
 
 /// One of the forms an answer is sent in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,10 +146,9 @@ impl CommonHead {
 #[derive(Clone, Debug)]
 pub struct StoredHead {
     common: Arc<CommonHead>,
-    /// The fields whose values are not the common ones: for each the place of its name, the length in two bytes, the value.
-    own: Box<[u8]>,
-    /// The common part was made for this answer.
-    is_first: bool,
+    /// The fields whose values are not the common ones: for each the place of its name, and the value.
+    /// None if the common part was made for this answer.
+    own: Option<Box<[u8]>>,
 }
 
 /// The most fields of an answer that are its own.
@@ -158,7 +159,7 @@ impl StoredHead {
     pub fn new(fields: &HeaderMap, cors: Option<&HeaderMap>) -> Self {
         let (fields, cors) = (compact(fields), cors.map(compact));
         let common = Arc::new(CommonHead { fields, cors, forms: Default::default(), texts: Default::default() });
-        Self { common, own: Box::default(), is_first: true }
+        Self { common, own: None }
     }
 
     /// The same head by what another has in common with it; none if they are too different.
@@ -181,10 +182,9 @@ impl StoredHead {
             };
             count += 1;
             own.push(u8::try_from(place).ok().filter(|_| count <= MOST_OWN)?);
-            own.extend(u16::try_from(value.len()).ok()?.to_le_bytes());
-            own.extend_from_slice(value.as_bytes());
+            own_value::write(value.as_bytes(), &mut own)?;
         }
-        Some(Self { common: common.clone(), own: own.into(), is_first: false })
+        Some(Self { common: common.clone(), own: Some(own.into()) })
     }
 
     /// What others may have in common with it.
@@ -203,16 +203,16 @@ impl StoredHead {
     }
 
     /// The value of a field; of several the first.
-    pub fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+    pub fn get<'s>(&'s self, name: &HeaderName) -> Option<impl Deref<Target = [u8]> + use<'s>> {
         let own = self.own().find(|(own, _)| *own == name).map(|(_, value)| value);
-        own.or_else(|| self.common.fields.get(name).map(HeaderValue::as_bytes))
+        own.or_else(|| self.common.fields.get(name).map(|value| Value::Text(value.as_bytes())))
     }
 
     /// All fields.
     pub fn fields(&self) -> HeaderMap {
         let mut fields = self.common.fields.clone();
         for (name, own) in self.own() {
-            fields.insert(name.clone(), value(own));
+            fields.insert(name.clone(), value(&own));
         }
         fields
     }
@@ -221,7 +221,7 @@ impl StoredHead {
     pub fn form(&self, form: Form) -> HeaderMap {
         let mut head = self.common.forms[form.index()].get_or_init(|| self.common.form(form)).clone();
         for (name, own) in self.own().filter(|(name, _)| form.has(name)) {
-            let own = if *name == header::ETAG { form.validator(own) } else { value(own) };
+            let own = if *name == header::ETAG { form.validator(&own) } else { value(&own) };
             head.insert(name.clone(), own);
         }
         head
@@ -240,7 +240,7 @@ impl StoredHead {
             if is_weakened && common.fields.keys().nth(place) == Some(&header::ETAG) {
                 out.extend_from_slice(b"W/");
             }
-            out.extend_from_slice(own);
+            out.extend_from_slice(&own);
             written = to;
         }
         out.extend_from_slice(&lines[written..]);
@@ -248,21 +248,21 @@ impl StoredHead {
 
     /// Bytes it holds in memory, about.
     pub fn weight(&self) -> usize {
-        self.own.len() + if self.is_first { self.common.weight() } else { 0 }
+        self.own.as_ref().map_or_else(|| self.common.weight(), |own| own.len())
     }
 
-    fn own(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+    fn own(&self) -> impl Iterator<Item = (&HeaderName, Value<'_>)> {
         self.own_places().filter_map(|(place, value)| Some((self.common.fields.keys().nth(place)?, value)))
     }
 
     /// Own values with the places of their names, in their order.
-    fn own_places(&self) -> impl Iterator<Item = (usize, &[u8])> {
-        let mut rest = &*self.own;
+    fn own_places(&self) -> impl Iterator<Item = (usize, Value<'_>)> {
+        let mut rest = self.own.as_deref().unwrap_or_default();
         std::iter::from_fn(move || {
-            let (&[place, low, high], after) = rest.split_first_chunk()?;
-            let (value, after) = after.split_at(usize::from(u16::from_le_bytes([low, high])));
+            let (place, after) = rest.split_first()?;
+            let (value, after) = own_value::read(after)?;
             rest = after;
-            Some((place.into(), value))
+            Some(((*place).into(), value))
         })
     }
 }
@@ -333,7 +333,7 @@ mod tests {
             assert!(shared.weight() < alone.weight());
             assert_eq!(shared.fields(), alone.fields());
             for name in [header::ETAG, header::CONTENT_TYPE, header::VARY, header::AGE] {
-                assert_eq!(shared.get(&name), alone.get(&name));
+                assert_eq!(shared.get(&name).as_deref(), alone.get(&name).as_deref());
             }
             for coding in [None, Some(Coding::Gzip), Some(Coding::Brotli), Some(Coding::Zstd)] {
                 for (cors, not_modified) in [(false, false), (false, true), (true, false), (true, true)] {
