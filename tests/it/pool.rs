@@ -366,7 +366,7 @@ async fn a_connection_that_came_too_late_is_for_the_next_request() {
         Box::pin(async move {
             count.fetch_add(1, Ordering::SeqCst);
             connects.acquire().await.unwrap().forget();
-            Ok::<_, std::io::Error>(TokioIo::new(TcpStream::connect(address).await?))
+            Ok::<_, io::Error>(TokioIo::new(TcpStream::connect(address).await?))
         })
     });
     let url = format!("http://{address}");
