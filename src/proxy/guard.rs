@@ -103,9 +103,6 @@ impl InvalidationGuard {
             return Ok(None);
         };
         let guard = Self::of(asking, write, moving, does);
-        if targets.iter().any(|target| matches!(target, Target::Identity(_))) {
-            identities.goes_to_unknown(write);
-        }
         // Somebody may have come and gone since the contacts were asked for.
         if takes_turns() && !ledger.is_current(noted, &places) {
             return Ok(None);
@@ -233,6 +230,11 @@ impl InvalidationGuard {
     pub(super) fn asked(&mut self, contact: u64) {
         self.contacts.push(contact);
         self.contacts.extend(self.state.invalidation.identities.moved_meanwhile(self.write));
+    }
+
+    /// It may move conversations to somebody whom only its answer names: others that name one of these wait for that.
+    pub(super) fn goes_to_unknown(&self) {
+        self.state.invalidation.identities.goes_to_unknown(self.write);
     }
 
     /// Whether it is known whose its conversation is, if it names nothing else: another write under way may have moved that

@@ -112,9 +112,14 @@ impl Write {
         {
             self.targets.clear();
         }
-        let named = self.read_request().await;
+        let merges = self.merges();
+        let (named, is_whole) = self.read_request(merges).await;
         let guard = InvalidationGuard::begin(self.asking(), &self.targets, &named, self.does).await;
         let Some(mut guard) = guard else { return Ok(None) };
+        // One that is sent slowly keeps nobody waiting.
+        if merges && is_whole {
+            guard.goes_to_unknown();
+        }
         // From here on the first byte may reach the upstream. What was verified already changes nothing.
         guard.armed = !self.targets.is_empty();
         let (began, method, path) = (clock::now(), self.request.method().clone(), self.request.uri().path().to_owned());
@@ -190,17 +195,22 @@ impl Write {
         self.state.invalidation.has_verified(whose, request, now, at_most)
     }
 
-    /// What the request itself names: a creation whose answer never comes is known by it alone.
-    async fn read_request(&mut self) -> Named {
+    /// Whether it may make one contact of two.
+    fn merges(&self) -> bool {
+        let edits = matches!(*self.request.method(), Method::PATCH | Method::PUT);
+        edits && self.targets.iter().any(|target| matches!(target, Target::Identity(_)))
+    }
+
+    /// What the request itself names: a creation whose answer never comes is known by it alone. And whether all of it is
+    /// there.
+    async fn read_request(&mut self, merges: bool) -> (Named, bool) {
         let of_account = self.targets.iter().any(|target| matches!(target, Target::Account { .. }));
         let creates = self.targets.iter().any(|target| matches!(target, Target::Creation { .. }));
-        // That of a merge is read for its end alone: others wait for merges, and nobody shall send one slowly.
-        let merges = self.targets.iter().any(|target| matches!(target, Target::Identity(_)));
         if !of_account && !creates && !merges {
-            return Named::default();
+            return (Named::default(), false);
         }
         let body = std::mem::replace(self.request.body_mut(), Body::empty());
-        let mut named = Named::default();
+        let (mut named, mut is_whole) = (Named::default(), false);
         *self.request.body_mut() = match read_at_most(body, READ_REQUEST).await {
             Ok(Read::Whole(body)) => {
                 named = if of_account {
@@ -209,13 +219,14 @@ impl Write {
                     let source = creates.then(|| answer_ids::of_creation(&body)).flatten();
                     Named { source, ..Named::default() }
                 };
+                is_whole = true;
                 Body::from(body)
             }
             Ok(Read::Longer(body)) => body,
             // The client broke off: the upstream shall see a broken body too, not a shorter one.
             Err(error) => Body::stream(Broken(Some(error))),
         };
-        named
+        (named, is_whole)
     }
 
     /// Adds to the guard whom the write was about: by its answer, by what is believed, or by asking once.
