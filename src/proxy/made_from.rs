@@ -108,7 +108,7 @@ impl Admission<'_> {
     /// What it shows that others of this contact have shown otherwise puts those out of date.
     fn shows(&self, list: &payload::Outcome) {
         let Self { state, active, key, noted, .. } = *self;
-        state.invalidation.is_there(key);
+        state.invalidation.is_there(key, &state.cache.store);
         if let Some(marks) = comparable(key, &list.marks) {
             let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
             let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, asked, arrived);

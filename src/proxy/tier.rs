@@ -199,7 +199,7 @@ impl Fetch {
         } else {
             tokio::task::spawn_blocking(work).await.expect("the pass does not panic")
         };
-        state.invalidation.is_there(key);
+        state.invalidation.is_there(key, &state.cache.store);
         let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };
         let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
         let arrived = state.invalidation.came();

@@ -5,13 +5,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use http::StatusCode;
+
 use crate::engine::clock::{self, Epoch};
 use crate::engine::identities::{Identities, Whose};
 use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::replicas::fleet::Fleet;
 use crate::engine::replicas::keys;
 use crate::engine::sampler::Seldom;
-use crate::engine::store::Entry;
+use crate::engine::store::{Entry, Store};
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
 use crate::policy::coherence::beliefs::{self, Belief, Elsewhere, Lesson};
@@ -25,6 +27,7 @@ use crate::policy::coherence::shown::{Came, Difference, Fact};
 use crate::policy::coherence::watermark::{Events, Watermark};
 use crate::policy::http::key::Key;
 use crate::policy::replicas::wire::Item;
+use crate::policy::resource::Resource;
 
 /// Bytes of webhooks being read, all together.
 const WEBHOOK_MEMORY: u64 = 16 * 1024 * 1024;
@@ -173,10 +176,14 @@ impl Invalidation {
         self.noted(tick, cause);
     }
 
-    /// A read has shown this contact identifier: that it is missing is out of date, in whatever inbox. Why is not remembered:
-    /// each fetch would take the place of a cause.
-    pub fn is_there(&self, key: &Key) {
-        self.ledger.invalidate(self.ledger.place(&Scope::Absent(key.contact())));
+    /// A read has shown this contact identifier: that it is missing is out of date, if that is kept. A tick for each fetch would
+    /// put others out of date that share its place.
+    pub fn is_there(&self, key: &Key, store: &Store) {
+        let of = |resource| Key::of(resource, key.inbox(), key.contact(), None);
+        let is_missing = |key: Key| store.get(&key).is_some_and(|kept| kept.answer.status == StatusCode::NOT_FOUND);
+        if [Resource::Conversations, Resource::Contact].map(of).into_iter().any(is_missing) {
+            self.outdate_here(self.ledger.place(&Scope::Absent(key.contact())), Cause::Shown);
+        }
     }
 
     /// An answer has come.
