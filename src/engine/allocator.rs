@@ -3,7 +3,8 @@
 
 use std::cmp::Reverse;
 
-const PAGE: usize = 4096;
+/// A page of memory.
+pub(super) const PAGE: usize = 4096;
 /// From this size on each piece has pages of its own, and one page more for where it begins.
 const LARGE: usize = 4 * PAGE;
 /// The record of a run of pages, and what stands in the table of pages for each.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use memmap2::MmapMut;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::allocator::{cost, cut};
+use super::allocator::{PAGE, cost, cut};
 use crate::policy::http::pieces::{LetGo, Pieces};
 
 /// Memory is counted in pieces of this many bytes.
@@ -106,7 +106,6 @@ pub fn taken(body: &Pieces) -> usize {
 
 /// What so many bytes take in one piece.
 pub fn taken_whole(bytes: usize) -> usize {
-    const PAGE: usize = 4096;
     if bytes >= LONG { bytes.next_multiple_of(PAGE) } else { cost(bytes) }
 }
 

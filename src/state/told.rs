@@ -74,7 +74,7 @@ impl Invalidation {
         let made_from = scopes.map(|scope| self.ledger.place(&scope));
         let places: Vec<u32> = identities.iter().copied().chain(made_from).map(Place::number).collect();
         self.identities.write_tells(write, &places);
-        self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING), again: false });
+        self.tell_move(places, false);
     }
 
     /// And has ended.
@@ -87,8 +87,12 @@ impl Invalidation {
     /// The log has lost what was told of writes that are still under way.
     fn tell_moves_again(&self) {
         for places in self.identities.told() {
-            self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING), again: true });
+            self.tell_move(places, true);
         }
+    }
+
+    fn tell_move(&self, places: Vec<u32>, again: bool) {
+        self.tell_item(Cause::Write, || Item::Moves { places, at_most: millis(MOVING), again });
     }
 
     /// None: it goes on from a log that was lost.
@@ -190,7 +194,7 @@ impl Invalidation {
             }
             Item::Heard => return self.watermark.heard(self.epoch.moment(clock::now())),
             Item::Moves { places, at_most, again } => {
-                return self.moves_elsewhere(Some(seq).filter(|_| !again), &places, at_most);
+                return self.moves_elsewhere((!again).then_some(seq), &places, at_most);
             }
             Item::Moved { places } => {
                 let places = self.known_places(&places);
