@@ -74,7 +74,9 @@ impl Fetch {
         let (began, metrics) = (clock::now(), &self.state.metrics.replicas.tier);
         // A reader waits for so long in all, and for another fetch after this one.
         let limit = tier.settings.fetch_wait.min(self.active.config.flights.wait / 3);
-        let (mut landings, mut refused, mut refusals) = (None, None, 0);
+        // Before the first look: what ends between a look and the wait for it has been heard.
+        let mut landings = tier.fleet.landings();
+        let (mut held, mut refused, mut refusals) = (false, None, 0);
         let found = loop {
             match self.ask(tier, &name, refused.as_deref()).await {
                 Some(Said::Answer(value, _room)) => match self.adopt(tier, value).await {
@@ -91,12 +93,11 @@ impl Fetch {
                     }
                 },
                 Some(Said::Held) if clock::since(began) < limit => {
-                    let landings = landings.get_or_insert_with(|| {
+                    if !std::mem::replace(&mut held, true) {
                         metrics.asked(TierAsked::Held);
-                        tier.fleet.landings()
-                    });
+                    }
                     let left = limit.saturating_sub(clock::since(began));
-                    let _ = tokio::time::timeout(POLL.min(left), landed(landings, &name)).await;
+                    let _ = tokio::time::timeout(POLL.min(left), landed(&mut landings, &name)).await;
                 }
                 Some(Said::Granted(turn)) => {
                     metrics.asked(TierAsked::Granted);
@@ -109,7 +110,7 @@ impl Fetch {
                 Some(Said::Held) | None => break Found::Nothing(None),
             }
         };
-        if landings.is_some() {
+        if held {
             metrics.waited.observe(clock::since(began).as_secs_f64());
         }
         found
@@ -275,8 +276,9 @@ fn age_of(tier: &Tier, stamp: Stamp, facts: &Facts) -> Result<Duration, TierAske
 async fn landed(landings: &mut Receiver<Name>, name: &Name) {
     loop {
         match landings.recv().await {
-            Ok(landed) if landed == *name => return,
-            Ok(_) | Err(RecvError::Lagged(_)) => {}
+            Ok(landed) if landed != *name => {}
+            // Of those that were missed it may be one.
+            Ok(_) | Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => return std::future::pending().await,
         }
     }
