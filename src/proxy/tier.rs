@@ -76,7 +76,7 @@ impl Fetch {
         let limit = tier.settings.fetch_wait.min(self.active.config.flights.wait / 3);
         // Before the first look: what ends between a look and the wait for it has been heard.
         let mut landings = tier.fleet.landings();
-        let (mut held, mut refused, mut refusals) = (false, None, 0);
+        let (mut waited, mut refused, mut refusals) = (false, None, 0);
         let found = loop {
             match self.ask(tier, &name, refused.as_deref()).await {
                 Some(Said::Answer(value, _room)) => match self.adopt(tier, value).await {
@@ -93,7 +93,7 @@ impl Fetch {
                     }
                 },
                 Some(Said::Held) if clock::since(began) < limit => {
-                    if !std::mem::replace(&mut held, true) {
+                    if !std::mem::replace(&mut waited, true) {
                         metrics.asked(TierAsked::Held);
                     }
                     let left = limit.saturating_sub(clock::since(began));
@@ -110,7 +110,7 @@ impl Fetch {
                 Some(Said::Held) | None => break Found::Nothing(None),
             }
         };
-        if held {
+        if waited {
             metrics.waited.observe(clock::since(began).as_secs_f64());
         }
         found
