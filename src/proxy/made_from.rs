@@ -48,12 +48,17 @@ impl Admission<'_> {
     pub(super) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
         let Self { state, active, key, peer, .. } = *self;
         let (inbox, source) = (key.inbox(), key.contact());
+        let before = state.invalidation.identities.last_shown(active.whose(inbox, source)).map(|shown| shown.contact);
         let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
             return false;
         };
-        places.extend(state.invalidation.identity_places(source, contact));
+        // It may have been merged past the proxy since the list was asked for.
+        let before = before.filter(|before| *before != contact);
+        for contact in before.into_iter().chain([contact]) {
+            places.extend(state.invalidation.identity_places(source, contact));
+        }
         // A merge whose answer is due may have moved it: it is what another contact's was when it was asked for.
-        let contacts = state.invalidation.identities.moving().into_iter().chain([contact]);
+        let contacts = state.invalidation.identities.moving().into_iter().chain(before).chain([contact]);
         places.extend(contacts.flat_map(|contact| state.invalidation.places_of(key, Of::Contact(contact))));
         places.extend(state.invalidation.moving_elsewhere());
         places.push(state.invalidation.ledger.place(&Scope::Nameless));
@@ -113,6 +118,10 @@ impl Admission<'_> {
             let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
             let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, asked, arrived);
             state.invalidation.differs(key, noted, &differences, true);
+        }
+        // The settings have changed meanwhile: what has come under those in force was compared with other answers.
+        if state.active().fingerprint != active.fingerprint {
+            state.invalidation.outdate_source(key.contact(), Cause::Settings);
         }
     }
 

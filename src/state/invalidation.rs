@@ -216,6 +216,13 @@ impl Invalidation {
         }
     }
 
+    /// All that is kept here of a source is out of date; other replicas keep nothing of what is the reason for that.
+    pub fn outdate_source(&self, source: &str, cause: Cause) {
+        for scope in Reach::of(Happening::Writes).scopes(Of::Source(source), None) {
+            self.outdate_here(self.ledger.place(&scope), cause);
+        }
+    }
+
     fn noted(&self, tick: Tick, cause: Cause) -> Tick {
         self.causes.note(tick, cause, self.epoch.moment(clock::now()));
         tick

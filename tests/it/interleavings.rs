@@ -15,7 +15,7 @@ use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
 
 use crate::support::script::{Script, answer, json};
-use crate::support::{Proxy, both, get_with, is_up_to_date, jump, post, reading, request, send, settings, spawn};
+use crate::support::{Proxy, both, get, get_with, is_up_to_date, jump, post, reading, request, send, settings, spawn};
 
 const A: &str = "visitor-a";
 const WAITERS: &str = "anteroom_waiters";
@@ -541,6 +541,26 @@ async fn i25_after_a_reload_nothing_made_under_other_settings_is_served() {
     stand_in.fault(Fault::Error);
     let failed = proxy.list("visitor-b").await;
     assert_eq!(failed.status, StatusCode::INTERNAL_SERVER_ERROR, "not even instead of an error");
+}
+
+/// The two are of different settings, and compared with nothing.
+#[tokio::test]
+async fn i25_what_a_read_from_before_a_reload_shows_no_list_from_after_it_hides() {
+    let (stand_in, proxy) = both(NOBODY_GIVES_UP).await;
+    let conversation = *stand_in.conversation_ids(A).last().unwrap();
+    let url = format!("{}/conversations/{conversation}", proxy.contact_url(A));
+    let target = url.strip_prefix(&proxy.url).unwrap().to_owned();
+    let gate = stand_in.hold(Point::BeforeReading, first(Matcher::request(Method::GET, &target)));
+    let early = spawn(async move { get(&url).await });
+    gate.arrived(1).await;
+    let other = format!("{NOBODY_GIVES_UP}cache.credentials = \"ignore\"");
+    proxy.state.reload(settings(&stand_in.url(), &other)).unwrap();
+    proxy.list(A).await;
+    assert!(proxy.list(A).await.is_hit());
+    stand_in.agent_message(A, "nobody tells");
+    gate.release_all();
+    assert!(early.await.unwrap().text().contains("nobody tells"));
+    is_up_to_date(&stand_in, &proxy, A).await;
 }
 
 #[test]

@@ -29,7 +29,8 @@ const TAGS: usize = 256;
 pub struct Rules {
     /// How long a lease lasts; zero: every read asks.
     pub lease: Micros,
-    /// Whether a change is told as soon as it is appended (`replicas.mode = "async"`).
+    /// Whether a change is told as soon as it is appended (`replicas.mode = "async"`), unless contacts may be merged: who
+    /// does not know of that takes a contact for another, and what a write has changed for what it has not.
     pub told_when_appended: bool,
 }
 
@@ -104,6 +105,8 @@ struct Waiting {
     seq: u64,
     epoch: Epoch,
     until: Micros,
+    /// Whether it tells that contacts may be merged.
+    merges: bool,
 }
 
 /// The exchange under way.
@@ -291,7 +294,8 @@ impl Member {
         self.settled = self.settled.max(reply.settled);
         if let Some(seq) = reply.own {
             let until = now + self.rules.margin();
-            self.waiting.push_back(Waiting { ticket: under_way.ticket, seq, epoch: reply.epoch, until });
+            let merges = under_way.items.iter().any(|item| matches!(item, Item::Moves { .. }));
+            self.waiting.push_back(Waiting { ticket: under_way.ticket, seq, epoch: reply.epoch, until, merges });
             actions.push(Action::Appended(under_way.ticket));
         }
         if reply.unknown || self.leaving {
@@ -395,7 +399,8 @@ impl Member {
     fn tell(&mut self, now: Micros, actions: &mut Vec<Action>) {
         while let Some(waiting) = self.waiting.front() {
             let is_settled = Some(waiting.epoch) == self.epoch && self.is_ripe(now) && self.settled >= waiting.seq;
-            let by = if self.rules.told_when_appended || self.rules.lease == 0 {
+            let is_enough = self.rules.told_when_appended && !waiting.merges;
+            let by = if is_enough || self.rules.lease == 0 {
                 By::Appended
             } else if is_settled {
                 By::Settled

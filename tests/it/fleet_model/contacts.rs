@@ -186,8 +186,9 @@ impl World {
     }
 
     /// As `made_from` of `proxy/made_from.rs`.
-    pub(super) fn made_from(&mut self, at: usize, landing: Landing, contact: Option<u64>) {
+    pub(super) fn made_from(&mut self, at: usize, mut landing: Landing, contact: Option<u64>) {
         let list = landing.list;
+        landing.before = self.replicas[at].beliefs[list].map(|belief| belief.contact);
         if let Some(contact) = contact {
             if self.contacts.merge {
                 self.learn(at, list, (contact, landing.noted, landing.local));
@@ -208,6 +209,9 @@ impl World {
         }
         let mut places =
             Places::own(list).and(Places::contact(contact)).and(Places::identities(list, contact)).and(NAMELESS);
+        if let Some(before) = landing.before {
+            places = places.and(Places::contact(before)).and(Places::identity(before));
+        }
         for moving in self.replicas[at].moves.contacts() {
             places = places.and(Places::contact(moving));
         }

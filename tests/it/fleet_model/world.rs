@@ -118,6 +118,8 @@ pub(super) struct Landing {
     pub(super) noted: Tick,
     pub(super) local: Micros,
     real: u64,
+    /// Whose its source was known to be when it came.
+    pub(super) before: Option<u64>,
 }
 
 /// Where an answer is from.
@@ -841,13 +843,13 @@ impl World {
     fn landed(&mut self, at: usize, list: usize, flight: u64, local: Micros, real: u64) {
         let Some(shows) = self.fetched.remove(&flight) else { return };
         let Some(current) = self.replicas[at].flights.get(&list).filter(|current| current.id == flight) else { return };
-        let landing = Landing { list, flight, value: shows.value, noted: current.noted, local, real };
+        let landing = Landing { list, flight, value: shows.value, noted: current.noted, local, real, before: None };
         self.made_from(at, landing, shows.contact);
     }
 
     /// It is known what an answer was made from; none: whose it is does not get known.
     pub(super) fn admitted(&mut self, at: usize, landing: Landing, places: Option<Places>) {
-        let Landing { list, flight, value, noted, local, real } = landing;
+        let Landing { list, flight, value, noted, local, real, .. } = landing;
         let replica = &mut self.replicas[at];
         let Some(current) = replica.flights.get(&list).filter(|current| current.id == flight) else { return };
         let for_others = (current.knows, current.token);
@@ -915,13 +917,15 @@ impl World {
         if entry.value < needs_own {
             self.told.own += 1;
         }
-        // What follows a write is seen when the answer from before it has expired, if nobody lost what was told.
+        // What follows a write is seen when the answer from before it has expired, if nobody lost what was told. In `async`
+        // whoever serves this may learn of the write a little later than its client.
+        let learned = if self.mutation == Mutation::Async { self.rules().margin() } else { 0 };
         let follows = |followed: &Followed| {
             followed.list == list
                 && followed.value > entry.value
                 && followed.when + EXPIRY * 102 / 100 + 4_000 + self.back < begun
                 && self.lost_at < followed.answered
-                && self.writes[followed.write].told.is_some_and(|told| told <= begun)
+                && self.writes[followed.write].told.is_some_and(|told| told + learned <= begun)
         };
         // What may follow is not known of whoever it was merged into.
         if from_memory && leased && !self.contacts.merge && self.followed.iter().any(follows) {
