@@ -35,8 +35,8 @@ pub(super) fn announce(text: &str) {
 }
 
 /// What runs the program's tasks. A worker has room for 256 that can go on; the others lie where all workers take them from,
-/// and would wait behind those: it looks there at each turn, else with 1,000 connections some wait five times as long.
+/// and would wait behind those: it looks there at every second turn, else with 1,000 connections some wait five times as long.
 pub(super) fn runtime() -> Result<tokio::runtime::Runtime, String> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
-    builder.global_queue_interval(1).enable_all().build().map_err(|error| format!("no runtime: {error}"))
+    builder.global_queue_interval(2).enable_all().build().map_err(|error| format!("no runtime: {error}"))
 }

@@ -44,6 +44,8 @@ pub(super) struct Admission<'f> {
     pub(super) key: &'f Key,
     /// The tick noted before anything was sent.
     pub(super) noted: Tick,
+    /// Whose its source was known to be then.
+    pub(super) before: Option<u64>,
     /// For whom the upstream was asked.
     pub(super) peer: &'f Client,
     /// When the fetch began: its answer's age counts from there.

@@ -187,7 +187,7 @@ impl Fetch {
     }
 
     async fn run_without_deadline(&self, place: Place) -> Result<FetchResult, UpstreamError> {
-        let began = clock::now();
+        let (began, before) = (clock::now(), self.state.last_shown(&self.active, &self.key));
         let asked_if = self.condition();
         let request = self.request(asked_if.as_ref()).ok_or(UpstreamError::Malformed)?;
         let under_way = UnderWay { exchange: self.active.upstream.exchange(), place };
@@ -195,7 +195,7 @@ impl Fetch {
         let (head, body) = response.into_parts();
         let body = self.active.upstream.watch(body, under_way);
         let Self { state, active, key, noted, peer, .. } = self;
-        let admission = Admission { state, active, key, noted: *noted, peer, began };
+        let admission = Admission { state, active, key, noted: *noted, before, peer, began };
         match head.status {
             StatusCode::NOT_MODIFIED if asked_if.is_some() => {
                 let captured = self.captured.as_ref().ok_or(UpstreamError::Malformed)?;

@@ -48,13 +48,13 @@ impl Admission<'_> {
     pub(super) async fn own_up(&self, places: &mut Vec<Place>) -> bool {
         let Self { state, active, key, peer, .. } = *self;
         let (inbox, source) = (key.inbox(), key.contact());
-        let before = state.invalidation.identities.last_shown(active.whose(inbox, source)).map(|shown| shown.contact);
+        let before = [self.before, state.last_shown(active, key)];
         let Who::Contact(contact) = (Asked { state, active, inbox, source, peer }).contact_of_nameless_list().await else {
             return false;
         };
         // It may have been merged past the proxy since the list was asked for.
-        let before = before.filter(|before| *before != contact);
-        for contact in before.into_iter().chain([contact]) {
+        let before = before.into_iter().flatten().filter(|before| *before != contact);
+        for contact in before.clone().chain([contact]) {
             places.extend(state.invalidation.identity_places(source, contact));
         }
         // A merge whose answer is due may have moved it: it is what another contact's was when it was asked for.
@@ -119,9 +119,13 @@ impl Admission<'_> {
             let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, asked, arrived);
             state.invalidation.differs(key, noted, &differences, true);
         }
-        // The settings have changed meanwhile: what has come under those in force was compared with other answers.
-        if state.active().fingerprint != active.fingerprint {
-            state.invalidation.outdate_source(key.contact(), Cause::Settings);
+        self.outlives_settings();
+    }
+
+    /// If the settings have changed meanwhile: what has come under those in force was compared with other answers.
+    fn outlives_settings(&self) {
+        if self.state.active().fingerprint != self.active.fingerprint {
+            self.state.invalidation.outdate_source(self.key.contact());
         }
     }
 
@@ -132,6 +136,7 @@ impl Admission<'_> {
             let place = state.invalidation.ledger.place(&Scope::List(key.text_of_list()));
             state.invalidation.outdate(place, Cause::Shown);
         }
+        self.outlives_settings();
     }
 }
 

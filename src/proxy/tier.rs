@@ -163,6 +163,11 @@ impl Fetch {
         let places: Option<Box<[Place]>> = facts.places.iter().map(|place| ledger.place_of(*place)).collect();
         let now = clock::now();
         let began = now.checked_sub(age).ok_or(TierAsked::TooOld)?;
+        // What was shown here under other settings it was not compared with.
+        let in_force = self.state.active();
+        if in_force.fingerprint != fingerprint || in_force.reshaped.is_some_and(|since| began <= since) {
+            return Err(TierAsked::TooOld);
+        }
         let answer = answer.sharing(|head| self.state.cache.heads.share(head));
         let mut entry = Entry::new(answer, began, noted, places.ok_or(TierAsked::Unopened)?, fingerprint)
             .aged(Duration::from_secs(facts.initial_age.into()))

@@ -182,7 +182,7 @@ impl Invalidation {
         let of = |resource| Key::of(resource, key.inbox(), key.contact(), None);
         let is_missing = |key: Key| store.get(&key).is_some_and(|kept| kept.answer.status == StatusCode::NOT_FOUND);
         if [Resource::Conversations, Resource::Contact].map(of).into_iter().any(is_missing) {
-            self.outdate_here(self.ledger.place(&Scope::Absent(key.contact())), Cause::Shown);
+            self.outdate(self.ledger.place(&Scope::Absent(key.contact())), Cause::Shown);
         }
     }
 
@@ -216,10 +216,10 @@ impl Invalidation {
         }
     }
 
-    /// All that is kept here of a source is out of date; other replicas keep nothing of what is the reason for that.
-    pub fn outdate_source(&self, source: &str, cause: Cause) {
+    /// All that is kept of a source may be older than what a read has shown: it is out of date, and so is what lies in Redis.
+    pub fn outdate_source(&self, source: &str) {
         for scope in Reach::of(Happening::Writes).scopes(Of::Source(source), None) {
-            self.outdate_here(self.ledger.place(&scope), cause);
+            self.outdate(self.ledger.place(&scope), Cause::Shown);
         }
     }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::config::{Config, InForce};
-use crate::engine::clock::Epoch;
+use crate::engine::clock::{self, Epoch};
 use crate::engine::metrics::Metrics;
 #[cfg(feature = "otlp")]
 use crate::engine::otlp;
@@ -164,8 +164,9 @@ impl State {
     /// The same with a client towards the upstream that is there already.
     pub fn reload_with(&self, config: Config, upstream: Upstream) {
         let before = self.active();
-        let active = Active::new(config, upstream, before.instance, &before.rates);
+        let mut active = Active::new(config, upstream, before.instance, &before.rates);
         let reshaped = active.fingerprint != before.fingerprint;
+        active.reshaped = if reshaped { Some(clock::now()) } else { before.reshaped };
         let by_origin = active.config.origin.is_some();
         let other_store = by_origin != before.config.origin.is_some();
         self.active.store(Arc::new(active));
@@ -182,6 +183,12 @@ impl State {
     /// believed is never older than what is served.
     pub fn believed(&self, active: &Active, inbox: &str, source: &str, now: Instant) -> Option<u64> {
         self.invalidation.believed(active.whose(inbox, source), now, self.bound_on_age(active, now))
+    }
+
+    /// Whose the source of this key was last shown to be, whether or not that is believed any more.
+    pub fn last_shown(&self, active: &Active, key: &Key) -> Option<u64> {
+        let whose = active.whose(key.inbox(), key.contact());
+        self.invalidation.identities.last_shown(whose).map(|shown| shown.contact)
     }
 
     /// The age up to which what stays current is served while the upstream works.

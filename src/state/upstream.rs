@@ -1,7 +1,7 @@
 //! Towards the upstream: the settings in force with the client made from them, and what bounds requests of our own.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::request::Parts;
 use http::{HeaderValue, Method, Request};
@@ -36,6 +36,8 @@ pub struct Active {
     pub upstream: Upstream,
     /// What shapes an answer: one made under other settings is unusable.
     pub fingerprint: u64,
+    /// Since when answers are shaped so, if a reload has changed that.
+    pub reshaped: Option<Instant>,
     /// Which of all Anterooms this is: the same after a reload.
     pub instance: Instance,
     /// How often each client may ask.
@@ -132,7 +134,7 @@ impl Active {
             format!("{base:?} {host:?} {routes:?} {credentials:?} {query:?} {payload:?} {has_codings} {by_origin}");
         let fingerprint = siphasher::sip::SipHasher13::new().hash(shape.as_bytes());
         let rates = Rates::after(before, config.requests.rates);
-        Self { config, upstream, fingerprint, instance, rates }
+        Self { config, upstream, fingerprint, reshaped: None, instance, rates }
     }
 
     /// A source as the upstream of these settings knows it.

@@ -294,7 +294,9 @@ impl Member {
         self.settled = self.settled.max(reply.settled);
         if let Some(seq) = reply.own {
             let until = now + self.rules.margin();
-            let merges = under_way.items.iter().any(|item| matches!(item, Item::Moves { .. }));
+            // Of too many that wait it is told as everything.
+            let merges =
+                under_way.items.iter().any(|item| matches!(item, Item::Moves { .. } | Item::Everything { .. }));
             self.waiting.push_back(Waiting { ticket: under_way.ticket, seq, epoch: reply.epoch, until, merges });
             actions.push(Action::Appended(under_way.ticket));
         }

@@ -47,6 +47,8 @@ pub(super) struct Fetch {
     pub(super) key: Key,
     /// The tick noted before anything is sent.
     pub(super) noted: Tick,
+    /// Whose its source was known to be then.
+    pub(super) before: Option<u64>,
     /// The request; none if it cannot be written.
     head: Option<Request<()>>,
     pub(super) body: Body,
@@ -108,6 +110,7 @@ impl Fetch {
         request.state.invalidation.asked_for(&asking.key);
         let noted = request.state.invalidation.ledger.own_tick();
         let active = request.state.active();
+        let before = request.state.last_shown(&active, &asking.key);
         let (headers, key) = (&request.head.headers, &asking.key);
         let target = active.upstream.base().join(&key.path_and_query());
         let mut head = target.ok().map(|target| request.head_onward(target));
@@ -145,6 +148,7 @@ impl Fetch {
             active,
             key: key.clone(),
             noted,
+            before,
             head,
             body: Body::empty(),
             chosen_by,

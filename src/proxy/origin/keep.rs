@@ -326,7 +326,7 @@ impl Fetch {
     }
 
     fn admission(&self, times: Times) -> Admission<'_> {
-        let Self { state, active, key, noted, peer, .. } = self;
-        Admission { state, active, key, noted: *noted, peer, began: times.began }
+        let Self { state, active, key, noted, before, peer, .. } = self;
+        Admission { state, active, key, noted: *noted, before: *before, peer, began: times.began }
     }
 }

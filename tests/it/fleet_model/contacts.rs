@@ -188,7 +188,7 @@ impl World {
     /// As `made_from` of `proxy/made_from.rs`.
     pub(super) fn made_from(&mut self, at: usize, mut landing: Landing, contact: Option<u64>) {
         let list = landing.list;
-        landing.before = self.replicas[at].beliefs[list].map(|belief| belief.contact);
+        landing.before[1] = self.replicas[at].beliefs[list].map(|belief| belief.contact);
         if let Some(contact) = contact {
             if self.contacts.merge {
                 self.learn(at, list, (contact, landing.noted, landing.local));
@@ -209,7 +209,7 @@ impl World {
         }
         let mut places =
             Places::own(list).and(Places::contact(contact)).and(Places::identities(list, contact)).and(NAMELESS);
-        if let Some(before) = landing.before {
+        for before in landing.before.into_iter().flatten() {
             places = places.and(Places::contact(before)).and(Places::identity(before));
         }
         for moving in self.replicas[at].moves.contacts() {

@@ -80,6 +80,8 @@ pub(super) struct Flight {
     pub(super) id: u64,
     pub(super) noted: Tick,
     pub(super) waiters: Vec<usize>,
+    /// Whose its source was known to be when it began.
+    pub(super) before: Option<u64>,
     /// What it knew when it began, for the others.
     pub(super) knows: Option<Knows>,
     /// It has the turn.

@@ -118,8 +118,8 @@ pub(super) struct Landing {
     pub(super) noted: Tick,
     pub(super) local: Micros,
     real: u64,
-    /// Whose its source was known to be when it came.
-    pub(super) before: Option<u64>,
+    /// Whose its source was known to be when it was asked for, and when it came.
+    pub(super) before: [Option<u64>; 2],
 }
 
 /// Where an answer is from.
@@ -816,7 +816,8 @@ impl World {
         let is_direct = |read: &usize| !self.reads[*read].leased || self.reads[*read].again;
         let direct = self.mutation != Mutation::AloneAdopts && waiters.iter().any(is_direct);
         let asks = Some((0, self.now)).filter(|_| !direct);
-        let flight = Flight { id, noted, waiters, knows: None, token: None, asks, refused: None, refusals: 0 };
+        let before = self.replicas[at].beliefs[list].map(|belief| belief.contact);
+        let flight = Flight { id, noted, waiters, before, knows: None, token: None, asks, refused: None, refusals: 0 };
         if let Some(superseded) = self.replicas[at].flights.insert(list, flight) {
             // Whoever waits for it goes on to wait: here, for the new one.
             self.replicas[at].flights.get_mut(&list).unwrap().waiters.extend(superseded.waiters);
@@ -843,7 +844,15 @@ impl World {
     fn landed(&mut self, at: usize, list: usize, flight: u64, local: Micros, real: u64) {
         let Some(shows) = self.fetched.remove(&flight) else { return };
         let Some(current) = self.replicas[at].flights.get(&list).filter(|current| current.id == flight) else { return };
-        let landing = Landing { list, flight, value: shows.value, noted: current.noted, local, real, before: None };
+        let landing = Landing {
+            list,
+            flight,
+            value: shows.value,
+            noted: current.noted,
+            local,
+            real,
+            before: [current.before, None],
+        };
         self.made_from(at, landing, shows.contact);
     }
 

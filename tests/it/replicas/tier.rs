@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use anteroom::engine::clock;
 use anteroom_stand_in::{Matcher, Options, Point, Shape, StandIn};
-use http::StatusCode;
+use http::{Method, StatusCode};
 
 use super::{A, SECRETS, fleet, is_served_from_memory, join, write};
 use crate::support::child::Program;
 use crate::support::redis::{Redis, signal};
-use crate::support::{Proxy, client, get, post, reading, spawn};
+use crate::support::{Proxy, client, get, post, reading, settings, spawn};
 
 /// For a machine that is busy elsewhere.
 const PATIENT: &str = "cache.ttl = \"5m\"\ncache.settle = \"0s\"\ncache.wait = \"60s\"\nlog.level = \"error\"\n\
@@ -116,6 +116,45 @@ async fn what_one_read_has_shown_no_list_of_another_replica_hides() {
         let seen = get(&proxies[1].list_url(who)).await.body;
         assert!(seen == stand_in.list_body(who), "older than the messages that {shown_by} has fetched");
     }
+}
+
+/// What was shown under other settings was compared with nothing that lies in Redis: by another replica, which has changed
+/// its settings first, or by this one, before something came that it had asked for before.
+#[tokio::test]
+async fn what_was_shown_before_a_change_of_settings_no_list_from_redis_hides() {
+    let (stand_in, redis, proxies) = fleet(2, PATIENT).await;
+    let reload = |proxy: &Proxy, more: &str| {
+        let settings = settings(&stand_in.url(), &redis.settings(&format!("{PATIENT}\n{more}")));
+        proxy.state.reload(settings).unwrap();
+    };
+    let messages_url = |who: &str| {
+        let display = stand_in.conversation_ids(who).into_iter().max().unwrap();
+        format!("{}/{display}/messages", proxies[0].list_url(who))
+    };
+    let ignoring = "cache.credentials = \"ignore\"";
+    reload(&proxies[1], ignoring);
+    get(&proxies[1].list_url(A)).await;
+    answer(&redis).await;
+    stand_in.agent_message(A, "nobody tells");
+    assert!(get(&messages_url(A)).await.text().contains("nobody tells"));
+    reload(&proxies[0], ignoring);
+    assert!(get(&proxies[0].list_url(A)).await.body == stand_in.list_body(A));
+
+    let url = messages_url("visitor-b");
+    let target = url.strip_prefix(&proxies[0].url).unwrap().to_owned();
+    let gate = stand_in.hold(Point::BeforeReading, Matcher::request(Method::GET, &target));
+    let early = spawn(async move { get(&url).await });
+    gate.arrived(1).await;
+    reload(&proxies[0], "");
+    let before = answers(&redis).await.len();
+    get(&proxies[0].list_url("visitor-b")).await;
+    while answers(&redis).await.len() == before {
+        tokio::task::yield_now().await;
+    }
+    stand_in.agent_message("visitor-b", "nobody tells");
+    gate.release_all();
+    assert!(early.await.unwrap().text().contains("nobody tells"));
+    assert!(get(&proxies[0].list_url("visitor-b")).await.body == stand_in.list_body("visitor-b"));
 }
 
 #[tokio::test]
