@@ -146,6 +146,8 @@ async fn what_was_shown_before_a_change_of_settings_no_list_from_redis_hides() {
     let early = spawn(async move { get(&url).await });
     gate.arrived(1).await;
     reload(&proxies[0], "");
+    // How old an answer is, is known to within an exchange: nothing is taken that may be from before the reload.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
     let before = answers(&redis).await.len();
     get(&proxies[0].list_url("visitor-b")).await;
     while answers(&redis).await.len() == before {
