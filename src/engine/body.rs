@@ -17,17 +17,20 @@ use super::requests::InFlight;
 use super::unsent::{Unsent, held_with};
 use crate::policy::http::pieces::Pieces;
 
-/// The longest part of a body that is read at once. A connection holds a few of them; each takes twice the memory.
+/// The longest part that is read of a client at once. A connection holds a few of them; each takes twice the memory.
 pub const PART: usize = 8 * 1024;
+/// The same of the upstream: a list of usual length with its head comes in one.
+pub const UPSTREAM_PART: usize = 16 * 1024;
 
-/// Reads a part, however large the buffer has become.
+/// Reads a part of so many bytes at most, however large the buffer has become.
 pub fn poll_part(
     io: &mut Take<impl AsyncRead + Unpin>,
     context: &mut Context<'_>,
     buffer: &mut ReadBuf<'_>,
+    part: usize,
 ) -> Poll<io::Result<()>> {
     // What is left of the last limit does not matter.
-    io.set_limit(PART as u64);
+    io.set_limit(part as u64);
     Pin::new(io).poll_read(context, buffer)
 }
 

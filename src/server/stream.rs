@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use super::at_once::AtOnce;
 use super::conversation::Conversation;
 use super::progress::Progress;
-use crate::engine::body::poll_part;
+use crate::engine::body::{PART, poll_part};
 
 /// The end of what a client sends may be the end of its sending alone, or of the client: who has left is not told
 /// apart. For so long it is believed to listen, though nothing can be said yet.
@@ -230,7 +230,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for ClientStream<S> {
             if this.ended.is_some() {
                 return this.poll_end(context);
             }
-            let Poll::Ready(result) = poll_part(&mut this.io, context, buffer) else {
+            let Poll::Ready(result) = poll_part(&mut this.io, context, buffer, PART) else {
                 return this.poll_slow(context);
             };
             match result {

@@ -21,7 +21,7 @@ use super::connections::Opened;
 use super::race::race;
 use super::settings::UpstreamSettings;
 use super::ways::{Ways, Wire};
-use crate::engine::body::poll_part;
+use crate::engine::body::{UPSTREAM_PART, poll_part};
 use crate::engine::clock;
 use crate::engine::metrics::Metrics;
 use crate::policy::addresses::Target;
@@ -218,7 +218,7 @@ impl AsyncRead for Connected {
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
-        let result = ready!(poll_part(&mut self.io, context, buffer));
+        let result = ready!(poll_part(&mut self.io, context, buffer, UPSTREAM_PART));
         if buffer.filled().len() > before {
             self.traffic.used.store(true, Ordering::Release);
             self.traffic.answered.store(true, Ordering::Release);
