@@ -219,6 +219,16 @@ async fn what_is_no_hit_is_left_alone_and_counted_by_nobody() {
     assert!(at_once(&proxy, &[]).is_none(), "one of this address is still being taken");
     drop(held);
     assert!(at_once(&proxy, &[]).is_none(), "it asks too often");
+    let added = added(&before, &counted(&proxy));
+    assert!(!added.iter().any(|(name, _)| name.contains("requests_total")), "{added:?}");
+}
+
+#[tokio::test]
+async fn what_is_no_hit_any_more_is_left_alone() {
+    let (_stand_in, proxy) = both("cache.ttl = \"1h\"").await;
+    proxy.list("visitor-a").await;
+    assert!(at_once(&proxy, &[]).is_some());
+    let before = counted(&proxy);
     proxy.state.invalidation.outdate_all(anteroom::policy::coherence::causes::Cause::Settings);
     assert!(at_once(&proxy, &[]).is_none(), "it is out of date");
     let added = added(&before, &counted(&proxy));
