@@ -1,6 +1,8 @@
 //! Answers in memory, bounded by bytes.
 
+use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +24,10 @@ use crate::policy::http::freshness::Aging;
 use crate::policy::http::key::Key;
 use crate::policy::http::pieces::Pieces;
 use crate::policy::http::representation::Prepared;
+use crate::policy::resource::Resource;
+
+/// Sources whose parts are counted apart: a quarter of a million words.
+const PARTS: usize = 1 << 18;
 
 /// What the store obeys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +212,7 @@ impl Entry {
 /// All stored answers.
 pub struct Store {
     cache: Cache<Key, Arc<Entry>>,
+    parts: Arc<Parts>,
     /// The age at which an answer is let go of.
     longest: Duration,
 }
@@ -217,10 +224,13 @@ impl Store {
     pub fn new(settings: StoreSettings, longest: Duration, metrics: &Metrics) -> Self {
         let longest = longest.saturating_add(longest / 8);
         let evictions = metrics.evictions.clone();
+        let parts = Arc::new(Parts::default());
+        let kept = parts.clone();
         let cache = Cache::builder()
             .max_capacity(settings.memory)
             .weigher(|key: &Key, entry: &Arc<Entry>| entry.weight(key))
-            .eviction_listener(move |_, entry: Arc<Entry>, cause| {
+            .eviction_listener(move |key: Arc<Key>, entry: Arc<Entry>, cause| {
+                kept.goes(&key);
                 let cause = match cause {
                     RemovalCause::Explicit if entry.aging(clock::now()).age >= longest => RemovalCause::Expired,
                     cause => cause,
@@ -228,7 +238,7 @@ impl Store {
                 evictions.with_label_values(&[cause_label(cause)]).inc();
             })
             .build();
-        Self { cache, longest }
+        Self { cache, parts, longest }
     }
 
     /// What is kept for a key, current or not.
@@ -239,10 +249,14 @@ impl Store {
     /// Keeps an answer, unless one from a later fetch is kept. moka runs over its bound under bursts of large values
     /// if its pending work waits.
     pub fn put(&self, key: Key, entry: Arc<Entry>) {
+        let place = self.parts.place(&key);
         // At once: between a look and an insertion a newer one may come.
         self.cache.entry(key).and_compute_with(|stored| match stored {
             Some(stored) if stored.value().noted > entry.noted => Op::Nop,
-            _ => Op::Put(entry),
+            _ => {
+                self.parts.comes(place);
+                Op::Put(entry)
+            }
         });
         self.cache.run_pending_tasks();
     }
@@ -250,10 +264,23 @@ impl Store {
     /// Weighs an entry anew, since moka weighs at insertion only; a newer one that took its place stays.
     pub fn reweigh(&self, key: &Key, entry: &Arc<Entry>) {
         self.cache.entry_by_ref(key).and_compute_with(|stored| match stored {
-            Some(stored) if Arc::ptr_eq(stored.value(), entry) => Op::Put(entry.clone()),
+            Some(stored) if Arc::ptr_eq(stored.value(), entry) => {
+                self.parts.comes(self.parts.place(key));
+                Op::Put(entry.clone())
+            }
             _ => Op::Nop,
         });
         self.cache.run_pending_tasks();
+    }
+
+    /// Whether another read of this key's source may be kept: never no, if one is.
+    pub fn may_have_others(&self, key: &Key) -> bool {
+        if key.resource() == Resource::Conversations {
+            return self.parts.count(key) > 0;
+        }
+        let list = Key::of(Resource::Conversations, key.inbox(), key.contact(), None);
+        let own = u32::from(self.cache.contains_key(key));
+        key.host().is_some() || self.parts.count(key) > own || self.cache.contains_key(&list)
     }
 
     /// Forgets what is kept for a key, unless it is from a later fetch than the one noted; says whether there was any.
@@ -299,6 +326,45 @@ impl Store {
     }
 }
 
+/// How many answers that are no lists are kept of each source, by a hash of it: of who shares one, too.
+struct Parts {
+    counts: Box<[AtomicU32]>,
+    hasher: RandomState,
+}
+
+impl Default for Parts {
+    fn default() -> Self {
+        Self { counts: (0..PARTS).map(|_| AtomicU32::new(0)).collect(), hasher: RandomState::new() }
+    }
+}
+
+impl Parts {
+    /// Where the answers to this key are counted; none if they are lists.
+    fn place(&self, key: &Key) -> Option<usize> {
+        (key.resource() != Resource::Conversations).then(|| self.index(key))
+    }
+
+    fn index(&self, key: &Key) -> usize {
+        usize::try_from(self.hasher.hash_one(key.contact()) % PARTS as u64).unwrap_or_default()
+    }
+
+    fn count(&self, key: &Key) -> u32 {
+        self.counts[self.index(key)].load(Ordering::Acquire)
+    }
+
+    fn comes(&self, place: Option<usize>) {
+        if let Some(place) = place {
+            self.counts[place].fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    fn goes(&self, key: &Key) {
+        if let Some(place) = self.place(key) {
+            self.counts[place].fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
+
 pub(super) fn cause_label(cause: RemovalCause) -> &'static str {
     match cause {
         RemovalCause::Expired => "expired",
@@ -335,6 +401,27 @@ mod tests {
         assert_eq!(keys.map(|key| store.get(&key).is_some()), [false, true]);
         assert_eq!(store.sweep(now + Duration::from_secs(31)), KEPT / 8, "not sooner");
         assert_eq!(store.size().0, 1);
+    }
+
+    #[test]
+    fn it_is_known_whether_other_reads_of_a_source_are_kept() {
+        let store = Store::new(StoreSettings { memory: 1 << 20 }, LONGEST, &Metrics::new());
+        let of = |resource| Key::of(resource, "inbox", "someone", None);
+        let (list, contact, page) = (of(Resource::Conversations), of(Resource::Contact), of(Resource::Messages(7)));
+        let others = || [&list, &contact, &page].map(|key| store.may_have_others(key));
+        assert_eq!(others(), [false; 3]);
+        let kept = Arc::new(entry(clock::now()));
+        store.put(list.clone(), kept.clone());
+        assert_eq!(others(), [false, true, true]);
+        store.put(page.clone(), kept.clone());
+        store.put(page.clone(), kept.clone());
+        store.reweigh(&page, &kept);
+        store.forget(&list, kept.noted);
+        store.size();
+        assert_eq!(others(), [true, true, false]);
+        store.clear();
+        store.size();
+        assert_eq!(others(), [false; 3]);
     }
 
     #[test]

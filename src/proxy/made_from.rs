@@ -115,8 +115,9 @@ impl Admission<'_> {
         let Self { state, active, key, noted, .. } = *self;
         state.invalidation.is_there(key, &state.cache.store);
         if let Some(marks) = comparable(key, &list.marks) {
-            let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
-            let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, asked, arrived);
+            let when = (AskedAt::Here(noted), state.invalidation.came());
+            let others = || active.config.origin.is_some() || state.cache.may_have_others(key);
+            let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, when, others);
             state.invalidation.differs(key, noted, &differences, true);
         }
         self.outlives_settings();

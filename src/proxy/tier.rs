@@ -208,8 +208,9 @@ impl Fetch {
         state.invalidation.is_there(key, &state.cache.store);
         let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };
         let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
-        let arrived = state.invalidation.came();
-        let differences = state.cache.last_facts.adopt(key, active.fingerprint, &marks, asked, arrived);
+        let when = (asked, state.invalidation.came());
+        let others = || state.cache.may_have_others(key);
+        let differences = state.cache.last_facts.adopt(key, active.fingerprint, &marks, when, others);
         if let Some(differences) = &differences {
             state.invalidation.differs(key, entry.noted, differences, false);
         }

@@ -125,6 +125,11 @@ impl Cache {
         self.last_shown.contains_key(&self.hasher.hash_one(key.text_of_list()))
     }
 
+    /// Whether another read of this key's source may be kept here, where answers do not say themselves how they may be cached.
+    pub fn may_have_others(&self, key: &Key) -> bool {
+        self.has_variants(key) || self.store.may_have_others(key)
+    }
+
     /// What is stored for a key, current or not, if it was made under the settings of this fingerprint.
     pub fn stored(&self, key: &Key, fingerprint: u64) -> Option<Arc<Entry>> {
         self.store.get(key).filter(|entry| entry.fingerprint == fingerprint)

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use moka::Entry;
 use moka::ops::compute::Op;
+use moka::policy::EvictionPolicy;
 use moka::sync::Cache;
 
 use crate::policy::coherence::ledger::Tick;
@@ -28,16 +29,26 @@ pub struct LastShown {
 
 impl LastShown {
     pub(super) fn new(hasher: RandomState) -> Self {
-        Self { sources: Cache::new(SOURCES), came: AtomicU64::new(0), hasher }
+        // Who comes again has read something a moment ago.
+        let sources = Cache::builder().max_capacity(SOURCES).eviction_policy(EvictionPolicy::lru()).build();
+        Self { sources, came: AtomicU64::new(0), hasher }
     }
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
-    /// under other settings, which have this fingerprint, says nothing.
-    pub fn meet(&self, key: &Key, fingerprint: u64, marks: &Marks, asked: AskedAt, arrived: Came) -> Differences {
+    /// under other settings, which have this fingerprint, says nothing. What was forgotten may be something else, if `others`
+    /// of its source may be kept.
+    pub fn meet(
+        &self,
+        key: &Key,
+        fingerprint: u64,
+        marks: &Marks,
+        (asked, arrived): (AskedAt, Came),
+        others: impl FnOnce() -> bool,
+    ) -> Differences {
         let mut differences = Vec::new();
         // One after the other: of two that come at once one is the last.
         self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
-            let mut shown = self.before(known);
+            let mut shown = self.before(known, others);
             differences = shown.meet(marks, key.resource(), asked, arrived);
             Op::Put(shown)
         });
@@ -50,12 +61,12 @@ impl LastShown {
         key: &Key,
         fingerprint: u64,
         marks: &Marks,
-        asked: AskedAt,
-        arrived: Came,
+        (asked, arrived): (AskedAt, Came),
+        others: impl FnOnce() -> bool,
     ) -> Option<Differences> {
         let mut adopted = None;
         self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
-            let mut shown = self.before(known);
+            let mut shown = self.before(known, others);
             let differences = shown.meet(marks, key.resource(), asked, arrived);
             if differences.iter().any(|(.., difference)| *difference == Difference::Either) {
                 return Op::Nop;
@@ -66,10 +77,12 @@ impl LastShown {
         adopted
     }
 
-    fn before(&self, known: Option<Entry<u64, Shown>>) -> Shown {
+    fn before(&self, known: Option<Entry<u64, Shown>>, others: impl FnOnce() -> bool) -> Shown {
         match known {
             Some(known) => known.into_value(),
             None if self.came.fetch_add(1, Ordering::Relaxed) < SOURCES => Shown::default(),
+            // Else each fetch would put out of date whoever shares a place with it in the ledger, for nothing.
+            None if !others() => Shown::default(),
             None => Shown::forgotten(),
         }
     }
@@ -90,5 +103,25 @@ impl LastShown {
 
     fn name(&self, key: &Key, fingerprint: u64) -> u64 {
         self.hasher.hash_one((fingerprint, key.inbox(), key.contact(), key.host()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::coherence::ledger::{Ledger, Moment};
+
+    #[test]
+    fn who_was_forgotten_has_been_shown_something_else_only_if_that_may_be_kept() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let when = || (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
+        let marks = Marks { card: Some(1), ..Marks::default() };
+        let shown = LastShown::new(RandomState::new());
+        let meet = |contact, others: bool| shown.meet(&Key::new("inbox", contact, None), 0, &marks, when(), || others);
+        assert_eq!(meet("first", true), []);
+        shown.came.store(SOURCES, Ordering::Relaxed);
+        assert_eq!(meet("second", false), []);
+        assert_eq!(meet("third", true), [(Fact::Card, None, Difference::Newer)]);
+        assert_eq!(meet("third", true), [], "it is known again");
     }
 }
