@@ -103,8 +103,8 @@ impl Mixed {
     }
 
     /// A client who asks one thing after the other. Of those that hear of writes, one in three writes himself.
-    async fn client(self: Arc<Self>, name: u64, seed: u64) {
-        let mut dice = super::model::Dice::new(seed + 1);
+    async fn client(self: Arc<Self>, name: u64, draws: u64) {
+        let mut dice = super::model::Dice::new(draws + 1);
         let mut seen = Seen::default();
         while self.left.fetch_sub(1, Ordering::Relaxed) > 0 {
             let conversation = self.conversations[dice.up_to(self.conversations.len())];
