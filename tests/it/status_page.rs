@@ -211,7 +211,8 @@ const FAINT: &str = r#"(() => {
 async fn the_page_says_what_is_wrong_in_the_words_of_the_log() {
     let upstream = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
     let json = "log.format = \"json\"\ndrain.notice = \"0s\"";
-    let mut program = Program::serve(&format!("http://{upstream}"), json).await;
+    // Where nobody else takes the port while it is down.
+    let mut program = Program::serve_at("127.0.0.9:0", &format!("http://{upstream}"), json).await;
     let mut browser = Browser::start().await;
     browser.open(&format!("{}/", program.admin), SIZES[0]).await;
     // Just started: nothing has been counted, and nothing is made up.
