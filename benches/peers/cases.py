@@ -34,10 +34,11 @@ class Case:
         """Figures by variant and server."""
         running, said = {}, {}
         payload = bench.payloads[self.payload]
-        setup = bench.setup(payload, gzip=self.gzip, not_modified=self.not_modified, two=self.two)
+        kinds = {"gzip": self.gzip, "not_modified": self.not_modified, "two": self.two, "passes": self.what == "pass"}
+        setup = bench.setup(payload, **kinds)
         fields = {}
         for kind in bench.of_case(name):
-            if self.what != "hit" and not kind.is_cache:
+            if self.what not in kind.asks:
                 said[kind.name] = "asks no origin"
                 continue
             reason = kind.lacks.get(name) or bench.missing.get(kind.name)

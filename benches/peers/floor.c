@@ -1,15 +1,19 @@
-/* The floor: what the kernel's work of answering costs, and nothing else. One thread, epoll, one prepared answer.
+/* The floor: what the kernel's work of answering costs, or of passing on, and nothing else. One thread, epoll.
  *
  *     floor ANSWER
+ *     floor --to PORT
  *
  * ANSWER is a file with a whole answer, head and body. It is sent once for each head of a request that has ended,
- * whatever that asks for. The port is printed. Requests with bodies are not understood.
+ * whatever that asks for. With PORT, requests go there as they came, over connections that are used again, and answers
+ * come back as they are. The port is printed. Requests with bodies are not understood, nor are those that come in parts
+ * when they are passed on, nor answers without a length.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,6 +26,8 @@ enum { EVENTS = 256, FILES = 1 << 20 };
 
 static char *answer;
 static size_t answer_size;
+/* Where requests are passed on to, in the network's order; 0 if they are answered here. */
+static in_port_t onward;
 
 /* What is known of a connection: how much of "\r\n\r\n" has been seen, answers owed, and bytes sent of the first. */
 struct connection {
@@ -29,7 +35,14 @@ struct connection {
     int owed;
     size_t sent;
     int waits;
+    /* If it leads onward: whose answer comes, and how much is to come yet. */
+    int client;
+    size_t left;
 };
+
+/* Connections onward that nobody uses. */
+static int *idle;
+static int idle_count;
 
 static struct connection *connections;
 
@@ -129,16 +142,70 @@ static int serve(int epoll, int one) {
     return send_owed(epoll, one, connection);
 }
 
+static int connect_onward(int epoll) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = onward, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int yes = 1, one = socket(AF_INET, SOCK_STREAM, 0);
+    if (one < 0 || one >= FILES || connect(one, (struct sockaddr *)&address, sizeof address) < 0)
+        fail("connect");
+    setsockopt(one, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
+    watch(epoll, one, EPOLL_CTL_ADD, EPOLLIN);
+    return one;
+}
+
+/* All of it, however long that takes; -1 if the other side has gone. */
+static int send_all(int one, const char *bytes, size_t size) {
+    while (size) {
+        ssize_t sent = send(one, bytes, size, MSG_NOSIGNAL);
+        if (sent < 0 && errno != EAGAIN)
+            return -1;
+        if (sent < 0)
+            poll(&(struct pollfd){.fd = one, .events = POLLOUT}, 1, -1);
+        else
+            bytes += sent, size -= sent;
+    }
+    return 0;
+}
+
+/* What comes of a client goes onward, and what comes from there goes to whoever has asked. */
+static int pass(int epoll, int one) {
+    static char bytes[65536 + 1];
+    struct connection *connection = &connections[one];
+    ssize_t size = recv(one, bytes, sizeof bytes - 1, 0);
+    if (size <= 0)
+        return size < 0 && errno == EAGAIN ? 0 : -1;
+    if (!connection->client) {
+        int other = idle_count ? idle[--idle_count] : connect_onward(epoll);
+        connections[other] = (struct connection){.client = one};
+        return send_all(other, bytes, size);
+    }
+    int client = connection->client;
+    if (!connection->left) {
+        bytes[size] = 0;
+        const char *length = strcasestr(bytes, "\r\ncontent-length:"), *body = strstr(bytes, "\r\n\r\n");
+        if (!length || !body || length > body)
+            return -1;
+        connection->left = body + 4 - bytes + strtoull(length + 17, NULL, 10);
+    }
+    connection->left -= size;
+    if (!connection->left)
+        idle[idle_count++] = one;
+    return send_all(client, bytes, size);
+}
+
 int main(int count, char **words) {
     struct epoll_event events[EVENTS];
-    if (count != 2) {
-        fprintf(stderr, "floor ANSWER\n");
+    if (count == 3 && !strcmp(words[1], "--to")) {
+        onward = htons(atoi(words[2]));
+    } else if (count == 2) {
+        load_answer(words[1]);
+    } else {
+        fprintf(stderr, "floor ANSWER, or floor --to PORT\n");
         return 2;
     }
-    load_answer(words[1]);
     connections = calloc(FILES, sizeof *connections);
+    idle = calloc(FILES, sizeof *idle);
     int listener = listen_anywhere(), epoll = epoll_create1(0);
-    if (!connections || epoll < 0)
+    if (!connections || !idle || epoll < 0)
         fail("epoll_create1");
     watch(epoll, listener, EPOLL_CTL_ADD, EPOLLIN);
     for (;;) {
@@ -147,7 +214,7 @@ int main(int count, char **words) {
             int one = events[at].data.fd;
             if (one == listener)
                 accept_all(epoll, listener);
-            else if (serve(epoll, one) < 0)
+            else if ((onward ? pass(epoll, one) : serve(epoll, one)) < 0)
                 close(one);
         }
     }

@@ -81,7 +81,7 @@ def probe(server, payload, gzipped=False, not_modified=False):
     """That a server answers as the case wants it; the fields that the load has to send."""
     path = payload.path("00000000")
     fields = {"accept-encoding": "gzip"} if gzipped else {}
-    if not server.is_cache:
+    if "miss" not in server.asks:
         # It says the same to all, and bare hyper speaks one protocol at a time.
         return dict(fields, **({"if-none-match": payload.etag} if not_modified else {}))
     for _ in range(3):

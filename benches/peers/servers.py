@@ -28,6 +28,7 @@ class Setup:
     gzip: bool = False
     not_modified: bool = False
     two: bool = False
+    passes: bool = False
     memory: int = 256 * MIB
     lists: int = 1000
     connections: int = 2000
@@ -38,8 +39,8 @@ class Server:
     """A running server: `port` speaks HTTP/1.1, `port_two` HTTP/2 where it is another."""
 
     name = ""
-    # A cache asks the origin; the floor and bare hyper do not.
-    is_cache = True
+    # What it can be asked: bare hyper and the floor keep nothing, and the floor passes on.
+    asks = ("hit", "miss", "pass")
     # Its lists lie in files, so that its resident memory says nothing of them.
     in_files = False
     # It takes all the memory of its cache when it starts.
@@ -122,11 +123,13 @@ class Server:
 
 class Floor(Server):
     name = "floor"
-    is_cache = False
+    asks = ("hit", "pass")
     lacks = {"http2": "it speaks HTTP/1.1 only"}
-    settings = "epoll, one thread, one prepared answer"
+    settings = "epoll, one thread, one prepared answer; what passes goes on as it came"
 
     def words(self):
+        if self.setup.passes:
+            return [self.setup.programs[self.name], "--to", str(self.setup.origin)], {}
         answer = self.setup.payload.answer(self.setup.gzip, self.setup.not_modified)
         return [self.setup.programs[self.name], self.write("answer", answer)], {}
 
@@ -136,7 +139,7 @@ class Floor(Server):
 
 class Bare(Server):
     name = "bare hyper"
-    is_cache = False
+    asks = ("hit",)
     settings = "one current-thread runtime, moka, jemalloc"
 
     def words(self):
