@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anteroom::state::invalidation::Shown;
 use anteroom_stand_in::{Fault, Gate, INBOX, Matcher, Point, Seen, Shape, StandIn};
 use http::{Method, StatusCode};
 use tokio::io::AsyncWriteExt;
@@ -363,8 +364,8 @@ async fn a_write_to_a_conversation_that_is_just_being_begun_reaches_a_list_that_
     is_up_to_date(&stand_in, &proxy, "visitor-c").await;
 }
 
-#[tokio::test]
-async fn what_was_learned_of_another_upstream_is_not_believed() {
+/// `visitor-c` and `phone` are one contact's, who has another number at another upstream; no list of it names anybody.
+async fn two_upstreams() -> (StandIn, StandIn, Proxy) {
     let (one, proxy) = both(LONG).await;
     let other = StandIn::start(anteroom_stand_in::Options::default()).await.unwrap();
     other.delete_contact("visitor-c");
@@ -374,6 +375,26 @@ async fn what_was_learned_of_another_upstream_is_not_believed() {
         stand_in.verify("phone");
     }
     assert_ne!(one.contact_id("phone"), other.contact_id("phone"));
+    (one, other, proxy)
+}
+
+/// Who took the settings before a reload may be sent after it, and note a later time than all that the reload put out of
+/// date.
+#[tokio::test]
+async fn what_one_upstream_shows_after_a_reload_is_not_believed_of_the_other() {
+    let (_one, other, proxy) = two_upstreams().await;
+    let state = &proxy.state;
+    let before = state.active();
+    state.reload(settings(&other.url(), LONG)).unwrap();
+    let (noted, began) = (state.invalidation.ledger.now(), std::time::Instant::now());
+    state.invalidation.learn(Shown { whose: before.whose(INBOX, "phone"), noted, began }, 7);
+    assert_eq!(state.believed(&before, INBOX, "phone", began), Some(7));
+    assert_eq!(state.believed(&state.active(), INBOX, "phone", began), None);
+}
+
+#[tokio::test]
+async fn what_was_learned_of_another_upstream_is_not_believed() {
+    let (_one, other, proxy) = two_upstreams().await;
     let verify = format!("{}?identifier_hash=valid-hash", proxy.contact_url(A));
     assert_eq!(get(&verify).await.status, StatusCode::OK);
     proxy.list("phone").await;
