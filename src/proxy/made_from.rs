@@ -13,6 +13,7 @@ use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, Marks};
 use crate::policy::resource::ReadKind;
 use crate::state::State;
 use crate::state::invalidation::Shown;
+use crate::state::shown::Compared;
 
 /// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
 const NAMED_CONVERSATIONS: usize = 32;
@@ -115,9 +116,10 @@ impl Admission<'_> {
         let Self { state, active, key, noted, .. } = *self;
         state.invalidation.is_there(key, &state.cache.store);
         if let Some(marks) = comparable(key, &list.marks) {
-            let when = (AskedAt::Here(noted), state.invalidation.came());
+            let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
+            let answer = Compared { key, fingerprint: active.fingerprint, marks: &marks, asked, arrived };
             let others = || active.config.origin.is_some() || state.cache.may_have_others(key);
-            let differences = state.cache.last_facts.meet(key, active.fingerprint, &marks, when, others);
+            let differences = state.cache.last_facts.meet(&answer, others);
             state.invalidation.differs(key, noted, &differences, true);
         }
         self.outlives_settings();

@@ -18,12 +18,13 @@ use crate::engine::replicas::seal::{HEAD, OVERHEAD, Seal};
 use crate::engine::replicas::tier::{ForOthers, Said, Tier, Turn};
 use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::Place;
+use crate::policy::coherence::shown::AskedAt;
 use crate::policy::http::freshness::{Freshness, judge, ttl};
 use crate::policy::http::shared_answer::{self, Facts};
-use crate::policy::coherence::shown::AskedAt;
 use crate::policy::payload::{self, INLINE_LIMIT, PayloadSettings};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
+use crate::state::shown::Compared;
 
 /// How often Redis is asked whether another's fetch has ended, if it does not say so.
 const POLL: Duration = Duration::from_millis(20);
@@ -208,9 +209,9 @@ impl Fetch {
         state.invalidation.is_there(key, &state.cache.store);
         let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };
         let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
-        let when = (asked, state.invalidation.came());
-        let others = || state.cache.may_have_others(key);
-        let differences = state.cache.last_facts.adopt(key, active.fingerprint, &marks, when, others);
+        let arrived = state.invalidation.came();
+        let answer = Compared { key, fingerprint: active.fingerprint, marks: &marks, asked, arrived };
+        let differences = state.cache.last_facts.adopt(&answer, || state.cache.may_have_others(key));
         if let Some(differences) = &differences {
             state.invalidation.differs(key, entry.noted, differences, false);
         }

@@ -19,6 +19,20 @@ const SOURCES: u64 = 100_000;
 /// What an answer shows otherwise than others have: which fact, of which conversation, and which is newer.
 pub type Differences = Vec<(Fact, Option<u64>, Difference)>;
 
+/// An answer, as far as it is compared with others of its source.
+pub struct Compared<'a> {
+    /// Of what it is one.
+    pub key: &'a Key,
+    /// The settings under which it was fetched.
+    pub fingerprint: u64,
+    /// What it shows.
+    pub marks: &'a Marks,
+    /// When it was asked for.
+    pub asked: AskedAt,
+    /// When it had come.
+    pub arrived: Came,
+}
+
 /// What reads have last shown of each source. Identifiers are kept as keyed hashes only.
 pub struct LastShown {
     sources: Cache<u64, Shown>,
@@ -35,46 +49,37 @@ impl LastShown {
     }
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
-    /// under other settings, which have this fingerprint, says nothing. What was forgotten may be something else, if `others`
-    /// of its source may be kept.
-    pub fn meet(
-        &self,
-        key: &Key,
-        fingerprint: u64,
-        marks: &Marks,
-        (asked, arrived): (AskedAt, Came),
-        others: impl FnOnce() -> bool,
-    ) -> Differences {
-        let mut differences = Vec::new();
-        // One after the other: of two that come at once one is the last.
-        self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
-            let mut shown = self.before(known, others);
-            differences = shown.meet(marks, key.resource(), asked, arrived);
-            Op::Put(shown)
-        });
-        differences
+    /// under other settings, which have another fingerprint, says nothing. What was forgotten may be something else, if
+    /// `others` of its source may be kept.
+    pub fn meet(&self, answer: &Compared<'_>, others: impl FnOnce() -> bool) -> Differences {
+        self.compare(answer, others, |_| true).unwrap_or_default()
     }
 
     /// The same of what another replica has fetched: none if it may be older than what was shown here. Then it shows nothing.
-    pub fn adopt(
+    pub fn adopt(&self, answer: &Compared<'_>, others: impl FnOnce() -> bool) -> Option<Differences> {
+        let is_newer = |(.., difference): &(_, _, Difference)| *difference == Difference::Newer;
+        self.compare(answer, others, |differences| differences.iter().all(is_newer))
+    }
+
+    /// None if an answer that differs like this may not be shown.
+    fn compare(
         &self,
-        key: &Key,
-        fingerprint: u64,
-        marks: &Marks,
-        (asked, arrived): (AskedAt, Came),
+        answer: &Compared<'_>,
         others: impl FnOnce() -> bool,
+        may_be_shown: impl FnOnce(&Differences) -> bool,
     ) -> Option<Differences> {
-        let mut adopted = None;
-        self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| {
+        let mut found = None;
+        // One after the other: of two that come at once one is the last.
+        self.sources.entry(self.name(answer.key, answer.fingerprint)).and_compute_with(|known| {
             let mut shown = self.before(known, others);
-            let differences = shown.meet(marks, key.resource(), asked, arrived);
-            if differences.iter().any(|(.., difference)| *difference == Difference::Either) {
+            let differences = shown.meet(answer.marks, answer.key.resource(), answer.asked, answer.arrived);
+            if !may_be_shown(&differences) {
                 return Op::Nop;
             }
-            adopted = Some(differences);
+            found = Some(differences);
             Op::Put(shown)
         });
-        adopted
+        found
     }
 
     fn before(&self, known: Option<Entry<u64, Shown>>, others: impl FnOnce() -> bool) -> Shown {
@@ -114,10 +119,13 @@ mod tests {
     #[test]
     fn who_was_forgotten_has_been_shown_something_else_only_if_that_may_be_kept() {
         let ledger = Ledger::new(1, [1, 2]);
-        let when = || (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
         let marks = Marks { card: Some(1), ..Marks::default() };
         let shown = LastShown::new(RandomState::new());
-        let meet = |contact, others: bool| shown.meet(&Key::new("inbox", contact, None), 0, &marks, when(), || others);
+        let meet = |contact, others: bool| {
+            let key = &Key::new("inbox", contact, None);
+            let (asked, arrived) = (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
+            shown.meet(&Compared { key, fingerprint: 0, marks: &marks, asked, arrived }, || others)
+        };
         assert_eq!(meet("first", true), []);
         shown.came.store(SOURCES, Ordering::Relaxed);
         assert_eq!(meet("second", false), []);
