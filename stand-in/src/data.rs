@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::broadcast;
@@ -162,6 +163,8 @@ pub(super) struct World {
     /// Where attachments are said to be: `FRONTEND_URL` of the real service.
     pub(super) frontend: String,
     last_id: i64,
+    /// How far its clock is behind the time of day.
+    pub(super) behind: Duration,
     last_ms: i64,
 }
 
@@ -182,13 +185,14 @@ impl World {
             outbox: Arc::new(Outbox::new()),
             frontend,
             last_id: 100_000,
+            behind: Duration::ZERO,
             last_ms: 0,
         }
     }
 
     /// Milliseconds since 1970, never twice the same, so that two changes never look like one.
     pub(super) fn now_ms(&mut self) -> i64 {
-        let wall = i64::try_from(wall_clock().as_millis()).unwrap_or(i64::MAX);
+        let wall = i64::try_from(wall_clock().saturating_sub(self.behind).as_millis()).unwrap_or(i64::MAX);
         self.last_ms = wall.max(self.last_ms + 1);
         self.last_ms
     }

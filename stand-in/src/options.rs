@@ -37,6 +37,8 @@ pub struct Options {
     pub faults: Vec<Fault>,
     /// How much longer [`Fault::Slow`] takes.
     pub slow_by: Duration,
+    /// How far the times in payloads are behind the time of day.
+    pub behind: Duration,
     /// The identifier hash that counts as right, for every contact.
     pub identifier_hash: String,
     /// The `api_access_token` of the agent.
@@ -54,6 +56,7 @@ impl Default for Options {
             latency: Latency::NONE,
             faults: Vec::new(),
             slow_by: Duration::from_secs(5),
+            behind: Duration::ZERO,
             identifier_hash: "valid-hash".to_owned(),
             agent_token: "agent-token".to_owned(),
             requests_per_minute: None,

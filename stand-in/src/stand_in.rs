@@ -32,6 +32,7 @@ impl StandIn {
         let listener = TcpListener::bind(options.address).await?;
         let address = listener.local_addr()?;
         let mut world = World::new(format!("http://{address}"));
+        world.behind = options.behind;
         seed::open(&mut world);
         let shared = Arc::new(Shared::new(world, options));
         let accepting = shared.tasks.spawn(serve::accept(Arc::clone(&shared), listener));

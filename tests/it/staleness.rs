@@ -13,10 +13,9 @@ use anteroom::policy::coherence::event::{Event, Touched};
 use anteroom::policy::coherence::ledger::Scope;
 use anteroom::policy::http::key::Key;
 use anteroom::server::listeners::Drained;
-use anteroom_stand_in::{Fault, INBOX, Matcher, Point, Shape, StandIn};
+use anteroom_stand_in::{Fault, INBOX, Matcher, Options, Point, Shape, StandIn};
 use http::StatusCode;
 
-use crate::support;
 use crate::support::child::Program;
 use crate::support::script::{Script, json};
 use crate::support::{Proxy, get, get_with, jump, post, reading};
@@ -31,7 +30,19 @@ const TTL: Duration = Duration::from_secs(15);
 const SILENT: Duration = Duration::from_secs(60);
 
 async fn both(more: &str) -> (StandIn, Proxy) {
-    let (stand_in, proxy) = support::both(more).await;
+    both_with(Options::default(), more).await
+}
+
+/// The same, where lists expire by a jump of the clock. The time of day does not jump: by it what is asked for now was
+/// asked for so much earlier when it has expired, and the last moment it was served is now. What changes next changed
+/// between the two.
+async fn both_to_expire(more: &str) -> (StandIn, Proxy) {
+    both_with(Options { behind: TTL / 3, ..Options::default() }, more).await
+}
+
+async fn both_with(options: Options, more: &str) -> (StandIn, Proxy) {
+    let stand_in = StandIn::start(options).await.unwrap();
+    let proxy = Proxy::start(&stand_in, more).await;
     stand_in.seed(A, Shape { conversations: 1, messages: 2, bytes: 10 });
     (stand_in, proxy)
 }
@@ -136,7 +147,7 @@ async fn a_change_after_the_list_had_expired_made_nobody_stale() {
 
 #[tokio::test]
 async fn a_list_that_stood_in_for_failures_was_served_all_the_time() {
-    let (stand_in, proxy) = both("cache.stale_while_revalidate = \"0s\"").await;
+    let (stand_in, proxy) = both_to_expire("cache.stale_while_revalidate = \"0s\"").await;
     proxy.list(A).await;
     jump(TTL).await;
     stand_in.fault_times(Fault::Error, Matcher::list_of(A), 1);
@@ -149,7 +160,7 @@ async fn a_list_that_stood_in_for_failures_was_served_all_the_time() {
 
 #[tokio::test]
 async fn staleness_is_measured_behind_a_reader_who_gets_a_stale_list_too() {
-    let (stand_in, proxy) = both("cache.stale_while_revalidate = \"10s\"").await;
+    let (stand_in, proxy) = both_to_expire("cache.stale_while_revalidate = \"10s\"").await;
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     jump(TTL).await;
@@ -161,7 +172,7 @@ async fn staleness_is_measured_behind_a_reader_who_gets_a_stale_list_too() {
 
 #[tokio::test]
 async fn of_some_changes_nobody_tells() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     for (times, change) in [
         (1.0, Box::new(|| stand_in.touch_agent_last_seen(A)) as Box<dyn Fn()>),
@@ -180,7 +191,7 @@ async fn of_some_changes_nobody_tells() {
 
 #[tokio::test]
 async fn an_event_that_comes_later_was_late() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
@@ -193,7 +204,7 @@ async fn an_event_that_comes_later_was_late() {
 
 #[tokio::test]
 async fn an_event_that_comes_at_the_last_moment_was_late() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
@@ -209,13 +220,11 @@ async fn an_event_that_comes_at_the_last_moment_was_late() {
 
 #[tokio::test]
 async fn an_event_that_never_comes_was_lost() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     // So many that it names none of them.
     stand_in.seed(A, Shape { conversations: 40, messages: 1, bytes: 10 });
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
-    // The stand-in gives everything a time of its own: after so much its clock is ahead for a while.
-    tokio::time::sleep(Duration::from_millis(1_500)).await;
     after_the_ttl(&proxy).await;
     proxy.wait_for_metric(COUNT, 1.0).await;
     // What puts this list alone out of date is no event, nor is a purge of its inbox, nor another contact's event.
@@ -247,7 +256,7 @@ async fn an_event_that_never_comes_was_lost() {
 
 #[tokio::test]
 async fn after_everything_was_purged_nothing_is_said_of_events() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
@@ -259,7 +268,7 @@ async fn after_everything_was_purged_nothing_is_said_of_events() {
 
 #[tokio::test]
 async fn what_somebody_has_told_of_is_not_measured() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     // An event before it is fetched again.
     stand_in.agent_message(A, "hello");
@@ -286,7 +295,7 @@ async fn what_somebody_has_told_of_is_not_measured() {
 
 #[tokio::test]
 async fn a_list_that_is_the_same_or_only_in_another_order_is_not_stale() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     stand_in.seed(A, Shape { conversations: 2, messages: 1, bytes: 10 });
     proxy.list(A).await;
     after_the_ttl(&proxy).await;
@@ -347,7 +356,7 @@ async fn such_a_mistake_is_logged_without_the_identifier() {
 
 #[tokio::test]
 async fn large_lists_are_compared_aside() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     stand_in.seed(A, Shape { conversations: 3, messages: 100, bytes: 2000 });
     assert!(proxy.list(A).await.body.len() > anteroom::policy::payload::INLINE_LIMIT);
     stand_in.touch_agent_last_seen(A);
@@ -357,7 +366,7 @@ async fn large_lists_are_compared_aside() {
 
 #[tokio::test]
 async fn a_drain_does_not_wait_for_an_event() {
-    let (stand_in, proxy) = both(TOLD).await;
+    let (stand_in, proxy) = both_to_expire(TOLD).await;
     proxy.list(A).await;
     stand_in.agent_message(A, "hello");
     after_the_ttl(&proxy).await;
