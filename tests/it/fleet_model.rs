@@ -84,13 +84,24 @@ fn schedules() -> u64 {
     std::env::var("MODEL_SCHEDULES").ok().and_then(|count| count.parse().ok()).unwrap_or(400)
 }
 
+/// How often it is told how far it has come.
+const PROGRESS_EVERY: u64 = 50_000;
+
 fn run(mutation: Mutation, faults: &[u32], seeds: std::ops::Range<u64>) -> (Told, Option<u64>) {
     let (mut all, mut first) = (Told::default(), None);
+    let (begin, many) = (seeds.start, seeds.end - seeds.start > PROGRESS_EVERY);
     for seed in seeds {
         let world = if seed % 2 == 0 { World::new } else { World::merging };
         let told = world(mutation, faults, seed).run();
         if told.is_bad() {
             first = first.or(Some(seed));
+        }
+        // Of a million it takes half an hour to come to the end.
+        if many && told.is_bad() {
+            eprintln!("{mutation:?}: wrong in {seed}");
+        }
+        if many && seed > begin && (seed - begin).is_multiple_of(PROGRESS_EVERY) {
+            eprintln!("{mutation:?}: {} schedules", seed - begin);
         }
         all.add(&told);
     }
