@@ -278,7 +278,7 @@ impl Store {
         if key.resource() == Resource::Conversations {
             return self.parts.count(key) > 0;
         }
-        let list = Key::of(Resource::Conversations, key.inbox(), key.contact(), None);
+        let list = Key::new(key.inbox(), key.contact(), None);
         let own = u32::from(self.cache.contains_key(key));
         key.host().is_some() || self.parts.count(key) > own || self.cache.contains_key(&list)
     }
