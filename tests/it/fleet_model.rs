@@ -87,6 +87,7 @@ fn schedules() -> u64 {
 /// How often it is told how far it has come.
 const PROGRESS_EVERY: u64 = 50_000;
 
+#[expect(clippy::print_stderr, reason = "a long run tells how far it is")]
 fn run(mutation: Mutation, faults: &[u32], seeds: std::ops::Range<u64>) -> (Told, Option<u64>) {
     let (mut all, mut first) = (Told::default(), None);
     let (begin, many) = (seeds.start, seeds.end - seeds.start > PROGRESS_EVERY);

@@ -386,7 +386,7 @@ async fn what_one_upstream_shows_after_a_reload_is_not_believed_of_the_other() {
     let state = &proxy.state;
     let before = state.active();
     state.reload(settings(&other.url(), LONG)).unwrap();
-    let (noted, began) = (state.invalidation.ledger.now(), std::time::Instant::now());
+    let (noted, began) = (state.invalidation.ledger.now(), anteroom::engine::clock::now());
     state.invalidation.learn(Shown { whose: before.whose(INBOX, "phone"), noted, began }, 7);
     assert_eq!(state.believed(&before, INBOX, "phone", began), Some(7));
     assert_eq!(state.believed(&state.active(), INBOX, "phone", began), None);
