@@ -23,14 +23,10 @@ pub struct Hop<'a> {
     pub version: Version,
 }
 
-/// How many fields come in addition, about.
-const MORE_FIELDS: usize = 8;
-
 /// The fields of a request as the upstream gets them, but for those that frame its body: what meant the client's
 /// connection stays here, nobody claims to be another, and all else is as it was sent.
 pub fn onward(received: &HeaderMap, client: &Client, hop: Hop<'_>) -> HeaderMap {
     let mut fields = received.clone();
-    fields.reserve(MORE_FIELDS);
     remove_hop_by_hop(&mut fields);
     // This side has answered it already, when the body was first asked for.
     fields.remove(header::EXPECT);
