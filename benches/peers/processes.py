@@ -37,7 +37,7 @@ def end(process):
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(5)
+            process.wait(20)
         except subprocess.TimeoutExpired:
             pass
     for pid, moment in family.items():
