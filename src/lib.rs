@@ -159,6 +159,7 @@ pub mod engine {
     pub mod responses;
     pub mod refusals;
     pub mod flights;
+    pub mod recent;
     pub mod identities;
     pub mod preflights;
     pub mod webhook_bodies;

@@ -7,14 +7,14 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use moka::sync::Cache;
 use tokio::sync::Notify;
 
+use super::recent::Recent;
 use crate::policy::coherence::beliefs::{Belief, Elsewhere, Moves};
 use crate::policy::coherence::ledger::{Moment, Place, Tick};
 
-/// Sources remembered at most, about 150 bytes each.
-const SOURCES: u64 = 200_000;
+/// Sources remembered at most, about 80 bytes each.
+const SOURCES: usize = 200_000;
 
 /// A request with an identifier's hash that has succeeded.
 #[derive(Clone, Copy)]
@@ -37,10 +37,10 @@ pub struct Whose<'a> {
 
 /// What is believed. Identifiers are kept as keyed hashes only.
 pub struct Identities {
-    contacts: Cache<u64, Belief>,
-    verified: Cache<u64, Verified>,
-    tokens: Cache<u64, u64>,
-    accounts: Cache<u64, u64>,
+    contacts: Recent<Belief>,
+    verified: Recent<Verified>,
+    tokens: Recent<u64>,
+    accounts: Recent<u64>,
     writes: Mutex<Moves>,
     moved: Notify,
     hasher: RandomState,
@@ -50,10 +50,10 @@ impl Identities {
     /// Nothing is known.
     pub fn new(hasher: RandomState) -> Self {
         Self {
-            contacts: Cache::new(SOURCES),
-            verified: Cache::new(SOURCES),
-            tokens: Cache::new(SOURCES),
-            accounts: Cache::new(SOURCES),
+            contacts: Recent::new(SOURCES),
+            verified: Recent::new(SOURCES),
+            tokens: Recent::new(SOURCES),
+            accounts: Recent::new(SOURCES),
             writes: Mutex::default(),
             moved: Notify::new(),
             hasher,
@@ -62,7 +62,7 @@ impl Identities {
 
     /// What was last shown of a source, whether or not it still holds.
     pub fn last_shown(&self, whose: Whose<'_>) -> Option<Belief> {
-        self.contacts.get(&self.hasher.hash_one(whose))
+        self.contacts.get(self.hasher.hash_one(whose))
     }
 
     /// A source shows this contact.
@@ -72,12 +72,12 @@ impl Identities {
 
     /// Whose this source is, is not known any more.
     pub fn forget(&self, whose: Whose<'_>) {
-        self.contacts.invalidate(&self.hasher.hash_one(whose));
+        self.contacts.remove(self.hasher.hash_one(whose));
     }
 
     /// When this very request (a `GET` with an identifier's hash) succeeded, if it was the last of its kind that did.
     pub fn verified(&self, whose: Whose<'_>, request: &str) -> Option<(Tick, Instant)> {
-        let verified = self.verified.get(&self.hasher.hash_one(whose))?;
+        let verified = self.verified.get(self.hasher.hash_one(whose))?;
         (verified.request == self.hasher.hash_one(request)).then_some((verified.noted, verified.began))
     }
 
@@ -90,7 +90,7 @@ impl Identities {
     /// The contact who subscribes to the cable with this token, as far as anybody has shown it. Only to outdate more
     /// than an event itself names: it may have been another's until just now.
     pub fn contact_of_token(&self, token: &str) -> Option<u64> {
-        self.tokens.get(&self.hasher.hash_one(token))
+        self.tokens.get(self.hasher.hash_one(token))
     }
 
     /// An answer or an event shows whose this token is.
@@ -100,7 +100,7 @@ impl Identities {
 
     /// The account of an inbox, as its lists have shown it: an inbox never gets another.
     pub fn account(&self, fingerprint: u64, inbox: &str) -> Option<u64> {
-        self.accounts.get(&self.hasher.hash_one((fingerprint, inbox)))
+        self.accounts.get(self.hasher.hash_one((fingerprint, inbox)))
     }
 
     /// A list of this inbox shows its account.

@@ -1,20 +1,15 @@
 //! What reads have last shown of each source, bounded: so that one does not hide what another has shown.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 
-use moka::Entry;
-use moka::ops::compute::Op;
-use moka::policy::EvictionPolicy;
-use moka::sync::Cache;
-
+use crate::engine::recent::Recent;
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::coherence::shown::{AskedAt, Came, Difference, Fact, Shown};
 use crate::policy::http::key::Key;
 use crate::policy::payload::Marks;
 
 /// Sources that are remembered, a few hundred bytes each.
-const SOURCES: u64 = 100_000;
+const SOURCES: usize = 100_000;
 
 /// What an answer shows otherwise than others have: which fact, of which conversation, and which is newer.
 pub type Differences = Vec<(Fact, Option<u64>, Difference)>;
@@ -35,17 +30,17 @@ pub struct Compared<'a> {
 
 /// What reads have last shown of each source. Identifiers are kept as keyed hashes only.
 pub struct LastShown {
-    sources: Cache<u64, Shown>,
-    /// How many came into it: as long as it has held them all, of whoever is not there nothing was shown.
-    came: AtomicU64,
+    sources: Recent<Shown>,
     hasher: RandomState,
 }
 
 impl LastShown {
     pub(super) fn new(hasher: RandomState) -> Self {
-        // Who comes again has read something a moment ago.
-        let sources = Cache::builder().max_capacity(SOURCES).eviction_policy(EvictionPolicy::lru()).build();
-        Self { sources, came: AtomicU64::new(0), hasher }
+        Self::of_most(SOURCES, hasher)
+    }
+
+    fn of_most(sources: usize, hasher: RandomState) -> Self {
+        Self { sources: Recent::new(sources), hasher }
     }
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
@@ -70,38 +65,22 @@ impl LastShown {
     ) -> Option<Differences> {
         let mut found = None;
         // One after the other: of two that come at once one is the last.
-        self.sources.entry(self.name(answer.key, answer.fingerprint)).and_compute_with(|known| {
-            let mut shown = self.before(known, others);
+        self.sources.change(self.name(answer.key, answer.fingerprint), |known, may_be_forgotten| {
+            let mut shown = known.unwrap_or_else(|| unknown(may_be_forgotten, others));
             let differences = shown.meet(answer.marks, answer.key.resource(), answer.asked, answer.arrived);
-            if !may_be_shown(&differences) {
-                return Op::Nop;
-            }
-            found = Some(differences);
-            Op::Put(shown)
+            found = may_be_shown(&differences).then_some(differences);
+            found.is_some().then_some(shown)
         });
         found
-    }
-
-    fn before(&self, known: Option<Entry<u64, Shown>>, others: impl FnOnce() -> bool) -> Shown {
-        match known {
-            Some(known) => known.into_value(),
-            None if self.came.fetch_add(1, Ordering::Relaxed) < SOURCES => Shown::default(),
-            // Else each fetch would put out of date whoever shares a place with it in the ledger, for nothing.
-            None if !others() => Shown::default(),
-            None => Shown::forgotten(),
-        }
     }
 
     /// An answer to this key still holds, as the upstream says; see [`Shown::holds`].
     pub fn holds(&self, key: &Key, fingerprint: u64, noted: Tick, arrived: Came) -> bool {
         let mut differs = false;
-        self.sources.entry(self.name(key, fingerprint)).and_compute_with(|known| match known {
-            Some(known) => {
-                let mut shown = known.into_value();
-                differs = shown.holds(noted, arrived);
-                Op::Put(shown)
-            }
-            None => Op::Nop,
+        self.sources.change(self.name(key, fingerprint), |known, _| {
+            let mut shown = known?;
+            differs = shown.holds(noted, arrived);
+            Some(shown)
         });
         differs
     }
@@ -109,6 +88,12 @@ impl LastShown {
     fn name(&self, key: &Key, fingerprint: u64) -> u64 {
         self.hasher.hash_one((fingerprint, key.inbox(), key.contact(), key.host()))
     }
+}
+
+/// What was shown of a source of which nothing is known: nothing, or something that was forgotten. That is no matter if none
+/// of the `others` is kept; else each fetch would put out of date whoever shares a place with it in the ledger, for nothing.
+fn unknown(may_be_forgotten: bool, others: impl FnOnce() -> bool) -> Shown {
+    if may_be_forgotten && others() { Shown::forgotten() } else { Shown::default() }
 }
 
 #[cfg(test)]
@@ -120,14 +105,17 @@ mod tests {
     fn who_was_forgotten_has_been_shown_something_else_only_if_that_may_be_kept() {
         let ledger = Ledger::new(1, [1, 2]);
         let marks = Marks { card: Some(1), ..Marks::default() };
-        let shown = LastShown::new(RandomState::new());
-        let meet = |contact, others: bool| {
+        let shown = LastShown::of_most(1, RandomState::new());
+        let meet = |contact: &str, others: bool| {
             let key = &Key::new("inbox", contact, None);
             let (asked, arrived) = (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
             shown.meet(&Compared { key, fingerprint: 0, marks: &marks, asked, arrived }, || others)
         };
         assert_eq!(meet("first", true), []);
-        shown.came.store(SOURCES, Ordering::Relaxed);
+        let many: Vec<String> = (0..1_000).map(|number| number.to_string()).collect();
+        for contact in &many {
+            assert_eq!(meet(contact, false), []);
+        }
         assert_eq!(meet("second", false), []);
         assert_eq!(meet("third", true), [(Fact::Card, None, Difference::Newer)]);
         assert_eq!(meet("third", true), [], "it is known again");

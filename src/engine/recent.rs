@@ -1,0 +1,101 @@
+//! A bounded memory of what was used last. Of the size of what is in it and little more: a cache for many readers at once
+//! takes some 230 bytes for each thing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use hashlink::LruCache;
+
+/// Parts with a lock of their own.
+const PARTS: usize = 16;
+
+/// Things by the hash of their names; what was not used for the longest time makes room.
+pub struct Recent<V> {
+    parts: Box<[Mutex<Part<V>>]>,
+}
+
+struct Part<V> {
+    things: LruCache<u64, V>,
+    /// Something has made room.
+    has_forgotten: bool,
+}
+
+impl<V: Clone> Recent<V> {
+    /// With room for so many.
+    pub fn new(most: usize) -> Self {
+        let part = || Part { things: LruCache::new(most.div_ceil(PARTS)), has_forgotten: false };
+        Self { parts: (0..PARTS).map(|_| Mutex::new(part())).collect() }
+    }
+
+    /// What is known by this name.
+    pub fn get(&self, name: u64) -> Option<V> {
+        self.part(name).things.get(&name).cloned()
+    }
+
+    /// This is known from now on.
+    pub fn insert(&self, name: u64, value: V) {
+        self.part(name).insert(name, value);
+    }
+
+    /// Nothing is known by this name.
+    pub fn remove(&self, name: u64) {
+        self.part(name).things.remove(&name);
+    }
+
+    /// Puts something in the place of what is known, unless `change` gives nothing; nobody else changes it meanwhile. It is
+    /// told what is known, and if nothing is, whether that may have been forgotten.
+    pub fn change(&self, name: u64, change: impl FnOnce(Option<V>, bool) -> Option<V>) {
+        let mut part = self.part(name);
+        let known = part.things.get(&name).cloned();
+        if let Some(value) = change(known, part.has_forgotten) {
+            part.insert(name, value);
+        }
+    }
+
+    /// Held briefly; a panic while it is held leaves it whole.
+    fn part(&self, name: u64) -> MutexGuard<'_, Part<V>> {
+        let part = &self.parts[usize::try_from(name % PARTS as u64).expect("a few")];
+        part.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<V> Part<V> {
+    fn insert(&mut self, name: u64, value: V) {
+        let before = self.things.len();
+        let is_new = self.things.insert(name, value).is_none();
+        self.has_forgotten |= is_new && self.things.len() == before;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_used_for_the_longest_time_makes_room() {
+        let recent = Recent::new(3 * PARTS);
+        // All in one part.
+        let of = |number: u64| number * PARTS as u64;
+        let may_be_forgotten = |name| {
+            let mut told = None;
+            recent.change(name, |known, is_forgetful| {
+                told = Some(known.is_none() && is_forgetful);
+                None
+            });
+            told
+        };
+        for number in 0..3 {
+            recent.insert(of(number), number);
+            recent.insert(of(number), number);
+        }
+        assert_eq!(recent.get(of(0)), Some(0));
+        assert_eq!(may_be_forgotten(of(7)), Some(false));
+        recent.insert(of(3), 3);
+        assert_eq!([0, 1, 7].map(|number| may_be_forgotten(of(number))), [Some(false), Some(true), Some(true)]);
+        assert_eq!(may_be_forgotten(of(7) + 1), Some(false), "nothing was forgotten there");
+        assert_eq!([0, 1, 2, 3].map(|number| recent.get(of(number))), [Some(0), None, Some(2), Some(3)]);
+        recent.change(of(2), |known, _| known.map(|number| number + 10));
+        recent.change(of(3), |_, _| None);
+        recent.remove(of(0));
+        assert_eq!([0, 2, 3].map(|number| recent.get(of(number))), [None, Some(12), Some(3)]);
+    }
+}
