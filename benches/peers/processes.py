@@ -37,7 +37,7 @@ def end(process):
     if process.poll() is None:
         process.terminate()
         try:
-            process.wait(20)
+            process.wait(5)
         except subprocess.TimeoutExpired:
             pass
     for pid, moment in family.items():
