@@ -625,10 +625,11 @@ async fn idle_connections_end_after_a_while_and_half_heads_are_a_mistake() {
     let (_upstream, proxy) = both(OK).await;
     // A write is another task's: after its answer, if that has no body, nothing is read again by itself.
     let (_nothing, of_nothing) = both("HTTP/1.1 204 No Content\r\n\r\n").await;
-    for proxy in [&proxy, &of_nothing] {
+    let write = "POST /public/api/v1/inboxes/i/contacts/c/conversations/1/update_last_seen HTTP/1.1\r\n\
+                 host: h\r\ncontent-length: 0\r\n\r\n";
+    for (proxy, request) in [(&proxy, "GET /x HTTP/1.1\r\nhost: h\r\n\r\n"), (&of_nothing, write)] {
         let mut idle = Talk::to(&proxy.url).await;
-        let path = "/public/api/v1/inboxes/i/contacts/c/conversations/1/update_last_seen";
-        idle.send(format!("POST {path} HTTP/1.1\r\nhost: h\r\ncontent-length: 0\r\n\r\n")).await;
+        idle.send(request).await;
         idle.message().await.unwrap();
         for _ in 0..50 {
             tokio::task::yield_now().await;
