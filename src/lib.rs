@@ -23,6 +23,7 @@ pub mod policy {
         pub mod answer_ids;
         pub mod webhook;
         pub mod shown;
+        pub mod source;
         pub mod reach;
         pub mod pages;
         pub mod event;
@@ -160,6 +161,7 @@ pub mod engine {
     pub mod refusals;
     pub mod flights;
     pub mod recent;
+    pub mod sources;
     pub mod identities;
     pub mod preflights;
     pub mod webhook_bodies;

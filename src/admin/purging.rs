@@ -101,10 +101,10 @@ fn places_of(state: &State, contact: &str, flying: &[Key], purged: &mut Purged) 
     for inbox in &inboxes {
         let whose = active.whose(inbox, contact);
         // However old: to drop one list too many costs a fetch.
-        if let Some(Belief { contact: id, .. }) = state.invalidation.identities.last_shown(whose) {
+        if let Some(Belief { contact: id, .. }) = state.invalidation.sources.belief(whose) {
             places.extend(all_of(Of::Contact(id)));
             purged.contacts.insert(state.observation.pseudonyms.contact(inbox, contact));
-            state.invalidation.identities.forget(whose);
+            state.invalidation.sources.forget(whose);
         }
     }
     places.into_iter().collect()

@@ -1,7 +1,5 @@
-//! Which contact is behind a source: a bounded memory of beliefs, fed by every answer that passes and shows it, and of
-//! the writes under way that may change it.
-//!
-//! A belief is never more than that: whether it still holds is asked of the ledger, the clock and the writes under way.
+//! What tells which contact is behind a source: requests that were verified, tokens, accounts; and the writes under way
+//! that may change it.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,10 +8,11 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::recent::Recent;
-use crate::policy::coherence::beliefs::{Belief, Elsewhere, Moves};
+use super::sources::Whose;
+use crate::policy::coherence::beliefs::{Elsewhere, Moves};
 use crate::policy::coherence::ledger::{Moment, Place, Tick};
 
-/// Sources remembered at most, about 80 bytes each.
+/// Of each, how many are remembered.
 const SOURCES: usize = 200_000;
 
 /// A request with an identifier's hash that has succeeded.
@@ -24,20 +23,8 @@ struct Verified {
     began: Instant,
 }
 
-/// A source as one upstream knows it: what was learned of another one says nothing.
-#[derive(Clone, Copy, Debug, Hash)]
-pub struct Whose<'a> {
-    /// The settings under which the upstream was asked.
-    pub fingerprint: u64,
-    /// The inbox identifier.
-    pub inbox: &'a str,
-    /// The contact identifier.
-    pub source: &'a str,
-}
-
-/// What is believed. Identifiers are kept as keyed hashes only.
+/// What is known beside what answers show (`sources`). Identifiers are kept as keyed hashes only.
 pub struct Identities {
-    contacts: Recent<Belief>,
     verified: Recent<Verified>,
     tokens: Recent<u64>,
     accounts: Recent<u64>,
@@ -50,7 +37,6 @@ impl Identities {
     /// Nothing is known.
     pub fn new(hasher: RandomState) -> Self {
         Self {
-            contacts: Recent::new(SOURCES),
             verified: Recent::new(SOURCES),
             tokens: Recent::new(SOURCES),
             accounts: Recent::new(SOURCES),
@@ -60,24 +46,9 @@ impl Identities {
         }
     }
 
-    /// What was last shown of a source, whether or not it still holds.
-    pub fn last_shown(&self, whose: Whose<'_>) -> Option<Belief> {
-        self.contacts.get(self.hasher.hash_one(whose))
-    }
-
-    /// A source shows this contact.
-    pub fn believe(&self, whose: Whose<'_>, belief: Belief) {
-        self.contacts.insert(self.hasher.hash_one(whose), belief);
-    }
-
-    /// Whose this source is, is not known any more.
-    pub fn forget(&self, whose: Whose<'_>) {
-        self.contacts.remove(self.hasher.hash_one(whose));
-    }
-
     /// When this very request (a `GET` with an identifier's hash) succeeded, if it was the last of its kind that did.
     pub fn verified(&self, whose: Whose<'_>, request: &str) -> Option<(Tick, Instant)> {
-        let verified = self.verified.get(self.hasher.hash_one(whose))?;
+        let verified = self.verified.get(self.hasher.hash_one(whose), |verified| *verified)?;
         (verified.request == self.hasher.hash_one(request)).then_some((verified.noted, verified.began))
     }
 
@@ -90,7 +61,7 @@ impl Identities {
     /// The contact who subscribes to the cable with this token, as far as anybody has shown it. Only to outdate more
     /// than an event itself names: it may have been another's until just now.
     pub fn contact_of_token(&self, token: &str) -> Option<u64> {
-        self.tokens.get(self.hasher.hash_one(token))
+        self.tokens.get(self.hasher.hash_one(token), |contact| *contact)
     }
 
     /// An answer or an event shows whose this token is.
@@ -100,7 +71,7 @@ impl Identities {
 
     /// The account of an inbox, as its lists have shown it: an inbox never gets another.
     pub fn account(&self, fingerprint: u64, inbox: &str) -> Option<u64> {
-        self.accounts.get(self.hasher.hash_one((fingerprint, inbox)))
+        self.accounts.get(self.hasher.hash_one((fingerprint, inbox)), |account| *account)
     }
 
     /// A list of this inbox shows its account.

@@ -19,16 +19,16 @@ struct Part<V> {
     has_forgotten: bool,
 }
 
-impl<V: Clone> Recent<V> {
+impl<V> Recent<V> {
     /// With room for so many.
     pub fn new(most: usize) -> Self {
         let part = || Part { things: LruCache::new(most.div_ceil(PARTS)), has_forgotten: false };
         Self { parts: (0..PARTS).map(|_| Mutex::new(part())).collect() }
     }
 
-    /// What is known by this name.
-    pub fn get(&self, name: u64) -> Option<V> {
-        self.part(name).things.get(&name).cloned()
+    /// What is known by this name, as far as it is `wanted`.
+    pub fn get<T>(&self, name: u64, wanted: impl FnOnce(&V) -> T) -> Option<T> {
+        self.part(name).things.get(&name).map(wanted)
     }
 
     /// This is known from now on.
@@ -36,17 +36,12 @@ impl<V: Clone> Recent<V> {
         self.part(name).insert(name, value);
     }
 
-    /// Nothing is known by this name.
-    pub fn remove(&self, name: u64) {
-        self.part(name).things.remove(&name);
-    }
-
     /// Puts something in the place of what is known, unless `change` gives nothing; nobody else changes it meanwhile. It is
     /// told what is known, and if nothing is, whether that may have been forgotten.
-    pub fn change(&self, name: u64, change: impl FnOnce(Option<V>, bool) -> Option<V>) {
+    pub fn change(&self, name: u64, change: impl FnOnce(Option<&V>, bool) -> Option<V>) {
         let mut part = self.part(name);
-        let known = part.things.get(&name).cloned();
-        if let Some(value) = change(known, part.has_forgotten) {
+        let Part { things, has_forgotten } = &mut *part;
+        if let Some(value) = change(things.get(&name), *has_forgotten) {
             part.insert(name, value);
         }
     }
@@ -87,15 +82,15 @@ mod tests {
             recent.insert(of(number), number);
             recent.insert(of(number), number);
         }
-        assert_eq!(recent.get(of(0)), Some(0));
+        assert_eq!(recent.get(of(0), |number| *number), Some(0));
         assert_eq!(may_be_forgotten(of(7)), Some(false));
         recent.insert(of(3), 3);
         assert_eq!([0, 1, 7].map(|number| may_be_forgotten(of(number))), [Some(false), Some(true), Some(true)]);
         assert_eq!(may_be_forgotten(of(7) + 1), Some(false), "nothing was forgotten there");
-        assert_eq!([0, 1, 2, 3].map(|number| recent.get(of(number))), [Some(0), None, Some(2), Some(3)]);
+        let known = |number| recent.get(of(number), |number| *number);
+        assert_eq!([0, 1, 2, 3].map(known), [Some(0), None, Some(2), Some(3)]);
         recent.change(of(2), |known, _| known.map(|number| number + 10));
         recent.change(of(3), |_, _| None);
-        recent.remove(of(0));
-        assert_eq!([0, 2, 3].map(|number| recent.get(of(number))), [None, Some(12), Some(3)]);
+        assert_eq!([2, 3].map(known), [Some(12), Some(3)]);
     }
 }

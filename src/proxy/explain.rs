@@ -353,7 +353,7 @@ impl ClientRequest {
     fn known_places(&self, key: &Key) -> Vec<(Place, &'static str)> {
         let invalidation = &self.state.invalidation;
         let (whose, fingerprint) = (self.active.whose(key.inbox(), key.contact()), self.active.fingerprint);
-        let contact = invalidation.identities.last_shown(whose).map(|shown| shown.contact);
+        let contact = invalidation.sources.belief(whose).map(|belief| belief.contact);
         let account = invalidation.identities.account(fingerprint, key.inbox());
         let named = [
             (Scope::Source(key.contact()), "something under its contact identifier"),

@@ -150,13 +150,13 @@ impl InvalidationGuard {
     /// What is known of it before it is sent.
     fn touch(&mut self, target: &Target, named: &Named) {
         let Self { state, active, .. } = self;
-        let (ledger, identities) = (&state.invalidation.ledger, &state.invalidation.identities);
+        let Invalidation { ledger, identities, sources, .. } = &state.invalidation;
         let mut scopes: Vec<Scope<'_>> = Vec::new();
         match target {
             Target::Contact(Source { inbox, contact }) | Target::Identity(Source { inbox, contact }) => {
                 scopes.extend(self.reach.scopes(Of::Source(contact), self.conversation));
                 // Even what is not believed any more may be true of a list that is kept.
-                self.contacts.extend(identities.last_shown(active.whose(inbox, contact)).map(|shown| shown.contact));
+                self.contacts.extend(sources.belief(active.whose(inbox, contact)).map(|belief| belief.contact));
             }
             Target::DisplayId { inbox, display } => {
                 let account = identities.account(active.fingerprint, inbox);
@@ -302,7 +302,7 @@ impl InvalidationGuard {
         }
         if let Some((source, contact)) = undisturbed {
             let belief = Belief { contact, noted: ledger.now(), began: clock::now() };
-            identities.believe(active.whose(&source.inbox, &source.contact), belief);
+            state.invalidation.sources.believe(active.whose(&source.inbox, &source.contact), belief);
         }
         state.metrics.invalidated(InvalidationSource::Write);
         if moves && self.contacts.len() > 1 { std::mem::take(&mut self.contacts) } else { Vec::new() }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::admission::Admission;
 use super::contact::{Asked, Who};
+use crate::engine::sources::Compared;
 use crate::policy::coherence::answer_ids::{self, canonical_uuid};
 use crate::policy::coherence::causes::Cause;
 use crate::policy::coherence::ledger::{Of, Place, Scope};
@@ -13,7 +14,6 @@ use crate::policy::payload::{self, BodyScopes, INLINE_LIMIT, Marks};
 use crate::policy::resource::ReadKind;
 use crate::state::State;
 use crate::state::invalidation::Shown;
-use crate::state::shown::Compared;
 
 /// An answer that holds more conversations than this names none of them, but shares one scope with all such answers.
 const NAMED_CONVERSATIONS: usize = 32;
@@ -119,7 +119,7 @@ impl Admission<'_> {
             let (asked, arrived) = (AskedAt::Here(noted), state.invalidation.came());
             let answer = Compared { key, fingerprint: active.fingerprint, marks: &marks, asked, arrived };
             let others = || active.config.origin.is_some() || state.cache.may_have_others(key);
-            let differences = state.cache.last_facts.meet(&answer, others);
+            let differences = state.invalidation.sources.meet(&answer, others);
             state.invalidation.differs(key, noted, &differences, true);
         }
         self.outlives_settings();
@@ -135,7 +135,7 @@ impl Admission<'_> {
     /// The same of an answer that still holds, as the upstream says, and may be older than what others have shown meanwhile.
     pub(super) fn still_holds(&self) {
         let Self { state, active, key, noted, .. } = *self;
-        if state.cache.last_facts.holds(key, active.fingerprint, noted, state.invalidation.came()) {
+        if state.invalidation.sources.holds(key, active.fingerprint, noted, state.invalidation.came()) {
             let place = state.invalidation.ledger.place(&Scope::List(key.text_of_list()));
             state.invalidation.outdate(place, Cause::Shown);
         }

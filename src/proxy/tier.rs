@@ -16,6 +16,7 @@ use crate::engine::flights::Interest;
 use crate::engine::metrics::{ExchangeFailure, TierAsked};
 use crate::engine::replicas::seal::{HEAD, OVERHEAD, Seal};
 use crate::engine::replicas::tier::{ForOthers, Said, Tier, Turn};
+use crate::engine::sources::Compared;
 use crate::engine::store::Entry;
 use crate::policy::coherence::ledger::Place;
 use crate::policy::coherence::shown::AskedAt;
@@ -24,7 +25,6 @@ use crate::policy::http::shared_answer::{self, Facts};
 use crate::policy::payload::{self, INLINE_LIMIT, PayloadSettings};
 use crate::policy::replicas::exchange::Name;
 use crate::policy::replicas::known::Stamp;
-use crate::state::shown::Compared;
 
 /// How often Redis is asked whether another's fetch has ended, if it does not say so.
 const POLL: Duration = Duration::from_millis(20);
@@ -211,7 +211,7 @@ impl Fetch {
         let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
         let arrived = state.invalidation.came();
         let answer = Compared { key, fingerprint: active.fingerprint, marks: &marks, asked, arrived };
-        let differences = state.cache.last_facts.adopt(&answer, || state.cache.may_have_others(key));
+        let differences = state.invalidation.sources.adopt(&answer, || state.cache.may_have_others(key));
         if let Some(differences) = &differences {
             state.invalidation.differs(key, entry.noted, differences, false);
         }

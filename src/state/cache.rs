@@ -9,7 +9,6 @@ use moka::ops::compute::Op;
 use moka::sync::Cache as Moka;
 use tokio::sync::Semaphore;
 
-use super::shown::LastShown;
 use crate::config::Config;
 use crate::engine::common_heads::CommonHeads;
 use crate::engine::fetch_result::FetchResult;
@@ -61,8 +60,6 @@ pub struct Cache {
     /// How many lists came into it. As long as it has held them all, who is not there has shown nothing.
     shown: AtomicU64,
     hasher: RandomState,
-    /// What reads have last shown of each source.
-    pub last_facts: LastShown,
     /// Bounds the bodies being put into a coding at once.
     pub encoding: Arc<Semaphore>,
     /// What the heads of answers have in common.
@@ -83,7 +80,6 @@ impl Cache {
             last_shown: Moka::new(VARIED),
             shown: AtomicU64::new(0),
             hasher: RandomState::new(),
-            last_facts: LastShown::new(RandomState::new()),
             encoding: Arc::new(Semaphore::new(ENCODED_AT_ONCE)),
             heads: CommonHeads::default(),
             memory: Memory::new(config.store.memory.saturating_add(config.fetch.memory)),

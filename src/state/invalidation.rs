@@ -8,11 +8,12 @@ use std::time::{Duration, Instant};
 use http::StatusCode;
 
 use crate::engine::clock::{self, Epoch};
-use crate::engine::identities::{Identities, Whose};
+use crate::engine::identities::Identities;
 use crate::engine::metrics::{InvalidationSource, Metrics, WebhookResult};
 use crate::engine::replicas::fleet::Fleet;
 use crate::engine::replicas::keys;
 use crate::engine::sampler::Seldom;
+use crate::engine::sources::{Sources, Whose};
 use crate::engine::store::{Entry, Store};
 use crate::engine::webhook_bodies::WebhookBodies;
 use crate::policy::coherence::answer_ids::AnswerIds;
@@ -53,7 +54,9 @@ pub struct Invalidation {
     pub causes: Causes,
     /// What the ledger's times count from.
     pub epoch: Epoch,
-    /// Which contact is behind a source.
+    /// Whose each source is, and what reads have last shown of it.
+    pub sources: Sources,
+    /// What else tells which contact is behind a source, and what may change it.
     pub identities: Identities,
     /// Writes under way in other replicas that may change that.
     pub(super) elsewhere: Mutex<Elsewhere>,
@@ -82,6 +85,7 @@ impl Invalidation {
             ledger: Ledger::new(PLACES, hash_key),
             causes: Causes::default(),
             epoch,
+            sources: Sources::new(hasher.clone()),
             identities: Identities::new(hasher.clone()),
             elsewhere: Mutex::default(),
             pages: Pages::default(),
@@ -361,7 +365,7 @@ impl Invalidation {
         if !self.may_believe() {
             return None;
         }
-        let belief = self.identities.last_shown(whose)?;
+        let belief = self.sources.belief(whose)?;
         let places = self.identity_places(whose.source, belief.contact);
         let holds = belief.holds(&self.ledger, &places, now, at_most) && !self.is_moving(&places);
         holds.then_some(belief.contact)
@@ -383,19 +387,19 @@ impl Invalidation {
     pub fn learn(&self, shown: Shown<'_>, contact: u64) {
         let Shown { whose, noted, began } = shown;
         let with_places = |belief: Belief| (belief, self.identity_places(whose.source, belief.contact));
-        let known = self.identities.last_shown(whose).map(with_places);
+        let known = self.sources.belief(whose).map(with_places);
         let shown = with_places(Belief { contact, noted, began });
         let is_settled =
             self.ledger.unsettled_until(&shown.1) <= self.epoch.moment(began) && !self.is_moving_elsewhere(&shown.1);
         match beliefs::learn(&self.ledger, known, shown, is_settled) {
             Lesson::Nothing => {}
-            Lesson::Forget => self.identities.forget(whose),
-            Lesson::Believe => self.identities.believe(whose, shown.0),
+            Lesson::Forget => self.sources.forget(whose),
+            Lesson::Believe => self.sources.believe(whose, shown.0),
             Lesson::Merged { older, believe } => {
                 self.outdate_contact(older, Cause::Merge);
                 self.outdate(self.ledger.place(&Scope::Identity(older)), Cause::Merge);
                 if believe {
-                    self.identities.believe(whose, shown.0);
+                    self.sources.believe(whose, shown.0);
                 }
             }
         }

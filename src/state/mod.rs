@@ -3,7 +3,6 @@
 pub mod cache;
 pub mod invalidation;
 pub mod observation;
-pub mod shown;
 mod told;
 pub mod upstream;
 
@@ -188,7 +187,7 @@ impl State {
     /// Whose the source of this key was last shown to be, whether or not that is believed any more.
     pub fn last_shown(&self, active: &Active, key: &Key) -> Option<u64> {
         let whose = active.whose(key.inbox(), key.contact());
-        self.invalidation.identities.last_shown(whose).map(|shown| shown.contact)
+        self.invalidation.sources.belief(whose).map(|belief| belief.contact)
     }
 
     /// The age up to which what stays current is served while the upstream works.

@@ -9,10 +9,10 @@ use tower::retry::budget::{Budget, TpsBudget};
 
 use crate::config::{Config, FetchSettings};
 use crate::engine::body::Body;
-use crate::engine::identities::Whose;
 use crate::engine::places::Places;
 use crate::engine::rates::Rates;
 use crate::engine::refusals::Refusals;
+use crate::engine::sources::Whose;
 use crate::engine::upstream::client::{MayShareConnection, Upstream};
 use crate::engine::upstream::settings::UpstreamSettings;
 use crate::policy::coherence::ledger::Moment;

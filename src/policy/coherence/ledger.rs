@@ -95,6 +95,11 @@ impl Tick {
     pub(super) fn number(self) -> u64 {
         self.0
     }
+
+    /// The tick at this place.
+    pub(super) fn of(number: u64) -> Self {
+        Self(number)
+    }
 }
 
 /// Where a scope's last change is written.

@@ -57,17 +57,17 @@ impl AskedAt {
     }
 }
 
-/// A fact that was shown, and when that answer had come. There are many of these in memory: 32 bytes each.
-#[derive(Clone, Copy, Debug)]
-struct Known {
-    about: About,
-    shows: u64,
-    arrived: Came,
+/// A fact that was shown, and when that answer had come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Known {
+    pub(super) about: About,
+    pub(super) shows: u64,
+    pub(super) arrived: Came,
 }
 
 /// Which fact, and of which conversation: 0 is the contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct About(u64);
+pub(super) struct About(pub(super) u64);
 
 impl About {
     fn new(fact: Fact, conversation: Option<u64>) -> Self {
@@ -89,17 +89,17 @@ const MISSING: u64 = u64::MAX;
 const REMEMBERED: usize = 130;
 
 /// What is known of one source.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Shown {
-    known: Vec<Known>,
+    pub(super) known: Vec<Known>,
     /// When the last list came: it shows all conversations.
-    listed: Option<Came>,
+    pub(super) listed: Option<Came>,
     /// When the last answer came that showed something else than one before it.
-    differed: Option<Tick>,
+    pub(super) differed: Option<Tick>,
     /// When the upstream last said of an answer that it still holds: it may be any of those that are known.
-    confirmed: Option<Came>,
+    pub(super) confirmed: Option<Came>,
     /// Some of what was shown is not known any more.
-    is_partial: bool,
+    pub(super) is_partial: bool,
 }
 
 impl Shown {
@@ -132,7 +132,6 @@ impl Shown {
             let difference = self.know(Known { about: About::new(fact, conversation), shows, arrived }, asked);
             differences.extend(difference.map(|difference| (fact, conversation, difference)));
         }
-        self.known.shrink_to_fit();
         if !differences.is_empty() {
             self.differed = Some(arrived.tick);
         }

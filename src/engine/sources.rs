@@ -1,15 +1,33 @@
-//! What reads have last shown of each source, bounded: so that one does not hide what another has shown.
+//! What is remembered of the sources that were read last: whose each is, and what reads have last shown of it, so that one
+//! read does not hide what another has shown.
+//!
+//! Neither is more than that: whether it still holds is asked of the ledger, the clock and the writes under way.
 
 use std::hash::{BuildHasher, RandomState};
+use std::time::Instant;
 
-use crate::engine::recent::Recent;
+use super::clock;
+use super::recent::Recent;
+use crate::policy::coherence::beliefs::Belief;
 use crate::policy::coherence::ledger::Tick;
 use crate::policy::coherence::shown::{AskedAt, Came, Difference, Fact, Shown};
+use crate::policy::coherence::source::Source;
 use crate::policy::http::key::Key;
 use crate::policy::payload::Marks;
 
-/// Sources that are remembered, a few hundred bytes each.
-const SOURCES: usize = 100_000;
+/// Sources that are remembered, some 130 bytes each.
+const SOURCES: usize = 200_000;
+
+/// A source as one upstream knows it: what was learned of another one says nothing.
+#[derive(Clone, Copy, Debug, Hash)]
+pub struct Whose<'a> {
+    /// The settings under which the upstream was asked.
+    pub fingerprint: u64,
+    /// The inbox identifier.
+    pub inbox: &'a str,
+    /// The contact identifier.
+    pub source: &'a str,
+}
 
 /// What an answer shows otherwise than others have: which fact, of which conversation, and which is newer.
 pub type Differences = Vec<(Fact, Option<u64>, Difference)>;
@@ -28,19 +46,39 @@ pub struct Compared<'a> {
     pub arrived: Came,
 }
 
-/// What reads have last shown of each source. Identifiers are kept as keyed hashes only.
-pub struct LastShown {
-    sources: Recent<Shown>,
+/// What is remembered of sources. Identifiers are kept as keyed hashes only.
+pub struct Sources {
+    /// Each as [`Source::pack`] makes it.
+    packed: Recent<Box<[u8]>>,
     hasher: RandomState,
+    start: Instant,
 }
 
-impl LastShown {
-    pub(super) fn new(hasher: RandomState) -> Self {
+impl Sources {
+    /// Nothing is known.
+    pub fn new(hasher: RandomState) -> Self {
         Self::of_most(SOURCES, hasher)
     }
 
     fn of_most(sources: usize, hasher: RandomState) -> Self {
-        Self { sources: Recent::new(sources), hasher }
+        Self { packed: Recent::new(sources), hasher, start: clock::now() }
+    }
+
+    /// Which contact was last shown behind a source, whether or not that still holds.
+    pub fn belief(&self, whose: Whose<'_>) -> Option<Belief> {
+        self.packed.get(self.name(whose, None), |packed| Source::unpack(packed, self.start).belief)?
+    }
+
+    /// A source shows this contact.
+    pub fn believe(&self, whose: Whose<'_>, belief: Belief) {
+        self.change(self.name(whose, None), |known, _| {
+            Some(Source { belief: Some(belief), ..known.unwrap_or_default() })
+        });
+    }
+
+    /// Whose this source is, is not known any more.
+    pub fn forget(&self, whose: Whose<'_>) {
+        self.change(self.name(whose, None), |known, _| Some(Source { belief: None, ..known? }));
     }
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
@@ -64,12 +102,12 @@ impl LastShown {
         may_be_shown: impl FnOnce(&Differences) -> bool,
     ) -> Option<Differences> {
         let mut found = None;
-        // One after the other: of two that come at once one is the last.
-        self.sources.change(self.name(answer.key, answer.fingerprint), |known, may_be_forgotten| {
-            let mut shown = known.unwrap_or_else(|| unknown(may_be_forgotten, others));
+        self.change(self.name_of(answer.key, answer.fingerprint), |known, may_be_forgotten| {
+            let Source { belief, shown } = known.unwrap_or_default();
+            let mut shown = shown.unwrap_or_else(|| unknown(may_be_forgotten, others));
             let differences = shown.meet(answer.marks, answer.key.resource(), answer.asked, answer.arrived);
             found = may_be_shown(&differences).then_some(differences);
-            found.is_some().then_some(shown)
+            found.is_some().then_some(Source { belief, shown: Some(shown) })
         });
         found
     }
@@ -77,16 +115,29 @@ impl LastShown {
     /// An answer to this key still holds, as the upstream says; see [`Shown::holds`].
     pub fn holds(&self, key: &Key, fingerprint: u64, noted: Tick, arrived: Came) -> bool {
         let mut differs = false;
-        self.sources.change(self.name(key, fingerprint), |known, _| {
-            let mut shown = known?;
-            differs = shown.holds(noted, arrived);
-            Some(shown)
+        self.change(self.name_of(key, fingerprint), |known, _| {
+            let mut source = known?;
+            differs = source.shown.as_mut()?.holds(noted, arrived);
+            Some(source)
         });
         differs
     }
 
-    fn name(&self, key: &Key, fingerprint: u64) -> u64 {
-        self.hasher.hash_one((fingerprint, key.inbox(), key.contact(), key.host()))
+    /// Puts something in the place of what is known, unless `change` gives nothing. One after the other: of two answers that
+    /// come at once one is the last.
+    fn change(&self, name: u64, change: impl FnOnce(Option<Source>, bool) -> Option<Source>) {
+        self.packed.change(name, |packed, may_be_forgotten| {
+            let known = packed.map(|packed| Source::unpack(packed, self.start));
+            change(known, may_be_forgotten).map(|source| source.pack(self.start))
+        });
+    }
+
+    fn name_of(&self, key: &Key, fingerprint: u64) -> u64 {
+        self.name(Whose { fingerprint, inbox: key.inbox(), source: key.contact() }, key.host())
+    }
+
+    fn name(&self, whose: Whose<'_>, host: Option<&str>) -> u64 {
+        self.hasher.hash_one((whose, host))
     }
 }
 
@@ -105,7 +156,7 @@ mod tests {
     fn who_was_forgotten_has_been_shown_something_else_only_if_that_may_be_kept() {
         let ledger = Ledger::new(1, [1, 2]);
         let marks = Marks { card: Some(1), ..Marks::default() };
-        let shown = LastShown::of_most(1, RandomState::new());
+        let shown = Sources::of_most(1, RandomState::new());
         let meet = |contact: &str, others: bool| {
             let key = &Key::new("inbox", contact, None);
             let (asked, arrived) = (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
