@@ -5,8 +5,8 @@ use std::ops::Deref;
 use super::allocator::size_class;
 use crate::policy::coherence::ledger::Place;
 
-/// A list of one conversation has six.
-const FEW: usize = 6;
+/// A list of one conversation has seven.
+const FEW: usize = 7;
 
 /// Places, never changed.
 #[derive(Clone, Debug)]
