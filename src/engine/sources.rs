@@ -153,6 +153,29 @@ mod tests {
     use crate::policy::coherence::ledger::{Ledger, Moment};
 
     #[test]
+    fn whose_a_source_is_and_what_it_has_shown_are_kept_apart() {
+        let ledger = Ledger::new(1, [1, 2]);
+        let sources = Sources::new(RandomState::new());
+        let key = &Key::new("inbox", "contact", None);
+        let whose = Whose { fingerprint: 0, inbox: "inbox", source: "contact" };
+        let meet = |card| {
+            let marks = &Marks { card: Some(card), ..Marks::default() };
+            let (asked, arrived) = (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
+            sources.meet(&Compared { key, fingerprint: 0, marks, asked, arrived }, || true)
+        };
+        let belief = Belief { contact: 7, noted: ledger.own_tick(), began: clock::now() };
+        let newer = [(Fact::Card, None, Difference::Newer)];
+        assert_eq!(meet(1), []);
+        sources.forget(whose);
+        assert_eq!((sources.belief(whose), &*meet(2)), (None, &newer[..]));
+        sources.believe(whose, belief);
+        assert_eq!((&*meet(3), sources.belief(whose)), (&newer[..], Some(belief)));
+        assert_eq!(sources.belief(Whose { fingerprint: 1, ..whose }), None);
+        sources.forget(whose);
+        assert_eq!((sources.belief(whose), &*meet(4)), (None, &newer[..]));
+    }
+
+    #[test]
     fn who_was_forgotten_has_been_shown_something_else_only_if_that_may_be_kept() {
         let ledger = Ledger::new(1, [1, 2]);
         let marks = Marks { card: Some(1), ..Marks::default() };
