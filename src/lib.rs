@@ -23,7 +23,7 @@ pub mod policy {
         pub mod answer_ids;
         pub mod webhook;
         pub mod shown;
-        pub mod source;
+        pub mod remembered;
         pub mod reach;
         pub mod pages;
         pub mod event;

@@ -5,8 +5,7 @@ use std::cmp::Reverse;
 
 /// A page of memory.
 pub(super) const PAGE: usize = 4096;
-/// From this size on each piece has pages of its own (one more, if the allocator were to choose where it begins in the
-/// first: `disable_cache_oblivious`).
+/// From this size on each piece has pages of its own, and no page more (`disable_cache_oblivious`).
 const LARGE: usize = 4 * PAGE;
 /// The record of a run of pages, and what stands in the table of pages for each.
 const RECORD: usize = 128;

@@ -1,5 +1,5 @@
-//! What tells which contact is behind a source: requests that were verified, tokens, accounts; and the writes under way
-//! that may change it.
+//! What is known of identities beside what reads show: requests that were verified, whose a token is, the account of an inbox;
+//! and the writes under way that may change whose a source is.
 
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Mutex, MutexGuard, PoisonError};

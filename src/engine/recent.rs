@@ -37,7 +37,7 @@ impl<V> Recent<V> {
     }
 
     /// Puts something in the place of what is known, unless `change` gives nothing; nobody else changes it meanwhile. It is
-    /// told what is known, and if nothing is, whether that may have been forgotten.
+    /// told what is known, and whether something of this part was ever forgotten: perhaps this, before it was known again.
     pub fn change(&self, name: u64, change: impl FnOnce(Option<&V>, bool) -> Option<V>) {
         let mut part = self.part(name);
         let Part { things, has_forgotten } = &mut *part;
@@ -70,10 +70,10 @@ mod tests {
         let recent = Recent::new(3 * PARTS);
         // All in one part.
         let of = |number: u64| number * PARTS as u64;
-        let may_be_forgotten = |name| {
+        let is_forgetful = |name| {
             let mut told = None;
             recent.change(name, |known, is_forgetful| {
-                told = Some(known.is_none() && is_forgetful);
+                told = Some((known.is_some(), is_forgetful));
                 None
             });
             told
@@ -83,10 +83,11 @@ mod tests {
             recent.insert(of(number), number);
         }
         assert_eq!(recent.get(of(0), |number| *number), Some(0));
-        assert_eq!(may_be_forgotten(of(7)), Some(false));
+        assert_eq!(is_forgetful(of(7)), Some((false, false)));
         recent.insert(of(3), 3);
-        assert_eq!([0, 1, 7].map(|number| may_be_forgotten(of(number))), [Some(false), Some(true), Some(true)]);
-        assert_eq!(may_be_forgotten(of(7) + 1), Some(false), "nothing was forgotten there");
+        let told = [(true, true), (false, true), (false, true)].map(Some);
+        assert_eq!([0, 1, 7].map(|number| is_forgetful(of(number))), told);
+        assert_eq!(is_forgetful(of(7) + 1), Some((false, false)), "nothing was forgotten there");
         let known = |number| recent.get(of(number), |number| *number);
         assert_eq!([0, 1, 2, 3].map(known), [Some(0), None, Some(2), Some(3)]);
         recent.change(of(2), |known, _| known.map(|number| number + 10));

@@ -10,12 +10,12 @@ use super::clock;
 use super::recent::Recent;
 use crate::policy::coherence::beliefs::Belief;
 use crate::policy::coherence::ledger::Tick;
+use crate::policy::coherence::remembered::Remembered;
 use crate::policy::coherence::shown::{AskedAt, Came, Difference, Fact, Shown};
-use crate::policy::coherence::source::Source;
 use crate::policy::http::key::Key;
 use crate::policy::payload::Marks;
 
-/// Sources that are remembered, some 130 bytes each.
+/// Sources that are remembered, 130 to 150 bytes each.
 const SOURCES: usize = 200_000;
 
 /// A source as one upstream knows it: what was learned of another one says nothing.
@@ -48,8 +48,10 @@ pub struct Compared<'a> {
 
 /// What is remembered of sources. Identifiers are kept as keyed hashes only.
 pub struct Sources {
-    /// Each as [`Source::pack`] makes it.
+    /// Each as [`Remembered::pack`] makes it.
     packed: Recent<Box<[u8]>>,
+    /// The same for each host that was asked, where that is part of a key: whoever asks many makes room in here alone.
+    packed_of_hosts: Recent<Box<[u8]>>,
     hasher: RandomState,
     start: Instant,
 }
@@ -61,24 +63,22 @@ impl Sources {
     }
 
     fn of_most(sources: usize, hasher: RandomState) -> Self {
-        Self { packed: Recent::new(sources), hasher, start: clock::now() }
+        Self { packed: Recent::new(sources), packed_of_hosts: Recent::new(sources), hasher, start: clock::now() }
     }
 
     /// Which contact was last shown behind a source, whether or not that still holds.
     pub fn belief(&self, whose: Whose<'_>) -> Option<Belief> {
-        self.packed.get(self.name(whose, None), |packed| Source::unpack(packed, self.start).belief)?
+        self.packed.get(self.hasher.hash_one(whose), |packed| Remembered::belief(packed, self.start))?
     }
 
     /// A source shows this contact.
     pub fn believe(&self, whose: Whose<'_>, belief: Belief) {
-        self.change(self.name(whose, None), |known, _| {
-            Some(Source { belief: Some(belief), ..known.unwrap_or_default() })
-        });
+        self.change(whose, None, |known, _| Some(Remembered { belief: Some(belief), ..known.unwrap_or_default() }));
     }
 
     /// Whose this source is, is not known any more.
     pub fn forget(&self, whose: Whose<'_>) {
-        self.change(self.name(whose, None), |known, _| Some(Source { belief: None, ..known? }));
+        self.change(whose, None, |known, _| Some(Remembered { belief: None, ..known? }));
     }
 
     /// In which way an answer differs from what other reads of its source have shown; see [`Shown::meet`]. What was shown
@@ -102,12 +102,13 @@ impl Sources {
         may_be_shown: impl FnOnce(&Differences) -> bool,
     ) -> Option<Differences> {
         let mut found = None;
-        self.change(self.name_of(answer.key, answer.fingerprint), |known, may_be_forgotten| {
-            let Source { belief, shown } = known.unwrap_or_default();
+        let (whose, host) = whose_of(answer.key, answer.fingerprint);
+        self.change(whose, host, |known, may_be_forgotten| {
+            let Remembered { belief, shown } = known.unwrap_or_default();
             let mut shown = shown.unwrap_or_else(|| unknown(may_be_forgotten, others));
             let differences = shown.meet(answer.marks, answer.key.resource(), answer.asked, answer.arrived);
             found = may_be_shown(&differences).then_some(differences);
-            found.is_some().then_some(Source { belief, shown: Some(shown) })
+            found.is_some().then_some(Remembered { belief, shown: Some(shown) })
         });
         found
     }
@@ -115,7 +116,8 @@ impl Sources {
     /// An answer to this key still holds, as the upstream says; see [`Shown::holds`].
     pub fn holds(&self, key: &Key, fingerprint: u64, noted: Tick, arrived: Came) -> bool {
         let mut differs = false;
-        self.change(self.name_of(key, fingerprint), |known, _| {
+        let (whose, host) = whose_of(key, fingerprint);
+        self.change(whose, host, |known, _| {
             let mut source = known?;
             differs = source.shown.as_mut()?.holds(noted, arrived);
             Some(source)
@@ -124,21 +126,27 @@ impl Sources {
     }
 
     /// Puts something in the place of what is known, unless `change` gives nothing. One after the other: of two answers that
-    /// come at once one is the last.
-    fn change(&self, name: u64, change: impl FnOnce(Option<Source>, bool) -> Option<Source>) {
-        self.packed.change(name, |packed, may_be_forgotten| {
-            let known = packed.map(|packed| Source::unpack(packed, self.start));
-            change(known, may_be_forgotten).map(|source| source.pack(self.start))
+    /// come at once one is the last. `change` is told whether other sources were forgotten; this one's facts may have been
+    /// before anything else was learned of it.
+    fn change(
+        &self,
+        whose: Whose<'_>,
+        host: Option<&str>,
+        change: impl FnOnce(Option<Remembered>, bool) -> Option<Remembered>,
+    ) {
+        let (records, name) = match host {
+            None => (&self.packed, self.hasher.hash_one(whose)),
+            Some(host) => (&self.packed_of_hosts, self.hasher.hash_one((whose, host))),
+        };
+        records.change(name, |packed, may_be_forgotten| {
+            let known = packed.map(|packed| Remembered::unpack(packed, self.start));
+            change(known, may_be_forgotten).map(|remembered| remembered.pack(self.start))
         });
     }
+}
 
-    fn name_of(&self, key: &Key, fingerprint: u64) -> u64 {
-        self.name(Whose { fingerprint, inbox: key.inbox(), source: key.contact() }, key.host())
-    }
-
-    fn name(&self, whose: Whose<'_>, host: Option<&str>) -> u64 {
-        self.hasher.hash_one((whose, host))
-    }
+fn whose_of(key: &Key, fingerprint: u64) -> (Whose<'_>, Option<&str>) {
+    (Whose { fingerprint, inbox: key.inbox(), source: key.contact() }, key.host())
 }
 
 /// What was shown of a source of which nothing is known: nothing, or something that was forgotten. That is no matter if none
@@ -152,17 +160,21 @@ mod tests {
     use super::*;
     use crate::policy::coherence::ledger::{Ledger, Moment};
 
+    /// Sources that are remembered here: more hosts are asked.
+    const SOME: usize = 500;
+
     #[test]
     fn whose_a_source_is_and_what_it_has_shown_are_kept_apart() {
         let ledger = Ledger::new(1, [1, 2]);
-        let sources = Sources::new(RandomState::new());
-        let key = &Key::new("inbox", "contact", None);
+        let sources = Sources::of_most(SOME, RandomState::new());
+        let of_all = Key::new("inbox", "contact", None);
         let whose = Whose { fingerprint: 0, inbox: "inbox", source: "contact" };
-        let meet = |card| {
+        let meet_of = |key: &Key, card| {
             let marks = &Marks { card: Some(card), ..Marks::default() };
             let (asked, arrived) = (AskedAt::Here(ledger.own_tick()), Came { tick: ledger.own_tick(), at: Moment(0) });
             sources.meet(&Compared { key, fingerprint: 0, marks, asked, arrived }, || true)
         };
+        let meet = |card| meet_of(&of_all, card);
         let belief = Belief { contact: 7, noted: ledger.own_tick(), began: clock::now() };
         let newer = [(Fact::Card, None, Difference::Newer)];
         assert_eq!(meet(1), []);
@@ -171,6 +183,10 @@ mod tests {
         sources.believe(whose, belief);
         assert_eq!((&*meet(3), sources.belief(whose)), (&newer[..], Some(belief)));
         assert_eq!(sources.belief(Whose { fingerprint: 1, ..whose }), None);
+        for host in 0..2 * SOME {
+            meet_of(&of_all.for_host(&host.to_string()), 1);
+        }
+        assert_eq!((meet(3), sources.belief(whose)), (vec![], Some(belief)), "hosts make no room among sources");
         sources.forget(whose);
         assert_eq!((sources.belief(whose), &*meet(4)), (None, &newer[..]));
     }
@@ -193,5 +209,12 @@ mod tests {
         assert_eq!(meet("second", false), []);
         assert_eq!(meet("third", true), [(Fact::Card, None, Difference::Newer)]);
         assert_eq!(meet("third", true), [], "it is known again");
+        for contact in &many {
+            assert_eq!(meet(contact, false), []);
+        }
+        // Whose it is, is learned again before what it shows.
+        let whose = Whose { fingerprint: 0, inbox: "inbox", source: "third" };
+        shown.believe(whose, Belief { contact: 7, noted: ledger.own_tick(), began: clock::now() });
+        assert_eq!(meet("third", true), [(Fact::Card, None, Difference::Newer)]);
     }
 }

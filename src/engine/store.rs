@@ -3,14 +3,13 @@
 use std::hash::{BuildHasher, RandomState};
 use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use http::StatusCode;
 use moka::notification::RemovalCause;
 use moka::ops::compute::{CompResult, Op};
 use moka::sync::Cache;
-use once_cell::race::OnceBox;
 use tokio::sync::OnceCell;
 
 use super::allocator::size_class;
@@ -53,7 +52,7 @@ pub struct Entry {
     /// What few answers have from the beginning.
     rare: Option<Box<Rare>>,
     /// What few answers get.
-    more: OnceBox<More>,
+    more: OnceLock<Box<More>>,
 }
 
 // With what `Arc` adds it takes 160 bytes of the allocator; a byte more, and it takes 192.
@@ -101,7 +100,7 @@ impl Failure {
 impl Entry {
     /// An entry whose refetch has not failed.
     pub fn new(answer: Prepared, began: Instant, noted: Tick, places: Box<[Place]>, fingerprint: u64) -> Self {
-        Self { answer, began, noted, places: places.into(), fingerprint, rare: None, more: OnceBox::new() }
+        Self { answer, began, noted, places: places.into(), fingerprint, rare: None, more: OnceLock::new() }
     }
 
     /// The same with the upstream's age of it.

@@ -56,7 +56,7 @@ pub struct Invalidation {
     pub epoch: Epoch,
     /// Whose each source is, and what reads have last shown of it.
     pub sources: Sources,
-    /// What else tells which contact is behind a source, and what may change it.
+    /// What else is known of identities, and the writes under way that may change whose a source is.
     pub identities: Identities,
     /// Writes under way in other replicas that may change that.
     pub(super) elsewhere: Mutex<Elsewhere>,

@@ -17,27 +17,30 @@ const PARTIAL: u8 = 1 << 5;
 
 /// What is remembered of one source.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Source {
+pub struct Remembered {
     /// Whose it is, as far as anybody has shown it.
     pub belief: Option<Belief>,
     /// What reads have shown of it; none if nothing was compared yet, or that was forgotten.
     pub shown: Option<Shown>,
 }
 
-impl Source {
-    /// The same in few bytes: some 60 of a contact with one conversation, 20 more for each further one. Instants count from
-    /// `start`, which is before them all.
+impl Remembered {
+    /// The same in few bytes: 60 to 80 of a contact with one conversation, some 20 more for each further one. Instants count
+    /// from `start`, which is before them all.
     pub fn pack(&self, start: Instant) -> Box<[u8]> {
         let mut packed = Writer(vec![self.flags()]);
         let times = self.shown.as_ref().map(Shown::times).unwrap_or_default();
-        if let Some(shown) = &self.shown {
-            packed.shown(shown, &times);
+        if self.shown.is_some() {
+            packed.times(&times);
         }
         if let Some(Belief { contact, noted, began }) = self.belief {
             let near = Near::of(&times);
             packed.number(contact);
             packed.signed(noted.number().wrapping_sub(near.tick));
             packed.signed(nanoseconds(began.saturating_duration_since(start)).wrapping_sub(near.nanoseconds));
+        }
+        if let Some(shown) = &self.shown {
+            packed.shown(shown, &times);
         }
         packed.0.into()
     }
@@ -50,12 +53,15 @@ impl Source {
         read.unwrap_or_else(|| Self { belief: None, shown: Some(Shown::forgotten()) })
     }
 
+    /// The belief alone: it stands before what was shown.
+    pub fn belief(packed: &[u8], start: Instant) -> Option<Belief> {
+        Reader::of(packed)?.beginning(start)?.1
+    }
+
     fn read(packed: &[u8], start: Instant) -> Option<Self> {
-        let (flags, rest) = packed.split_first()?;
-        let mut rest = Reader(rest);
-        let mut times = Vec::new();
-        let shown = if flags & SHOWN == 0 { None } else { Some(rest.shown(*flags, &mut times)?) };
-        let belief = if flags & BELIEVED == 0 { None } else { Some(rest.belief(&Near::of(&times), start)?) };
+        let mut rest = Reader::of(packed)?;
+        let (times, belief) = rest.beginning(start)?;
+        let shown = if rest.flags & SHOWN == 0 { None } else { Some(rest.shown(&times)?) };
         Some(Self { belief, shown })
     }
 
@@ -82,7 +88,7 @@ impl Shown {
     }
 }
 
-/// What a belief is close to, mostly: the answer that has taught it.
+/// What all of it is close to, mostly: when the first of what is known came.
 struct Near {
     tick: u64,
     nanoseconds: u64,
@@ -120,12 +126,17 @@ impl Writer {
         self.number(number << 1 ^ (number.cast_signed() >> 63).cast_unsigned());
     }
 
-    /// What came with each answer stands behind its time.
-    fn shown(&mut self, shown: &Shown, times: &[Came]) {
+    fn times(&mut self, times: &[Came]) {
         self.number(times.len() as u64);
         for came in times {
             self.number(came.tick.number());
             self.number(came.at.0);
+        }
+    }
+
+    /// The facts of each time, in the order of the times.
+    fn shown(&mut self, shown: &Shown, times: &[Came]) {
+        for came in times {
             let facts = || shown.known.iter().filter(|known| known.arrived == *came);
             self.number(facts().count() as u64);
             for Known { about, shows, .. } in facts() {
@@ -137,20 +148,27 @@ impl Writer {
             self.number(times.iter().position(|time| time == came).unwrap_or_default() as u64);
         }
         if let Some(differed) = shown.differed {
-            self.number(differed.number());
+            self.signed(differed.number().wrapping_sub(Near::of(times).tick));
         }
     }
 }
 
 /// Gives nothing where nothing is left.
-struct Reader<'p>(&'p [u8]);
+struct Reader<'p> {
+    flags: u8,
+    rest: &'p [u8],
+}
 
-impl Reader<'_> {
+impl<'p> Reader<'p> {
+    fn of(packed: &'p [u8]) -> Option<Self> {
+        packed.split_first().map(|(flags, rest)| Self { flags: *flags, rest })
+    }
+
     fn number(&mut self) -> Option<u64> {
         let mut number = 0;
         for shift in (0..u64::BITS).step_by(7) {
-            let (byte, rest) = self.0.split_first()?;
-            self.0 = rest;
+            let (byte, rest) = self.rest.split_first()?;
+            self.rest = rest;
             number |= u64::from(byte & 0x7f) << shift;
             if byte & 0x80 == 0 {
                 return Some(number);
@@ -164,23 +182,16 @@ impl Reader<'_> {
         Some(number >> 1 ^ (number & 1).wrapping_neg())
     }
 
-    fn shown(&mut self, flags: u8, times: &mut Vec<Came>) -> Option<Shown> {
-        let mut shown = Shown { is_partial: flags & PARTIAL != 0, ..Shown::default() };
-        for _ in 0..self.number()? {
-            let arrived = Came { tick: Tick::of(self.number()?), at: Moment(self.number()?) };
-            times.push(arrived);
+    /// The times, and the belief if there is one.
+    fn beginning(&mut self, start: Instant) -> Option<(Vec<Came>, Option<Belief>)> {
+        let mut times = Vec::new();
+        if self.flags & SHOWN != 0 {
             for _ in 0..self.number()? {
-                let about = About(self.number()?);
-                let (mark, rest) = self.0.split_first_chunk()?;
-                self.0 = rest;
-                shown.known.push(Known { about, shows: u64::from_le_bytes(*mark), arrived });
+                times.push(Came { tick: Tick::of(self.number()?), at: Moment(self.number()?) });
             }
         }
-        let mut time = || Some(*times.get(usize::try_from(self.number()?).ok()?)?);
-        shown.listed = if flags & LISTED == 0 { None } else { Some(time()?) };
-        shown.confirmed = if flags & CONFIRMED == 0 { None } else { Some(time()?) };
-        shown.differed = if flags & DIFFERED == 0 { None } else { Some(Tick::of(self.number()?)) };
-        Some(shown)
+        let belief = if self.flags & BELIEVED == 0 { None } else { Some(self.belief(&Near::of(&times), start)?) };
+        Some((times, belief))
     }
 
     fn belief(&mut self, near: &Near, start: Instant) -> Option<Belief> {
@@ -188,6 +199,25 @@ impl Reader<'_> {
         let noted = Tick::of(self.signed()?.wrapping_add(near.tick));
         let began = start.checked_add(Duration::from_nanos(self.signed()?.wrapping_add(near.nanoseconds)))?;
         Some(Belief { contact, noted, began })
+    }
+
+    fn shown(&mut self, times: &[Came]) -> Option<Shown> {
+        let flags = self.flags;
+        let mut shown = Shown { is_partial: flags & PARTIAL != 0, ..Shown::default() };
+        for arrived in times {
+            for _ in 0..self.number()? {
+                let about = About(self.number()?);
+                let (mark, rest) = self.rest.split_first_chunk()?;
+                self.rest = rest;
+                shown.known.push(Known { about, shows: u64::from_le_bytes(*mark), arrived: *arrived });
+            }
+        }
+        let mut time = || Some(*times.get(usize::try_from(self.number()?).ok()?)?);
+        shown.listed = if flags & LISTED == 0 { None } else { Some(time()?) };
+        shown.confirmed = if flags & CONFIRMED == 0 { None } else { Some(time()?) };
+        let near = Near::of(times).tick;
+        shown.differed = if flags & DIFFERED == 0 { None } else { Some(Tick::of(self.signed()?.wrapping_add(near))) };
+        Some(shown)
     }
 }
 
@@ -239,20 +269,22 @@ mod tests {
                 noted: Tick::of(noted),
                 began: start + Duration::from_nanos(began),
             });
-            let in_order = |mut source: Source| {
+            let in_order = |mut source: Remembered| {
                 source.shown.iter_mut().for_each(|shown| shown.known.sort_by_key(|known| (known.arrived, known.about.0, known.shows)));
                 source
             };
-            let source = Source { belief, shown };
-            prop_assert_eq!(in_order(Source::unpack(&source.pack(start), start)), in_order(source));
+            let source = Remembered { belief, shown };
+            let packed = source.pack(start);
+            prop_assert_eq!(Remembered::belief(&packed, start), belief);
+            prop_assert_eq!(in_order(Remembered::unpack(&packed, start)), in_order(source));
         }
 
         #[test]
         fn a_part_of_it_is_nothing(shown in shown()) {
             let start = start();
-            let packed = Source { belief: None, shown: Some(shown) }.pack(start);
+            let packed = Remembered { belief: None, shown: Some(shown) }.pack(start);
             for end in 0..packed.len() {
-                prop_assert_eq!(Source::read(&packed[..end], start), None);
+                prop_assert_eq!(Remembered::read(&packed[..end], start), None);
             }
         }
     }
@@ -268,7 +300,10 @@ mod tests {
         let belief =
             Belief { contact: 5_000_000, noted: Tick::of(tick - 40), began: start + Duration::from_millis(at - 200) };
         let shown = Shown { known, listed: Some(arrived), ..Shown::default() };
-        let packed = Source { belief: Some(belief), shown: Some(shown) }.pack(start);
+        let differed = Some(Tick::of(tick - 1_000_000));
+        let changed = Remembered { belief: Some(belief), shown: Some(Shown { differed, ..shown.clone() }) }.pack(start);
+        assert!(changed.len() <= 80, "{}", changed.len());
+        let packed = Remembered { belief: Some(belief), shown: Some(shown) }.pack(start);
         assert!(packed.len() <= 64, "{}", packed.len());
     }
 }
