@@ -100,6 +100,7 @@ pub mod engine {
     //! Does. Sockets, memory, tasks and time; asks `policy` what to do.
     pub mod build_info;
     pub mod clock;
+    pub mod aside;
     pub mod descriptors;
     pub mod metrics;
     pub mod log_lines;

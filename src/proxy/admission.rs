@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::collect::{Collected, body_error, collect};
 use super::no_list;
+use crate::engine::aside::aside;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
 use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
@@ -189,7 +190,7 @@ impl Admission<'_> {
         let coded = if body.len() < INLINE_LIMIT {
             work()
         } else {
-            tokio::task::spawn_blocking(work).await.expect("compressing does not panic")
+            aside(work).await
         };
         let coded = coded.and_then(|coded| memory.keep(&coded).ok());
         coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| memory.kept(body).into())
@@ -254,7 +255,7 @@ impl Admission<'_> {
         let (list, etag) = if is_short {
             work()?
         } else {
-            tokio::task::spawn_blocking(work).await.expect("the pass does not panic")?
+            aside(work).await?
         };
         let metrics = &self.state.metrics;
         for violation in list.violations.iter() {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 
+use crate::engine::aside::aside;
 use crate::engine::body::{Body, BodyError, Resumed};
 use crate::engine::memory::Memory;
 use crate::engine::upstream::error::UpstreamError;
@@ -69,11 +70,11 @@ pub(super) async fn decoded(fields: &HeaderMap, body: &Bytes, memory: &Memory, m
 /// `None` if it is too large.
 async fn out_of(body: Bytes, coding: Coding, memory: &Memory, max: u64) -> Result<Option<Bytes>, UpstreamError> {
     let Ok(mut decoded) = memory.room_now(max) else { return Ok(None) };
-    let aside = tokio::task::spawn_blocking(move || {
+    let work = move || {
         let whole = decode(&body, coding, |piece| decoded.push(piece).is_ok())?;
         Ok::<_, std::io::Error>(whole.then(|| decoded.finish()))
-    });
-    aside.await.expect("decoding does not panic").map_err(|_| UpstreamError::Malformed)
+    };
+    aside(work).await.map_err(|_| UpstreamError::Malformed)
 }
 
 /// What a body that broke off says of the upstream.

@@ -9,6 +9,7 @@ use http::{HeaderValue, Method, header};
 use super::access_log::STANDS_IN;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
+use crate::engine::aside::aside;
 use crate::engine::body::Body;
 use crate::engine::memory::Full;
 use crate::engine::metrics::Ending;
@@ -102,12 +103,12 @@ impl ClientRequest {
             let permit = self.state.cache.encoding.clone().try_acquire_owned().map_err(drop)?;
             is_new = true;
             let (active, body) = (self.active.clone(), body.clone());
-            let aside = body.length() >= WORK_ASIDE;
+            let is_long = body.length() >= WORK_ASIDE;
             let work = move || {
                 let _permit = permit;
                 encode(&body.plain().ok()?, coding, &active.config.encoding).ok()
             };
-            let coded = if aside { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
+            let coded = if is_long { tokio::task::spawn_blocking(work).await.ok().flatten() } else { work() };
             Ok::<_, ()>(coded.and_then(|coded| self.state.cache.memory.keep(&coded).ok()))
         };
         let coded = cell.get_or_try_init(|| make).await.ok()?.clone();
@@ -134,7 +135,7 @@ impl ClientRequest {
         if body.length() < WORK_ASIDE {
             return work();
         }
-        tokio::task::spawn_blocking(work).await.expect("unpacking does not panic")
+        aside(work).await
     }
 }
 

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::engine::aside::aside;
 use crate::engine::clock;
 use crate::engine::metrics::{Audited, Untold};
 use crate::engine::store::Entry;
@@ -111,7 +112,7 @@ impl Refetch {
             let changes = if is_short {
                 work()
             } else {
-                tokio::task::spawn_blocking(work).await.expect("comparing does not panic")
+                aside(work).await
             };
             self.audited(if changes.verdict() == Verdict::Same { Audited::Same } else { Audited::Differs });
             if let Some(event) = untold.then(|| self.measure(&changes, &served)).flatten() {

@@ -10,6 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::fetch::{Fetch, Found, Purpose};
 use super::made_from::comparable;
+use crate::engine::aside::aside;
 use crate::engine::clock;
 use crate::engine::fetch_result::FetchResult;
 use crate::engine::flights::Interest;
@@ -148,8 +149,7 @@ impl Fetch {
             tier.seal.open(value, key, fingerprint)
         } else {
             let (tier, key) = (tier.clone(), key.clone());
-            let opening = tokio::task::spawn_blocking(move || tier.seal.open(value, &key, fingerprint));
-            opening.await.expect("opening does not panic")
+            aside(move || tier.seal.open(value, &key, fingerprint)).await
         };
         let (stamp, value) = opened.ok_or(TierAsked::Unopened)?;
         let value = self.state.cache.memory.adopt(value.into()).map_err(|_| TierAsked::TooLong)?;
@@ -204,7 +204,7 @@ impl Fetch {
         let marks = if is_short {
             work()
         } else {
-            tokio::task::spawn_blocking(work).await.expect("the pass does not panic")
+            aside(work).await
         };
         state.invalidation.is_there(key, &state.cache.store);
         let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };

@@ -10,6 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::super::aside::aside;
 use super::super::metrics::{ExchangeFailure, Metrics, TierAsked, TierPut};
 use super::connect::Failed;
 use super::fleet::Fleet;
@@ -236,7 +237,7 @@ impl Tier {
         }
         let made = if length > SHORT {
             let tier = self.clone();
-            tokio::task::spawn_blocking(move || make(&tier.seal)).await.expect("sealing does not panic")
+            aside(move || make(&tier.seal)).await
         } else {
             make(&self.seal)
         };
