@@ -1,9 +1,11 @@
-//! What hyper itself needs: one current-thread runtime, moka with one answer in it, no rule and no metric. For
+//! What hyper itself needs: one current-thread runtime, moka with one answer in it, no rule and no metric. What passes goes
+//! on by hyper's client, over a connection for each of a client's, which the same task drives; no field is changed. For
 //! `make bench-peers` only.
 //!
 //!     bare h1|h2 BODY GZIPPED ETAG
+//!     bare pass PORT
 //!
-//! BODY and GZIPPED are files; the port is printed.
+//! BODY and GZIPPED are files, PORT is the origin's; the own port is printed.
 #![expect(clippy::print_stdout, reason = "whoever starts it reads the port")]
 
 use std::convert::Infallible;
@@ -15,14 +17,16 @@ use http::header::{
     IF_NONE_MATCH, VARY,
 };
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1::{Connection, SendRequest, handshake};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use moka::sync::Cache;
 use tikv_jemallocator::Jemalloc;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Mutex;
 
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
@@ -94,9 +98,52 @@ async fn serve(stream: TcpStream, lists: Lists, two: bool) {
     };
 }
 
+/// A connection to the origin: who sends, and what drives it.
+type Origin = (SendRequest<Incoming>, Connection<TokioIo<TcpStream>, Incoming>);
+
+async fn pass(origin: &mut Origin, request: Request<Incoming>) -> hyper::Result<Response<Full<Bytes>>> {
+    let (sender, connection) = origin;
+    let exchange = async {
+        let (head, body) = sender.send_request(request).await?.into_parts();
+        Ok(Response::from_parts(head, Full::new(body.collect().await?.to_bytes())))
+    };
+    tokio::select! {
+        answer = exchange => answer,
+        end = connection => Err(end.expect_err("an answer is due")),
+    }
+}
+
+async fn serve_passing(stream: TcpStream, port: u16) -> hyper::Result<()> {
+    let to = TcpStream::connect(("127.0.0.1", port)).await.expect("the origin");
+    to.set_nodelay(true).expect("a socket option");
+    let origin = Arc::new(Mutex::new(handshake(TokioIo::new(to)).await?));
+    let service = service_fn(move |request| {
+        let origin = origin.clone();
+        async move { pass(&mut *origin.lock().await, request).await }
+    });
+    http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
+}
+
+fn pass_to(port: u16) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
+        println!("{}", listener.local_addr().expect("an address").port());
+        while let Ok((stream, _)) = listener.accept().await {
+            stream.set_nodelay(true).expect("a socket option");
+            tokio::spawn(serve_passing(stream, port));
+        }
+    });
+}
+
 fn main() {
     // `cargo bench` passes words of its own.
     let words: Vec<String> = std::env::args().skip(1).filter(|word| !word.starts_with("--")).collect();
+    if let [mode, port] = words.as_slice()
+        && mode == "pass"
+    {
+        return pass_to(port.parse().expect("a port"));
+    }
     let [protocol, plain, gzipped, etag] = words.as_slice() else {
         println!("this is run by make bench-peers");
         return;

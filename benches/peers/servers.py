@@ -39,7 +39,7 @@ class Server:
     """A running server: `port` speaks HTTP/1.1, `port_two` HTTP/2 where it is another."""
 
     name = ""
-    # What it can be asked: bare hyper and the floor keep nothing, and the floor passes on.
+    # What it can be asked: bare hyper and the floor keep nothing.
     asks = ("hit", "miss", "pass")
     # Its lists lie in files, so that its resident memory says nothing of them.
     in_files = False
@@ -139,10 +139,12 @@ class Floor(Server):
 
 class Bare(Server):
     name = "bare hyper"
-    asks = ("hit",)
-    settings = "one current-thread runtime, moka, jemalloc"
+    asks = ("hit", "pass")
+    settings = "one current-thread runtime, moka, jemalloc; what passes goes on by a connection for each of a client's"
 
     def words(self):
+        if self.setup.passes:
+            return [self.setup.programs[self.name], "pass", str(self.setup.origin)], {}
         payload = self.setup.payload
         plain, gzipped = self.write("plain", payload.body), self.write("gzipped", payload.gzipped)
         protocol = "h2" if self.setup.two else "h1"
