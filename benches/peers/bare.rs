@@ -124,14 +124,15 @@ async fn serve_passing(stream: TcpStream, port: u16) -> hyper::Result<()> {
     http1::Builder::new().serve_connection(TokioIo::new(stream), service).await
 }
 
-fn pass_to(port: u16) {
+/// Prints the port, and serves each connection in a task of its own.
+fn listen<S: Future<Output: Send> + Send + 'static>(serve: impl Fn(TcpStream) -> S) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
         println!("{}", listener.local_addr().expect("an address").port());
         while let Ok((stream, _)) = listener.accept().await {
             stream.set_nodelay(true).expect("a socket option");
-            tokio::spawn(serve_passing(stream, port));
+            tokio::spawn(serve(stream));
         }
     });
 }
@@ -142,7 +143,8 @@ fn main() {
     if let [mode, port] = words.as_slice()
         && mode == "pass"
     {
-        return pass_to(port.parse().expect("a port"));
+        let port = port.parse().expect("a port");
+        return listen(|stream| serve_passing(stream, port));
     }
     let [protocol, plain, gzipped, etag] = words.as_slice() else {
         println!("this is run by make bench-peers");
@@ -152,13 +154,5 @@ fn main() {
     let lists = Lists::new(1_000);
     lists.insert(String::new(), Arc::new(stored(read(plain), read(gzipped), etag)));
     let two = protocol == "h2";
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("loopback");
-        println!("{}", listener.local_addr().expect("an address").port());
-        while let Ok((stream, _)) = listener.accept().await {
-            stream.set_nodelay(true).expect("a socket option");
-            tokio::spawn(serve(stream, lists.clone(), two));
-        }
-    });
+    listen(|stream| serve(stream, lists.clone(), two));
 }

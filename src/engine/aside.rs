@@ -10,6 +10,11 @@ pub async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static)
     of(spawn_blocking(work)).await
 }
 
+/// The same if the work `is_long`; else it is done here, on the thread that serves.
+pub async fn aside_if<T: Send + 'static>(is_long: bool, work: impl FnOnce() -> T + Send + 'static) -> T {
+    if is_long { aside(work).await } else { work() }
+}
+
 async fn of<T>(work: JoinHandle<T>) -> T {
     match work.await {
         Ok(done) => done,

@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 
 use super::collect::{Collected, body_error, collect};
 use super::no_list;
-use crate::engine::aside::aside;
+use crate::engine::aside::aside_if;
 use crate::engine::body::{Body, Read, read_at_most};
 use crate::engine::clock;
 use crate::engine::fetch_result::{ErrorAnswer, Failure, FetchResult, Private};
@@ -187,11 +187,7 @@ impl Admission<'_> {
         }
         let (active, plain) = (self.active.clone(), body.clone());
         let work = move || encode(&plain, Coding::Zstd, &active.config.encoding).ok();
-        let coded = if body.len() < INLINE_LIMIT {
-            work()
-        } else {
-            aside(work).await
-        };
+        let coded = aside_if(body.len() >= INLINE_LIMIT, work).await;
         let coded = coded.and_then(|coded| memory.keep(&coded).ok());
         coded.and_then(|coded| KeptBody::packed(coded, body.len())).unwrap_or_else(|| memory.kept(body).into())
     }
@@ -244,7 +240,7 @@ impl Admission<'_> {
     /// Counts and tells what differs.
     async fn check(&self, body: Bytes) -> Result<Checked, NotAList> {
         let (active, read) = (self.active.clone(), self.key.read());
-        let is_short = body.len() < INLINE_LIMIT;
+        let is_long = body.len() >= INLINE_LIMIT;
         let work = move || {
             let list = payload::apply_to(read, &body, &active.config.payload)?;
             // Sorted lists are alike in whatever order they came: so is their validator.
@@ -252,11 +248,7 @@ impl Admission<'_> {
             let etag = is_ours.then(|| own_etag(&list.body));
             Ok((list, etag))
         };
-        let (list, etag) = if is_short {
-            work()?
-        } else {
-            aside(work).await?
-        };
+        let (list, etag) = aside_if(is_long, work).await?;
         let metrics = &self.state.metrics;
         for violation in list.violations.iter() {
             let labels = [violation.field, violation.kind.as_str()];

@@ -9,7 +9,7 @@ use http::{HeaderValue, Method, header};
 use super::access_log::STANDS_IN;
 use super::outcome::Outcome;
 use super::request::{Answered, ClientRequest};
-use crate::engine::aside::aside;
+use crate::engine::aside::aside_if;
 use crate::engine::body::Body;
 use crate::engine::memory::Full;
 use crate::engine::metrics::Ending;
@@ -132,10 +132,7 @@ impl ClientRequest {
             // What this process has packed it can unpack.
             packed.unpack(|piece| plain.push(piece).is_ok()).is_ok_and(|whole| whole).then(|| plain.finish()).ok_or(Full)
         };
-        if body.length() < WORK_ASIDE {
-            return work();
-        }
-        aside(work).await
+        aside_if(body.length() >= WORK_ASIDE, work).await
     }
 }
 

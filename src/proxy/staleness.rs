@@ -14,7 +14,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::engine::aside::aside;
+use crate::engine::aside::aside_if;
 use crate::engine::clock;
 use crate::engine::metrics::{Audited, Untold};
 use crate::engine::store::Entry;
@@ -101,7 +101,7 @@ impl Refetch {
         let older = Older { asked: served.asked, by_status: trim.filters_statuses(), newest: newest(resource, trim) };
         let (tasks, drained) = (self.state.lifecycle.tasks.clone(), self.state.lifecycle.drained.clone());
         let looking = async move {
-            let is_short = old.answer.body.length().max(new.answer.body.length()) < INLINE_LIMIT;
+            let is_long = old.answer.body.length().max(new.answer.body.length()) >= INLINE_LIMIT;
             // What this process has packed it can unpack.
             let plain = |entry: &Entry| entry.answer.body.plain().unwrap_or_default();
             let work = move || {
@@ -109,11 +109,7 @@ impl Refetch {
                 let [old, new] = [&old, &new].map(|entry| as_list(resource, plain(entry)));
                 compare(&old, &new, older)
             };
-            let changes = if is_short {
-                work()
-            } else {
-                aside(work).await
-            };
+            let changes = aside_if(is_long, work).await;
             self.audited(if changes.verdict() == Verdict::Same { Audited::Same } else { Audited::Differs });
             if let Some(event) = untold.then(|| self.measure(&changes, &served)).flatten() {
                 drop(self);

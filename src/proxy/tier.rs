@@ -10,7 +10,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use super::fetch::{Fetch, Found, Purpose};
 use super::made_from::comparable;
-use crate::engine::aside::aside;
+use crate::engine::aside::{aside, aside_if};
 use crate::engine::clock;
 use crate::engine::fetch_result::FetchResult;
 use crate::engine::flights::Interest;
@@ -199,13 +199,9 @@ impl Fetch {
             return true;
         }
         let (kept, read) = (entry.answer.body.clone(), key.read());
-        let is_short = kept.length() < INLINE_LIMIT;
+        let is_long = kept.length() >= INLINE_LIMIT;
         let work = move || Some(payload::apply_to(read, &kept.plain().ok()?, &PayloadSettings::default()).ok()?.marks);
-        let marks = if is_short {
-            work()
-        } else {
-            aside(work).await
-        };
+        let marks = aside_if(is_long, work).await;
         state.invalidation.is_there(key, &state.cache.store);
         let Some(marks) = marks.and_then(|marks| comparable(key, &marks)) else { return true };
         let asked = AskedAt::Elsewhere(state.invalidation.epoch.moment(began));
